@@ -1,0 +1,1 @@
+"""The accelerators: one file a machine."""

@@ -1,0 +1,75 @@
+"""The command ``sparqsim``: one row a sub-command, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from sparqsim_base import InputError
+
+# name -> (module:attribute, one line of help). Help is here so that `--help` imports nothing.
+COMMANDS = {
+    "formats": ("scripts.formats:command", "Number formats: values, ranges, a figure of grids."),
+    "compress": ("scripts.compress:command", "Quantize and prune a model by a recipe."),
+    "models": ("scripts.models:command", "The models there are, and their layers."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose sub-commands are imported when they are called, from a table of rows."""
+
+    def __init__(self, *args: object, table: dict[str, tuple[str, str]], **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.table:
+            return None
+        module, attribute = self.table[name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.table:
+            known = ", ".join(self.table)
+            raise InputError(f"{ctx.command_path} knows no {args[0]!r}; there is {known}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row[1]) for name, row in self.table.items()])
+
+
+@click.command(cls=LazyGroup, table=COMMANDS, context_settings={"max_content_width": 100})
+@click.version_option(package_name="sparqsim")
+def cli() -> None:
+    """Sparqsim: cycles, energy and exact outputs of quantized and sparse accelerators."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: exit code 0, or 2 with one message when the input is at fault."""
+    try:
+        cli.main(args=arguments, prog_name="sparqsim", standalone_mode=False)
+    except InputError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

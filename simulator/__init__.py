@@ -1,0 +1,1 @@
+"""The machine-independent core of Sparqsim: netlists, two engines, timelines, reports."""

@@ -1,0 +1,115 @@
+"""What every package of Sparqsim stands on: the user-facing error, compiled kernels, safe writing.
+
+This module knows nothing of accelerators or networks and imports only the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class InputError(ValueError):
+    """A letter to the user: what must hold, what was given, where, and what to do.
+
+    The command line prints the message alone and exits with code 2.
+    """
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a file can be made in ``folder`` or, if it is absent, in its nearest parent."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _give_numba_a_cache() -> None:
+    """Let compiled kernels be cached even where neither the install nor the home can be written."""
+    import numba
+
+    here = Path(__file__).resolve().parent
+    home_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    if numba.config.CACHE_DIR or _writable(here / "__pycache__") or _writable(home_cache):
+        return
+    numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"sparqsim-numba-{os.getuid()}")
+
+
+def kernel(**options: Any) -> Callable[[F], F]:
+    """Compile a function with numba and cache the machine code.
+
+    The code is kept beside the source, or in the user's cache folder, or in the temporary folder:
+    the first of them that can be written. The plain function stays reachable as ``f.py_func``.
+
+    Parameters
+    ----------
+    **options
+        Passed to :func:`numba.njit`, for example ``parallel=True`` or ``fastmath=False``.
+    """
+
+    def compile_lazily(function: F) -> F:
+        import numba
+
+        _give_numba_a_cache()
+        options.setdefault("cache", True)
+        return numba.njit(**options)(function)
+
+    return compile_lazily
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; move it there if the block ends well.
+
+    A reader therefore sees the old file or the whole new one, never a part, and a failure leaves
+    nothing behind.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{target} must be a file to write, but it is a folder")
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror}; name a file in an existing, writable folder"
+        ) from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def output_folder(path: str | os.PathLike[str]) -> Path:
+    """Make (if need be) and return a folder that can be written.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
+    if not _writable(folder):
+        raise InputError(f"cannot write into the folder {folder}: permission denied")
+    return folder

@@ -1,0 +1,1 @@
+"""The software half of co-design: layers, tensors, number formats, quantization, pruning."""
