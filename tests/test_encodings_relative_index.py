@@ -1,0 +1,178 @@
+"""Does EIE's relative-index CSC follow the paper, entry by entry, and refuse corrupt data?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparqsim_base import InputError
+from workloads.encodings.csc import CSC
+from workloads.encodings.relative_index import RelativeIndexCSC
+
+CODEBOOK = np.array([0, *range(-7, 0), *range(1, 9)], np.int16)
+
+
+def entries_by_the_rule(column: list[int], pes: int, pe: int, index_bits: int) -> list[tuple]:
+    """Walk one PE's rows of one column with a pencil: the plain twin of the encoder."""
+    longest = 2**index_bits - 1
+    entries, gap = [], 0
+    for code in column[pe::pes]:
+        if code == 0:
+            gap += 1
+            continue
+        while gap > longest:
+            entries.append((0, longest))
+            gap -= longest + 1
+        entries.append((code, gap))
+        gap = 0
+    return entries
+
+
+@st.composite
+def sparse_codes(draw: st.DrawFn) -> np.ndarray:
+    rows, cols = draw(st.integers(1, 90)), draw(st.integers(1, 4))
+    seed, density = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([0, 0.03, 0.2, 1]))
+    rng = np.random.default_rng(seed)
+    return (rng.integers(1, 16, (rows, cols)) * (rng.random((rows, cols)) < density)).astype("u1")
+
+
+@settings(deadline=None)
+@given(sparse_codes(), st.sampled_from([1, 2, 3, 7, 64, 256]), st.integers(1, 8))
+def test_equals_the_plain_twin_and_round_trips(
+    dense: np.ndarray, pes: int, index_bits: int
+) -> None:
+    """Each PE's list of each column is the pencil's; decoding gives back codes and weights."""
+    matrix = CSC.from_dense(dense)
+    encoded = RelativeIndexCSC.encode(matrix, CODEBOOK, pes, index_bits)
+    padding = 0
+    for pe in range(pes):
+        for j in range(dense.shape[1]):
+            piece = slice(encoded.pointers[pe, j], encoded.pointers[pe, j + 1])
+            got = list(
+                zip(encoded.codes[piece].tolist(), encoded.runs[piece].tolist(), strict=True)
+            )
+            want = entries_by_the_rule(dense[:, j].tolist(), pes, pe, index_bits)
+            assert got == want
+            assert encoded.entries_per_column()[pe, j] == len(want)
+            padding += sum(code == 0 for code, _ in want)
+    assert encoded.padding_entries == padding
+    assert encoded.entries == matrix.stored + padding
+    back = encoded.decode_codes()
+    assert np.array_equal(back.to_dense(), dense)
+    assert np.array_equal(back.indptr, matrix.indptr)
+    assert np.array_equal(encoded.decode().to_dense(), CODEBOOK[dense])
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"),
+    [
+        (0, [(5, 0)]),
+        (15, [(5, 15)]),
+        (16, [(0, 15), (5, 0)]),
+        (18, [(0, 15), (5, 2)]),
+        (32, [(0, 15), (0, 15), (5, 0)]),
+        (47, [(0, 15), (0, 15), (5, 15)]),
+    ],
+)
+def test_gaps_of_the_paper(gap: int, expected: list[tuple[int, int]]) -> None:
+    """A gap g costs floor(g / 16) padding entries, then the entry with g mod 16."""
+    dense = np.zeros((100, 1), np.uint8)
+    dense[gap] = 5
+    encoded = RelativeIndexCSC.encode(CSC.from_dense(dense), CODEBOOK, pes=1)
+    assert list(zip(encoded.codes.tolist(), encoded.runs.tolist(), strict=True)) == expected
+
+
+def test_bits_by_hand() -> None:
+    """Bits are entries x 8, pointers x 16 and 16 shared weights x 16 at the published widths."""
+    dense = np.zeros((40, 3), np.uint8)
+    dense[39, 1] = dense[0, 0] = 3
+    encoded = RelativeIndexCSC.encode(CSC.from_dense(dense), CODEBOOK, pes=2)
+    assert encoded.entries == 3  # row 39 is local row 19 of PE 1: one padding entry
+    assert encoded.spmat_bits == 3 * 8
+    assert encoded.pointer_bits() == 2 * 4 * 16
+    assert encoded.pointer_bits(20) == 2 * 4 * 20
+    assert encoded.bits == 24 + 128 + 256
+
+
+def test_more_pes_mean_less_padding() -> None:
+    """Dealing rows to more PEs shortens the gaps each one sees (EIE, figure 12)."""
+    rng = np.random.default_rng(1)
+    matrix = CSC.from_dense((rng.random((2048, 64)) < 0.04).astype(np.uint8))
+    padding = [RelativeIndexCSC.encode(matrix, CODEBOOK, n).padding_entries for n in (1, 16, 256)]
+    assert padding[0] > padding[1] > padding[2]
+
+
+@pytest.mark.parametrize("code", [0, 16, -1])
+def test_code_that_cannot_be_stored_is_refused(code: int) -> None:
+    """Code 0 would read as padding, 16 does not fit four bits."""
+    matrix = CSC.from_dense(np.ones((2, 2), int)).with_values(np.array([1, 2, code, 3]))
+    with pytest.raises(InputError, match=r"must be 1\.\.15 .*got -?\d+ for stored value 2"):
+        RelativeIndexCSC.encode(matrix, CODEBOOK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pes": 0}, "pes must be between 1 and 256, got 0"),
+        ({"pes": 2.0}, "pes must be a whole number"),
+        ({"index_bits": 9}, "index_bits must be between 1 and 8, got 9"),
+        ({"codebook": np.arange(8)}, "codebook must have 16 entries, got 8"),
+        ({"codebook": np.arange(16) + 1}, r"codebook\[0\] must be 0"),
+        ({"codebook": np.append(np.arange(15.0), np.nan)}, "finite"),
+        ({"codebook": np.zeros(16)}, "must not be zero"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
+    """Each argument out of its range is named."""
+    matrix = CSC.from_dense(np.ones((2, 2), np.uint8))
+    with pytest.raises(InputError, match=message):
+        RelativeIndexCSC.encode(matrix, **{"codebook": CODEBOOK, **arguments})
+
+
+def test_weights_instead_of_codes_are_refused() -> None:
+    """Real weights are not codes: the letter says to encode them first."""
+    with pytest.raises(InputError, match="encode the weights with a codebook first"):
+        RelativeIndexCSC.encode(CSC.from_dense(np.ones((2, 2))), CODEBOOK)
+
+
+def corrupt() -> RelativeIndexCSC:
+    dense = np.zeros((40, 2), np.uint8)
+    dense[[3, 39], 0] = 4  # PE 1: (4, run 1), then 17 zeros: (0, 15), (4, 1)
+    return RelativeIndexCSC.encode(CSC.from_dense(dense), CODEBOOK, pes=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codes": np.array([4, 0], np.uint8)}, "must have 2 entries|from 0 to the 2 entries"),
+        ({"runs": np.array([1, 15], np.uint8)}, "runs must have 3 entries, got 2"),
+        ({"runs": np.array([1, 15, 2], np.uint8)}, "entry 2 .*past the last row"),
+        ({"runs": np.array([1, 14, 1], np.uint8)}, "entry 1 .*must have the longest run"),
+        ({"runs": np.array([1, 16, 1], np.uint8)}, "entry 1 .*does not fit the index bits"),
+        ({"codes": np.array([4, 0, 0], np.uint8), "runs": np.array([1, 15, 15], np.uint8)}, "past"),
+        (
+            {"codes": np.array([4, 4, 0], np.uint8), "runs": np.array([1, 1, 15], np.uint8)},
+            "entry 2 .*ends with padding",
+        ),
+        ({"codes": np.array([4, 0, 17], np.uint8)}, "codes must be below 16, got 17"),
+        ({"pointers": np.array([[0, 0, 0], [0, 3, 2]])}, "from 0 to the 3 entries"),
+        ({"pointers": np.array([[0, 0, 0], [0, 4, 3]])}, "must not fall"),
+        ({"pointers": np.array([[0, 1, 0], [1, 3, 3]])}, "must not fall"),
+        ({"pointers": np.array([[0, 0, 3]])}, "past the last row|longest|padding"),
+        ({"pointers": np.array([[0, 0], [0, 3]])}, "pointers must have 3 columns, got 2"),
+        ({"shape": (30, 2)}, "past the last row"),
+    ],
+)
+def test_corrupt_data_is_refused(change: dict, message: str) -> None:
+    """Truncated arrays, bad pointers and entries that break a rule are named with their place."""
+    record = corrupt()
+    assert record.codes.tolist() == [4, 0, 4] and record.runs.tolist() == [1, 15, 1]
+    if "pointers" in change and len(change["pointers"]) == 1:
+        # With one PE the local row is the row: make it too short so that the entry overruns.
+        change = {**change, "shape": (10, 2)}
+    with pytest.raises(InputError, match=message):
+        replace(record, **change)

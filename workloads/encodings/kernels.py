@@ -1,0 +1,148 @@
+"""The compiled inner loops of the encodings.
+
+They are pure (arrays in and out), and apart from the records so that only who encodes pays for
+importing numba. The plain Python twin of each stands in the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim_base import kernel
+
+Ints = NDArray[np.int64]
+
+
+@kernel()
+def count_columns(dense: NDArray[Any], counts: Ints) -> None:
+    """Add the number of non-zeros of each column of ``dense`` to ``counts``."""
+    for i in range(dense.shape[0]):
+        for j in range(dense.shape[1]):
+            counts[j] += dense[i, j] != 0
+
+
+@kernel()
+def fill_columns(
+    dense: NDArray[Any], cursor: Ints, indices: NDArray[np.int32], values: NDArray[Any]
+) -> None:
+    """Write rows and values of the non-zeros, each column from its ``cursor`` on."""
+    for i in range(dense.shape[0]):
+        for j in range(dense.shape[1]):
+            if dense[i, j] != 0:
+                indices[cursor[j]] = i
+                values[cursor[j]] = dense[i, j]
+                cursor[j] += 1
+
+
+@kernel()
+def count_entries(
+    indptr: Ints, indices: NDArray[np.int32], pes: int, step: int, counts: Ints
+) -> None:
+    """Count the entries, padding included, of each column and PE into ``counts`` [cols, pes]."""
+    following = np.empty(pes, np.int64)  # the local row after the last one, per PE
+    for j in range(len(indptr) - 1):
+        following[:] = 0
+        for k in range(indptr[j], indptr[j + 1]):
+            row = np.uint32(indices[k])
+            local = row // np.uint32(pes)
+            pe = row - local * np.uint32(pes)
+            counts[j, pe] += 1 + (local - following[pe]) // step
+            following[pe] = local + 1
+
+
+@kernel()
+def fill_entries(
+    indptr: Ints,
+    indices: NDArray[np.int32],
+    stored_codes: NDArray[np.uint8],
+    pes: int,
+    index_bits: int,
+    cursor: Ints,
+    codes: NDArray[np.uint8],
+    runs: NDArray[np.uint8],
+) -> None:
+    """Write the entries, PE ``p`` from ``cursor[p]`` on; each PE's columns follow each other."""
+    longest = (1 << index_bits) - 1
+    following = np.empty(pes, np.int64)
+    for j in range(len(indptr) - 1):
+        following[:] = 0
+        for k in range(indptr[j], indptr[j + 1]):
+            row = np.uint32(indices[k])
+            local = row // np.uint32(pes)
+            pe = row - local * np.uint32(pes)
+            gap = np.int64(local) - following[pe]
+            at = cursor[pe]
+            while gap > longest:
+                codes[at] = 0
+                runs[at] = longest
+                at += 1
+                gap -= longest + 1
+            codes[at] = stored_codes[k]
+            runs[at] = gap
+            cursor[pe] = at + 1
+            following[pe] = np.int64(local) + 1
+
+
+@kernel()
+def first_bad_entry(
+    pointers: Ints,
+    codes: NDArray[np.uint8],
+    runs: NDArray[np.uint8],
+    is_zero: NDArray[np.bool_],
+    rows: int,
+    longest: int,
+) -> tuple[int, int, int, int]:
+    """Return (fault, PE, column, entry); fault 0 is none, else the number of the broken rule.
+
+    1 run too long, 2 past the PE's last row, 3 padding with a short run, 4 padding at the end,
+    5 a weight whose shared value is zero (``is_zero[code]``).
+    """
+    pes, cols = pointers.shape[0], pointers.shape[1] - 1
+    for pe in range(pes):
+        local_rows = (rows - pe + pes - 1) // pes
+        for j in range(cols):
+            at = -1
+            for e in range(pointers[pe, j], pointers[pe, j + 1]):
+                if runs[e] > longest:
+                    return 1, pe, j, e
+                at += runs[e] + 1
+                if at >= local_rows:
+                    return 2, pe, j, e
+                if codes[e] == 0:
+                    if runs[e] != longest:
+                        return 3, pe, j, e
+                    if e + 1 == pointers[pe, j + 1]:
+                        return 4, pe, j, e
+                elif is_zero[codes[e]]:
+                    return 5, pe, j, e
+    return 0, 0, 0, 0
+
+
+@kernel()
+def decode_entries(
+    pointers: Ints,
+    codes: NDArray[np.uint8],
+    runs: NDArray[np.uint8],
+    rows: int,
+    indices: NDArray[np.int32],
+    stored_codes: NDArray[np.uint8],
+) -> None:
+    """Write row and code of every stored value, column by column and rows ascending."""
+    pes, cols = pointers.shape[0], pointers.shape[1] - 1
+    column = np.zeros(rows, np.uint8)
+    k = 0
+    for j in range(cols):
+        for pe in range(pes):
+            row = pe - pes
+            for e in range(pointers[pe, j], pointers[pe, j + 1]):
+                row += (np.int64(runs[e]) + 1) * pes
+                column[row] = codes[e]
+        for row in range(rows):
+            if column[row] != 0:
+                indices[k] = row
+                stored_codes[k] = column[row]
+                column[row] = 0
+                k += 1

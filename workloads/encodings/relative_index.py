@@ -1,0 +1,232 @@
+"""EIE's relative-index CSC: how a pruned, codebook-quantized matrix lies in the PEs' memories.
+
+Row ``i`` lives in PE ``i mod pes``. For each column a PE keeps a list of entries, one per non-zero
+of its rows: a code (4 bits, naming one of 16 shared weights) and a run length, the number of its
+own rows skipped since the entry before. The run length has ``index_bits`` bits (4: 0 to 15), so a
+gap of g >= 16 zeros takes floor(g / 16) padding entries (code 0, the weight zero, and run 15), then
+the entry itself with g mod 16. Runs restart at each column and nothing follows the last non-zero.
+Every entry, padding included, costs the PE a cycle: padding is what few index bits cost in time.
+
+The decode rule is the hardware's: ``row += run + 1`` for each entry, padding or not.
+
+Left out: how entries are grouped into SRAM rows (a machine's matter) and fixed-point rounding of
+the codebook (a format's). Source: Han et al., EIE, ISCA 2016, sections III and IV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim_base import InputError
+from workloads.encodings.checks import array_of, dimensions, finite_numbers, whole_number
+from workloads.encodings.csc import CSC
+
+CODE_BITS = 4  # published, EIE section III: 16 shared weights
+POINTER_BITS = 16  # published, EIE section IV: 16-bit column pointers
+WEIGHT_BITS = 16  # published, EIE section IV: 16-bit fixed point shared weights
+MOST_PES = 256  # published, EIE section VII: the largest array studied
+
+_FAULTS = {
+    1: "a run length does not fit the index bits",
+    2: "an entry lies past the last row",
+    3: "a padding entry (code 0) must have the longest run",
+    4: "a column ends with padding",
+    5: "a stored weight must not be zero, but the codebook holds 0 for its code",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RelativeIndexCSC:
+    """A sparse matrix of codes as EIE's PEs store it.
+
+    Parameters
+    ----------
+    shape : (rows, cols)
+    pointers : int64 array [pes, cols + 1]
+        Entries of PE ``p`` in column ``j`` are ``pointers[p, j]:pointers[p, j + 1]`` of ``codes``
+        and ``runs``. The PEs' stretches follow each other: ``pointers[p, cols]`` is
+        ``pointers[p + 1, 0]``.
+    codes, runs : uint8 arrays [entries]
+        Code and run length of each entry; code 0 is padding.
+    codebook : real array [16]
+        The shared weights; ``codebook[0]`` is 0.
+    index_bits : int
+        Bits of a run length, 1 to 8.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not fit together or an entry breaks a rule of the format.
+    """
+
+    shape: tuple[int, int]
+    pointers: NDArray[np.int64]
+    codes: NDArray[np.uint8]
+    runs: NDArray[np.uint8]
+    codebook: NDArray[Any]
+    index_bits: int = 4
+
+    def __post_init__(self) -> None:
+        from workloads.encodings import kernels
+
+        rows, cols = dimensions("RelativeIndexCSC.shape", self.shape, 2)
+        object.__setattr__(self, "shape", (rows, cols))
+        whole_number("RelativeIndexCSC.index_bits", self.index_bits, 1, 8)
+        _check_codebook(self.codebook)
+        pointers = array_of("RelativeIndexCSC.pointers", self.pointers, np.int64, 2)
+        whole_number("the number of PEs", len(pointers), 1, MOST_PES)
+        if pointers.shape[1] != cols + 1:
+            raise InputError(
+                f"RelativeIndexCSC.pointers must have {cols + 1} columns, got {pointers.shape[1]}"
+            )
+        entries = len(array_of("RelativeIndexCSC.codes", self.codes, np.uint8, 1))
+        array_of("RelativeIndexCSC.runs", self.runs, np.uint8, 1, entries)
+        if pointers[0, 0] != 0 or pointers[-1, -1] != entries:
+            raise InputError(
+                f"RelativeIndexCSC.pointers must run from 0 to the {entries} entries, got "
+                f"{pointers[0, 0]} to {pointers[-1, -1]}; the data is truncated or mixed up"
+            )
+        if (np.diff(pointers, axis=1) < 0).any() or (pointers[1:, 0] != pointers[:-1, -1]).any():
+            raise InputError(
+                "RelativeIndexCSC.pointers must not fall, and each PE must start where the one "
+                "before it ends"
+            )
+        if entries and self.codes.max() >= 1 << CODE_BITS:
+            raise InputError(f"RelativeIndexCSC.codes must be below 16, got {self.codes.max()}")
+        longest = (1 << self.index_bits) - 1
+        fault, pe, column, entry = kernels.first_bad_entry(
+            pointers, self.codes, self.runs, self.codebook == 0, rows, longest
+        )
+        if fault:
+            raise InputError(
+                f"corrupt relative-index data in PE {pe}, column {column}, entry {entry} "
+                f"(code {self.codes[entry]}, run {self.runs[entry]}): {_FAULTS[fault]}"
+            )
+
+    @classmethod
+    def encode(
+        cls, codes: CSC, codebook: NDArray[Any], pes: int = 64, index_bits: int = 4
+    ) -> RelativeIndexCSC:
+        """Encode a matrix of codes.
+
+        Parameters
+        ----------
+        codes : CSC
+            Values are codes 1..15 of any integer dtype: indices into ``codebook``.
+        codebook : real array [16]
+            The shared weights; ``codebook[0]`` must be 0.
+        pes : int
+            Number of PEs, 1 to 256; may exceed the number of rows.
+        index_bits : int
+            Bits of a run length, 1 to 8.
+
+        Raises
+        ------
+        InputError
+            If a stored code is 0 (it would read as padding), above 15, not an integer, or names a
+            shared weight of 0.
+        """
+        from workloads.encodings import kernels
+
+        whole_number("pes", pes, 1, MOST_PES)
+        whole_number("index_bits", index_bits, 1, 8)
+        _check_codebook(codebook)
+        if codes.values.dtype.kind not in "iu":
+            raise InputError(
+                f"EIE stores codes, so the values must be integers 1..15, got {codes.values.dtype};"
+                " encode the weights with a codebook first (matrix.with_values(codes))"
+            )
+        if codes.stored and (codes.values.min() < 1 or codes.values.max() >= 1 << CODE_BITS):
+            wrong = int(((codes.values < 1) | (codes.values >= 1 << CODE_BITS)).argmax())
+            raise InputError(
+                "the code of a stored weight must be 1..15 (0 is padding), got "
+                f"{codes.values[wrong]} for stored value {wrong}; drop it from the matrix or give "
+                "it another code"
+            )
+        cols = codes.shape[1]
+        counts = np.zeros((cols, pes), np.int64)
+        kernels.count_entries(codes.indptr, codes.indices, pes, 1 << index_bits, counts)
+        pointers = np.zeros((pes, cols + 1), np.int64)
+        np.cumsum(counts.T, axis=1, out=pointers[:, 1:])
+        pointers[1:] += np.cumsum(pointers[:-1, -1])[:, None]
+        entry_codes = np.empty(pointers[-1, -1], np.uint8)
+        runs = np.empty_like(entry_codes)
+        kernels.fill_entries(
+            codes.indptr,
+            codes.indices,
+            codes.values.astype(np.uint8),
+            pes,
+            index_bits,
+            pointers[:, 0].copy(),
+            entry_codes,
+            runs,
+        )
+        return cls(codes.shape, pointers, entry_codes, runs, codebook, index_bits)
+
+    def decode(self) -> CSC:
+        """Return the weights, ``codebook[code]`` at every stored place."""
+        codes = self.decode_codes()
+        return codes.with_values(self.codebook[codes.values])
+
+    def decode_codes(self) -> CSC:
+        """Return the codes: exactly what was encoded, as uint8."""
+        from workloads.encodings import kernels
+
+        stored = self.entries - self.padding_entries
+        indices = np.empty(stored, np.int32)
+        codes = np.empty(stored, np.uint8)
+        kernels.decode_entries(self.pointers, self.codes, self.runs, self.shape[0], indices, codes)
+        indptr = np.zeros(self.shape[1] + 1, np.int64)
+        is_weight = np.concatenate([[0], np.cumsum(self.codes != 0)])
+        np.cumsum(np.diff(is_weight[self.pointers], axis=1).sum(axis=0), out=indptr[1:])
+        return CSC(self.shape, indptr, indices, codes)
+
+    @property
+    def pes(self) -> int:
+        """Number of PEs the rows are dealt to."""
+        return len(self.pointers)
+
+    @property
+    def entries(self) -> int:
+        """All entries, padding included."""
+        return len(self.codes)
+
+    @property
+    def padding_entries(self) -> int:
+        """Entries that hold no weight."""
+        return self.entries - int(np.count_nonzero(self.codes))
+
+    def entries_per_column(self) -> NDArray[np.int64]:
+        """Return the entries, padding included, of each PE and column [pes, cols]."""
+        return np.diff(self.pointers, axis=1)
+
+    @property
+    def spmat_bits(self) -> int:
+        """Bits of codes and run lengths."""
+        return self.entries * (CODE_BITS + self.index_bits)
+
+    def pointer_bits(self, width: int = POINTER_BITS) -> int:
+        """Bits of the column pointers of all PEs, ``width`` bits each."""
+        return self.pointers.size * whole_number("width", width, 1)
+
+    def codebook_bits(self, width: int = WEIGHT_BITS) -> int:
+        """Bits of one copy of the codebook, ``width`` bits a shared weight."""
+        return self.codebook.size * whole_number("width", width, 1)
+
+    @property
+    def bits(self) -> int:
+        """Bits of entries, pointers and codebook at EIE's published widths."""
+        return self.spmat_bits + self.pointer_bits() + self.codebook_bits()
+
+
+def _check_codebook(codebook: Any) -> None:
+    array_of("codebook", codebook, length=1 << CODE_BITS)
+    finite_numbers("codebook", codebook, 1)
+    if codebook[0] != 0:
+        raise InputError(
+            f"codebook[0] must be 0, for code 0 is the padding zero; got {codebook[0]}"
+        )
