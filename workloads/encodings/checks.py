@@ -60,3 +60,17 @@ def dimensions(what: str, shape: Any, ndim: int) -> tuple[int, ...]:
     if not isinstance(shape, tuple | list) or len(shape) != ndim:
         raise InputError(f"{what} must be {ndim} whole numbers, got {shape!r}")
     return tuple(whole_number(f"{what}[{i}]", size, 1) for i, size in enumerate(shape))
+
+
+def tensor_shape(what: str, shape: Any) -> tuple[int, ...]:
+    """Return ``shape`` as a tuple of at least one int, each at least 1."""
+    if not isinstance(shape, tuple | list) or not shape:
+        raise InputError(f"{what} must be one or more whole numbers, got {shape!r}")
+    return dimensions(what, shape, len(shape))
+
+
+def value_width(value_bits: int | None, dtype: np.dtype[Any]) -> int:
+    """Return the bits a stored value takes: as given, or those of the dtype."""
+    if value_bits is None:
+        return 8 * dtype.itemsize
+    return whole_number("value_bits", value_bits, 1, 8 * dtype.itemsize)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim_base import InputError
-from workloads.encodings.checks import array_of, dimensions, finite_numbers
+from workloads.encodings.checks import array_of, dimensions, finite_numbers, value_width
 
 MOST_ROWS = 2**31 - 1  # derived: row numbers are int32
 
@@ -35,6 +35,8 @@ class CSC:
         Row of each stored value, strictly ascending within a column.
     values : array [stored]
         Real numbers or codes of any numeric dtype.
+    value_bits : int, optional
+        Bits of a value; those of the dtype by default.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class CSC:
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
     values: NDArray[Any]
+    value_bits: int | None = None
 
     def __post_init__(self) -> None:
         rows, cols = dimensions("CSC.shape", self.shape, 2)
@@ -63,6 +66,7 @@ class CSC:
         stored = len(array_of("CSC.indices", self.indices, np.int32, 1))
         finite_numbers("CSC.values", self.values, 1)
         array_of("CSC.values", self.values, length=stored)
+        object.__setattr__(self, "value_bits", value_width(self.value_bits, self.values.dtype))
         if indptr[0] != 0 or indptr[-1] != stored:
             raise InputError(
                 f"CSC.indptr must run from 0 to the {stored} stored values, "
@@ -129,7 +133,7 @@ class CSC:
 
     def with_values(self, values: NDArray[Any]) -> CSC:
         """Return the same pattern with other values, such as codes in place of weights."""
-        return replace(self, values=values)
+        return replace(self, values=values, value_bits=None)
 
     @property
     def stored(self) -> int:
@@ -140,3 +144,12 @@ class CSC:
     def density(self) -> float:
         """Stored values over all places of the matrix."""
         return self.stored / (self.shape[0] * self.shape[1])
+
+    @property
+    def bits(self) -> int:
+        """Bits of values, row indices and column pointers, each as narrow as it can be."""
+        assert self.value_bits is not None
+        row_bits = (self.shape[0] - 1).bit_length()
+        return self.stored * (self.value_bits + row_bits) + (
+            len(self.indptr) * self.stored.bit_length()
+        )

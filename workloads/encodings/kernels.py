@@ -146,3 +146,56 @@ def decode_entries(
                 stored_codes[k] = column[row]
                 column[row] = 0
                 k += 1
+
+
+@kernel()
+def keep_n_of_m(
+    scores: NDArray[Any], alive: NDArray[np.bool_], n: int, m: int, keep: NDArray[np.bool_]
+) -> None:
+    """Mark in ``keep`` the ``n`` best of each ``m`` neighbours of a row that are ``alive``.
+
+    ``keep`` comes all False. The last group of a row may be short. Equal scores: the first wins.
+    """
+    rows, length = scores.shape
+    for i in range(rows):
+        for start in range(0, length, m):
+            stop = min(start + m, length)
+            for _ in range(n):
+                best = -1
+                for k in range(start, stop):
+                    if (
+                        alive[i, k]
+                        and not keep[i, k]
+                        and (best < 0 or scores[i, k] > scores[i, best])
+                    ):
+                        best = k
+                if best < 0:
+                    break
+                keep[i, best] = True
+
+
+@kernel()
+def place_n_of_m(nonzero: NDArray[np.bool_], positions: NDArray[np.uint8]) -> int:
+    """Write the ``n`` ascending ``positions`` [groups, n] kept of each group [groups, m].
+
+    Places left over take the lowest free positions among the last ``n``. Returns the first group
+    with more than ``n`` non-zeros, or -1.
+    """
+    groups, m = nonzero.shape
+    n = positions.shape[1]
+    for g in range(groups):
+        spare = n
+        for k in range(m):
+            spare -= nonzero[g, k]
+        if spare < 0:
+            return g
+        at = 0
+        for k in range(m):
+            if nonzero[g, k]:
+                positions[g, at] = k
+                at += 1
+            elif k >= m - n and spare > 0:
+                positions[g, at] = k
+                at += 1
+                spare -= 1
+    return -1
