@@ -1,20 +1,23 @@
 """What a number format is: a frozen value that turns numbers into codes and codes into numbers.
 
-Two roads lead from a code to its value. ``code_values`` is the table, built from the definition in the
-format's paper. ``exponent_integer`` is what the decoder circuit does with the bits (leading-zero
-detector, shifts, a sign), and its answer is an integer and a power of two, the operands of a shared
-multiplier. They are written separately and tests hold them equal for every code.
+Two roads lead from a code to its value. ``code_values`` is the table, built from the definition in
+the format's paper. ``exponent_integer`` is what the decoder circuit does with the bits
+(leading-zero detector, shifts, a sign), and its answer is an integer and a power of two, the
+operands of a shared multiplier. They are written separately; tests hold them equal for every code.
 
 Encoding rounds to the nearest value. Numbers beyond the ends, infinities included, saturate; NaN is
 refused. Each format states its tie rule in ``ties``. The scale is applied outside:
 ``encode(x / scale)``, ``decode(codes) * scale``.
+
+Decoding does what the circuit does with any bit pattern, also with one that encoding never makes
+(minus zero, the spare code of a narrow integer); ``values`` lists what encoding can make.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,16 +101,6 @@ class Format(ABC):
             If a code is not an integer of the format's range.
         """
 
-    @abstractmethod
-    def exponent_integer(self, code: int) -> tuple[int, int]:
-        """``(exponent, integer)`` as the decoder circuit forms them: value = integer * 2**exponent.
-
-        Raises
-        ------
-        InputError
-            If the code is out of range or has no such pair (infinity, NaN, a codebook).
-        """
-
     def round(self, x: npt.ArrayLike) -> Floats:
         """The nearest representable values: ``decode(encode(x))``.
 
@@ -115,7 +108,8 @@ class Format(ABC):
         is beyond float32), else float64.
         """
         x = np.asarray(x)
-        small = x.dtype == np.float32 and np.abs(self.values[[0, -1]]).max() < 2.0**127
+        largest = np.abs(self.values[[0, -1]]).max()
+        small = x.dtype == np.float32 and largest <= np.finfo(np.float32).max
         return self.decode(self.encode(x), np.float32 if small else np.float64)
 
     @property
@@ -151,7 +145,7 @@ class Format(ABC):
 
         count = count_nan(flat)
         if count:
-            place = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
+            place = [int(i) for i in np.argwhere(np.isnan(array))[0]]
             raise InputError(
                 f"x must hold no NaN to be encoded as {self.name}, but {count} of its {flat.size} "
                 f"values are NaN, the first at index {place}; mask or replace them first"
@@ -195,6 +189,29 @@ class TableFormat(Format):
         """Codes that the decoder knows but encoding never makes."""
         return frozenset()
 
+    @abstractmethod
+    def exponent_integer(self, code: int) -> tuple[int, int]:
+        """``(exponent, integer)`` as the decoder circuit forms them: value = integer * 2**exponent.
+
+        Raises
+        ------
+        InputError
+            If the code is out of range or has no such pair (infinity, NaN, a codebook).
+        """
+
+    @cached_property
+    def exponent_integers(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """:meth:`exponent_integer` of every code: the exponents and the integers.
+
+        Raises
+        ------
+        InputError
+            If a code has no such pair.
+        """
+        pairs = [self.exponent_integer(code) for code in range(len(self.code_values))]
+        table = np.array(pairs, np.int64)
+        return frozen(table[:, 0].copy()), frozen(table[:, 1].copy())
+
     @cached_property
     def code_values(self) -> Values:
         """The value of each code, by the format's definition."""
@@ -203,7 +220,7 @@ class TableFormat(Format):
     @cached_property
     def values(self) -> Values:
         """Every number that encoding can produce: ascending, distinct, float64, read-only."""
-        return frozen(np.unique(self._ranked[1]))
+        return frozen(np.unique(self._ranked[1]) + 0.0)
 
     @cached_property
     def _ranked(self) -> tuple[Codes, Values, npt.NDArray[np.bool_]]:
@@ -211,7 +228,7 @@ class TableFormat(Format):
         usable = np.array([c for c in range(len(self.code_values)) if c not in self.unused_codes])
         values, first = np.unique(self.code_values[usable], return_index=True)
         codes = usable[first].astype(self.code_dtype)
-        return codes, values + 0.0, np.ones(len(values) - 1, np.bool_)
+        return codes, values, np.ones(len(values) - 1, np.bool_)
 
     @cached_property
     def _lookups(self) -> dict[np.dtype[Any], Lookup]:
@@ -243,9 +260,6 @@ class TableFormat(Format):
         return out.reshape(array.shape)
 
 
-Sign = Literal["signed", "unsigned"]
-
-
-def sign_name(signed: bool) -> Sign:
+def sign_name(signed: bool) -> str:
     """The suffix of a name."""
     return "signed" if signed else "unsigned"

@@ -1,9 +1,9 @@
 """flint (ANT, MICRO 2022): integer near the middle of the range, float at its ends.
 
 A first-one code splits n bits between exponent and mantissa: the octaves around the middle get the
-most mantissa bits, and each octave outwards one fewer. With a leading 0 the code is an integer. With
-a leading 1, the zeros before the next 1 tell the octave, and what follows is the mantissa. So the
-decoder is a leading-zero detector and a shifter; it hands the multiplier an even integer and an
+most mantissa bits, and each octave outwards one fewer. With a leading 0 the code is an integer.
+With a leading 1, the zeros before the next 1 tell the octave, and what follows is the mantissa. So
+the decoder is a leading-zero detector and a shifter; it hands the multiplier an even integer and an
 exponent. A signed flint is a sign bit and an unsigned flint one bit narrower; minus zero is a code
 that encoding never makes.
 

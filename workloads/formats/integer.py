@@ -68,7 +68,7 @@ class Int(TableFormat):
 
         flat, shape = self._flat(x)
         out = np.empty(flat.size, self.code_dtype)
-        low, high = flat.dtype.type(self.values[0]), flat.dtype.type(self.values[-1])
+        low, high = self.values[[0, -1]].astype(flat.dtype)  # of its type: no widening inside
         round_half_up(flat, low, high, np.int32((1 << self.bits) - 1), out)
         return out.reshape(shape)
 

@@ -1,22 +1,23 @@
 """Rounding to the nearest of a list of values, at a few nanoseconds a number.
 
-Between two neighbouring values lies a threshold: the smallest float that rounds to the upper one. The
-rank of a number is how many thresholds are at or below it. The bits of a float, read as an integer
-with the sign folded, are ordered as the floats are; so the top bits (sign, exponent and a few of the
-mantissa) pick a bucket, the bucket says how many thresholds lie below it, and as there is almost
-never more than one inside a bucket, one integer comparison finishes the job. The number of mantissa
-bits is the least that separates all thresholds, so a table of 16 values fits the first-level cache.
+Between two neighbouring values lies a threshold: the smallest float that rounds to the upper one.
+The rank of a number is how many thresholds are at or below it. The bits of a float, read as an
+integer with the sign folded, are ordered as the floats are; so the top bits (sign, exponent and a
+few of the mantissa) pick a bucket, the bucket says how many thresholds lie below it, and as there
+is almost never more than one inside a bucket, one integer comparison finishes the job. The number
+of mantissa bits is the least that separates all thresholds, so that a table of 16 values fits the
+first-level cache.
 
-Thresholds are exact: midpoints are formed without rounding error (two-sum) and then moved to the next
-float of the input's own type wherever the midpoint itself is not a float of that type or belongs to
-the lower value. :func:`nearest_rank` is the plain twin: exact rationals, nothing clever.
+Thresholds are exact: midpoints are formed without rounding error (two-sum) and then moved to the
+next float of the input's own type wherever the midpoint itself is not a float of that type or
+belongs to the lower value. :func:`nearest_rank` is the plain twin: exact rationals, nothing clever.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,19 @@ from sparqsim_base import kernel
 
 Floats = npt.NDArray[np.floating[Any]]
 
-# Mantissa bits and bits of the two float types that are looked up without conversion.
-_LAYOUT = {np.dtype(np.float32): (23, np.int32), np.dtype(np.float64): (52, np.int64)}
+
+class Layout(NamedTuple):
+    """How a float type lies in memory: mantissa bits, the integer of its size, all but the sign."""
+
+    mantissa: int
+    integer: type[np.signedinteger[Any]]
+    magnitude: int
+
+
+_LAYOUT = {  # published: IEEE 754 binary32 and binary64
+    np.dtype(np.float32): Layout(23, np.int32, (1 << 31) - 1),
+    np.dtype(np.float64): Layout(52, np.int64, (1 << 63) - 1),
+}
 _MAX_BUCKETS = 1 << 18  # 1 MiB of int32: stays in a second-level cache
 
 
@@ -62,9 +74,9 @@ def nearest_rank(x: float, values: npt.NDArray[np.float64], up: npt.NDArray[np.b
 
 def _ordered(x: Floats) -> npt.NDArray[np.int64]:
     """The bits of floats as integers in the order of the floats; -0.0 is -1 and 0.0 is 0."""
-    mantissa, integer = _LAYOUT[x.dtype]
-    bits = x.view(integer).astype(np.int64)
-    magnitude = bits & np.int64(np.iinfo(integer).max)
+    layout = _LAYOUT[x.dtype]
+    bits = x.view(layout.integer).astype(np.int64)
+    magnitude = bits & layout.magnitude
     return np.where(bits < 0, -1 - magnitude, magnitude)
 
 
@@ -106,22 +118,21 @@ class Lookup:
     ) -> Lookup:
         """Buckets with the fewest mantissa bits that leave one threshold in each, if it can be."""
         cuts = thresholds(values, up, dtype)
-        mantissa, integer = _LAYOUT[np.dtype(dtype)]
-        top = np.int64(np.iinfo(integer).max)
+        layout = _LAYOUT[np.dtype(dtype)]
         magnitudes = np.where(cuts < 0, -1 - cuts, cuts)
         magnitudes = magnitudes[magnitudes > 0]
         # NaN and infinities are ordered above every finite cut; the sentinel is above them.
         padded = np.append(cuts, np.iinfo(np.int64).max)
         best: Lookup | None = None
         for kept in range(17):
-            shift = mantissa - kept
-            low = max(int(magnitudes.min(initial=top)) >> shift, 1) - 1
+            shift = layout.mantissa - kept
+            low = max(int(magnitudes.min(initial=layout.magnitude)) >> shift, 1) - 1
             high = max(int(magnitudes.max(initial=0)) >> shift, low)
             if best is not None and 2 * (high - low + 1) > _MAX_BUCKETS:
                 break
             first = np.arange(low, high + 1, dtype=np.int64) << shift
             last = first + ((np.int64(1) << shift) - 1)
-            first[0], last[-1] = 0, top
+            first[0], last[-1] = 0, layout.magnitude
             begin = np.concatenate([first, -1 - last])
             end = np.concatenate([last, -1 - first])
             start = np.searchsorted(cuts, begin, side="right")
@@ -136,10 +147,9 @@ class Lookup:
     def ranks_to(self, x: Floats, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """``table[rank]`` of every element of flat ``x`` (NaN gives any entry)."""
         out = np.empty(x.size, table.dtype)
-        _, integer = _LAYOUT[x.dtype]
-        top = np.int64(np.iinfo(integer).max)
+        layout = _LAYOUT[x.dtype]
         parts = (self.start, self.thresholds, self.shift, self.low, self.high, self.steps)
-        _look_up(x.view(integer), top, *parts, table, out)
+        _look_up(x.view(layout.integer), layout.magnitude, *parts, table, out)
         return out
 
 
@@ -171,7 +181,7 @@ def _look_up(
 
 
 @kernel(error_model="numpy")
-def round_half_up(x: Any, low: float, high: float, mask: int, out: Any) -> None:
+def round_half_up(x: Any, low: Any, high: Any, mask: Any, out: Any) -> None:
     """Two's complement codes of flat ``x`` rounded to whole numbers of [low, high], ties up."""
     for i in range(x.size):
         clipped = min(max(x[i], low), high)
@@ -186,7 +196,7 @@ def take(table: Any, codes: Any, out: Any) -> int:
     """``out = table[codes]``; the index of a code outside the table, or -1 if there is none."""
     bad = -1
     for i in range(codes.size):
-        code = np.int64(codes[i])
+        code = int(codes[i])
         if code < 0 or code >= table.size:
             bad = i
             code = 0
