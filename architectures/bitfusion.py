@@ -1,0 +1,181 @@
+"""Bit Fusion (ISCA 2018): an array whose multipliers compose themselves to the operands' widths.
+
+A BitBrick multiplies 2 bits by 2 bits, with a sign flag an operand. Sixteen make a Fusion Unit,
+which composes them in two levels (2 -> 4 -> 8 bits) and emits one sum: at 8x8 bits one product a
+cycle, at 2x2 bits sixteen, all of the same output, so low precision adds parallelism along the
+*reduction*. 16 rows (reduction) x 32 columns (output channels) of Fusion Units; activations move
+one register a column, partial sums ripple down a column into a 32-bit accumulator. Each Fusion Unit
+has its slice of the weight buffer, so a tile's weights cost no load cycles. Three double-buffered
+SRAMs, one DRAM port.
+
+Here: the configuration, its composition and energies, and the authors' performance model as an
+analytic twin. That model leaves out array fill and drain, DRAM latency and rows, and pooling.
+Source: the ISCA 2018 paper and the authors' released simulator and RTL.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from architectures.systolic import back_to_back_cycles, column_edge
+from architectures.tiling import (
+    ArrayRules,
+    ConvShape,
+    Cost,
+    Drain,
+    Layout,
+    Mapping,
+    Rates,
+    Reuse,
+    cost,
+    search,
+)
+from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
+from sparqsim_base import InputError
+
+KIB = 1024 * 8  # bits
+BRICK_BITS = 2  # published: a BitBrick multiplies 2 bits by 2 bits
+FUSED_BITS = 8  # published: sixteen BitBricks compose to 8 x 8 bits
+WIDTHS = (1, 2, 4, 8, 16)  # published; 1 bit computes as 2 and is stored as 1
+
+_AUTHORS = "Bit Fusion authors' released simulator"
+# Where the simulator prints more digits than its tables, they are solved from its per-layer
+# energies, which are linear in the counters: every value rounds to the printed one.
+_SOLVED = f"{_AUTHORS}: printed to 4 digits, the others solved from its 61 per-layer energies"
+
+
+def _entry(name: str, value: float, unit: Unit, kind: Kind, basis: Basis, source: str) -> Entry:
+    return Entry(
+        name=name, value=value, unit=unit, node_nm=45, kind=kind, basis=basis, source=source
+    )
+
+
+ENERGY = EnergyTable(
+    name="bitfusion",
+    entries=(
+        _entry(
+            "core_dynamic_per_compute_cycle", 235.104, Unit.PJ_PER_CYCLE, Kind.LOGIC,
+            Basis.PUBLISHED, _AUTHORS,
+        ),
+        _entry(
+            "core_static_per_cycle", 0.0, Unit.PJ_PER_CYCLE, Kind.LOGIC,
+            Basis.PUBLISHED, f"{_AUTHORS}: not charged apart",
+        ),
+        _entry(
+            "dram_static_per_cycle", 0.0, Unit.PJ_PER_CYCLE, Kind.OFF_CHIP,
+            Basis.PUBLISHED, f"{_AUTHORS}: not charged apart",
+        ),
+        *(
+            _entry(name, value, Unit.PJ_PER_BIT, Kind.MEMORY, Basis.DERIVED, _SOLVED)
+            for name, value in (
+                ("weight_buffer_read", 0.02136568),  # .02137
+                ("weight_buffer_write", 0.02891621),  # .02892
+                ("input_buffer_read", 0.05947438),  # .05947
+                ("input_buffer_write", 0.11370401),  # .11370
+                ("output_buffer_read", 0.0331600),  # .03316; only the sum of both is determined,
+                ("output_buffer_write", 0.0730793),  # .07308; the layers read and write alike
+            )
+        ),
+        *(
+            _entry(name, 15.0, Unit.PJ_PER_BIT, Kind.OFF_CHIP, Basis.PUBLISHED, _AUTHORS)
+            for name in ("dram_read", "dram_write")
+        ),
+    ),
+)  # fmt: skip
+
+
+class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The configuration of the paper; every number published unless said otherwise."""
+
+    rows: int = 16
+    columns: int = 32
+    weight_buffer_kib: int = 64
+    input_buffer_kib: int = 32
+    output_buffer_kib: int = 16
+    accumulator_bits: int = 32
+    dram_bits_per_cycle: int = 192
+    clock_mhz: float = 500.0
+    node_nm: float = 45.0
+    batch: int = 16
+
+    def products_per_unit(self, activation_bits: int, weight_bits: int) -> int:
+        """Return the products a Fusion Unit sums in a cycle: (8/a)(8/w), 1 bit counted as 2.
+
+        Operands above 8 bits count as 8 here and take several passes (:meth:`passes`).
+        """
+        a, w = (_composed(bits) for bits in (activation_bits, weight_bits))
+        return max(1, FUSED_BITS // a) * max(1, FUSED_BITS // w)
+
+    def passes(self, activation_bits: int, weight_bits: int) -> int:
+        """Return the cycles of one step: 4 for 16 x 16 bits, 2 for 16 x 8 (assumed), else 1."""
+        a, w = (_composed(bits) for bits in (activation_bits, weight_bits))
+        return max(1, a // FUSED_BITS) * max(1, w // FUSED_BITS)
+
+    def rules(
+        self,
+        activation_bits: int,
+        weight_bits: int,
+        *,
+        unfold: bool = False,
+        drain: Drain = Drain.NONE,
+    ) -> ArrayRules:
+        """Return what tiling needs to know at one pair of widths.
+
+        Parameters
+        ----------
+        activation_bits, weight_bits : int
+            1, 2, 4, 8 or 16.
+        unfold : bool
+            Lay activations out as im2col does; the authors do so for a network's first layer.
+        drain : Drain
+            ``NONE`` is the authors' model.
+        """
+        reduction = self.rows * self.products_per_unit(activation_bits, weight_bits)
+        return ArrayRules(
+            pixels_per_step=1,
+            outputs_per_step=self.columns,
+            reduction_per_step=reduction,
+            layout=Layout.UNFOLDED if unfold else Layout.PATCH,
+            reduction_granule=reduction,
+            outputs_padded=True,
+            outputs_read_back=True,
+            output_granule=1 if unfold else self.columns,
+            input_bits=activation_bits,
+            weight_bits=weight_bits,
+            output_bits=self.accumulator_bits,
+            input_room_bits=self.input_buffer_kib * KIB // 2,
+            weight_room_bits=self.weight_buffer_kib * KIB // 2,
+            output_room_bits=self.output_buffer_kib * KIB // 2,
+            dram_bits_per_cycle=self.dram_bits_per_cycle,
+            reuse=Reuse.CHEAPEST,
+            drain=drain,
+            drain_cycles=self.rows + self.columns - 1,
+            passes=self.passes(activation_bits, weight_bits),
+        )
+
+    def analytic(self, shape: ConvShape, rules: ArrayRules, mapping: Mapping | None = None) -> Cost:
+        """Return the performance model's cost, with the best mapping unless one is given."""
+        return cost(shape, rules, mapping or search(shape, rules, self.rates))
+
+    @property
+    def rates(self) -> Rates:
+        """The authors' energies."""
+        return Rates.of(ENERGY)
+
+    def final_edge(self, *, tile: int, column: int, steps: int) -> int:
+        """Return the clock edge after which a column's sum of a tile is final, as in the RTL."""
+        return column_edge(tile=tile, column=column, steps=steps, rows=self.rows)
+
+    def array_cycles(self, *, tiles: int, steps: int) -> int:
+        """Return the array's cycles for equal tiles back to back, without a bubble."""
+        return back_to_back_cycles(tiles=tiles, steps=steps, rows=self.rows, columns=self.columns)
+
+
+def _composed(bits: int) -> int:
+    """Return the width an operand is computed at."""
+    if bits not in WIDTHS:
+        raise InputError(
+            f"Bit Fusion composes operands of {', '.join(map(str, WIDTHS))} bits, got {bits!r}; "
+            "store the tensor at the next wider of them"
+        )
+    return max(bits, BRICK_BITS)
