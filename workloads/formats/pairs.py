@@ -1,17 +1,17 @@
 """Outlier-victim pairs (OliVe, ISCA 2023): an outlier takes the place of its neighbour.
 
 Numbers are coded two by two. Two normal ones are two codes of the normal format. If one of them is
-an outlier, it is coded as an abfloat, and the other, its victim, is dropped: in its place stands the
-identifier, the one code that the normal format leaves spare (10..0), which tells the decoder that
-the neighbour is an abfloat and the value here 0. So everything stays aligned: a pair is a byte at 4
-bits, with no list of outliers beside it. Of two outliers the larger stays.
+an outlier, it is coded as an abfloat, and the other, its victim, is dropped: in its place stands
+the identifier, the one code that the normal format leaves spare (10..0), which tells the decoder
+that the neighbour is an abfloat and the value here 0. So everything stays aligned: a pair is a byte
+at 4 bits, with no list of outliers beside it. Of two outliers the larger stays.
 
     normal, normal    [code][code]
     outlier at left   [abfloat][10..0]
     outlier at right  [10..0][abfloat]
 
-A number is an outlier if an outlier value is nearer than any normal one; a tie counts as outlier, as
-the authors' quantizer has it. Left out: the choice of scale, which belongs to quantization.
+A number is an outlier if an outlier value is nearer than any normal one; a tie counts as outlier,
+as the authors' quantizer has it. Left out: the choice of scale, which belongs to quantization.
 Source: OliVe, sections III and IV, and its authors' quantizer (which, of two outliers, keeps the
 left one: ``keep="left"``; and whose 8-bit outliers are E2M5 where the paper has E4M3).
 """
@@ -75,8 +75,8 @@ class OutlierVictim(Format):
         )
         if smallest <= largest:
             raise InputError(
-                f"outlier-victim pairs: the smallest outlier {smallest} of {self.outlier.name} must "
-                f"lie beyond the largest normal value {largest}; raise the bias"
+                f"outlier-victim pairs: the smallest outlier {smallest} of {self.outlier.name} "
+                f"must lie beyond the largest normal value {largest}; raise the bias"
             )
         if self.keep not in ("larger", "left"):
             raise InputError(
