@@ -1,0 +1,533 @@
+"""Training that knows the hardware: quantization-aware, and with pruned weights held at zero.
+
+*Quantization-aware training* runs the network with rounded weights and inputs and lets the loss
+repair what rounding broke. Rounding has no useful slope, so the straight-through estimator takes
+its slope as 1 inside the format's range and 0 outside [1]. LSQ also trains the step between grid
+points [2]; the same formulas hold for uneven grids (PoT, APoT, flint, float), where "step" is the
+unit the grid is written in. *Pruning* multiplies a weight by a mask: a pruned weight is exactly
+zero, in every forward pass and at the end. Masks are set once and fine-tuned (so the 2:4 recipe:
+train dense, prune 2:4, train again [4]), or tightened on Zhu and Gupta's cubic schedule [3].
+
+Both are torch *parametrizations* of a layer's ``weight``: any ``torch.nn.Module`` of ``Linear``
+and ``Conv2d`` layers can be trained so, and ``layer.weight`` is what the hardware would see.
+Left out: batch-norm folding, per-channel steps, quantized gradients and biases (float32 here).
+
+[1] Bengio et al., arXiv:1308.3432. [2] Esser et al., Learned Step Size Quantization, ICLR 2020.
+[3] Zhu, Gupta, To Prune, or Not to Prune, arXiv:1710.01878. [4] Mishra et al., arXiv:2104.08378.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim_base import InputError
+from workloads.layers import Conv2d, Linear
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn.utils import parametrize
+except ImportError:
+    raise InputError(
+        "training needs torch, which is not installed; pip install 'sparqsim[torch]'"
+    ) from None
+
+Pattern = Callable[[NDArray[np.float32]], NDArray[np.bool_]]  # weights -> which are kept
+
+
+class Grid(Protocol):
+    """What training needs of a number format; every format of `workloads.formats` has it."""
+
+    name: str
+    bits: int
+    values: NDArray[np.float64]
+
+
+# --------------------------------------------------------------------------------- networks
+
+
+def chain(layers: Iterable[Conv2d | Linear], generator: np.random.Generator) -> nn.Sequential:
+    """Return a trainable network: the layers in a row, ReLU between each two.
+
+    Weights start as He's normal distribution, sqrt(2 / fan in) wide; biases at zero.
+    """
+    layers = tuple(layers)
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for position, layer in enumerate(layers):
+        made: nn.Module
+        if isinstance(layer, Linear):
+            if position == 0 or isinstance(layers[position - 1], Conv2d):
+                modules[f"flatten_{layer.name}"] = nn.Flatten()
+            made = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
+        else:
+            top, left, bottom, right = layer.padding
+            if (top, left) != (bottom, right):
+                raise InputError(
+                    f"layer {layer.name!r}: to be trained, its padding must be the same on "
+                    f"opposite sides, got {layer.padding}"
+                )
+            made = nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                layer.kernel,
+                layer.stride,
+                (top, left),
+                layer.dilation,
+                layer.groups,
+                bias=layer.bias,
+            )
+        fan_in = layer.gemm().k
+        start = generator.normal(0.0, np.sqrt(2.0 / fan_in), layer.weight_shape)
+        with torch.no_grad():
+            made.weight.copy_(torch.from_numpy(start))
+            if made.bias is not None:
+                made.bias.zero_()
+        modules[layer.name] = made
+        if position < len(layers) - 1:
+            modules[f"relu_{layer.name}"] = nn.ReLU()
+    return nn.Sequential(modules)
+
+
+def weighted(net: nn.Module) -> dict[str, nn.Module]:
+    """Return the ``Linear`` and ``Conv2d`` layers of a network by name, in order.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    found = {n: m for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    if not found:
+        raise InputError("a network to train must have Linear or Conv2d layers, got none")
+    return found
+
+
+def weights_of(net: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return each layer's weights as the hardware sees them: masked and quantized."""
+    return {n: m.weight.detach().numpy().copy() for n, m in weighted(net).items()}
+
+
+def biases_of(net: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return each layer's bias; layers without one are left out."""
+    layers = weighted(net).items()
+    return {n: m.bias.detach().numpy().copy() for n, m in layers if m.bias is not None}
+
+
+def _data(images: NDArray[Any], labels: NDArray[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = np.asarray(images, dtype=np.float32), np.asarray(labels)
+    if len(images) == 0 or labels.shape != (len(images),):
+        raise InputError(
+            f"training needs one label for each of at least one image, got images of shape "
+            f"{images.shape} and labels of shape {labels.shape}"
+        )
+    if labels.dtype.kind not in "ui":
+        raise InputError(f"labels must be whole numbers, got {labels.dtype}")
+    if not np.isfinite(images).all():
+        raise InputError("images to train on must be finite, got NaN or infinity")
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def fit(
+    net: nn.Module,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    epochs: int,
+    learning_rate: float,
+    generator: np.random.Generator,
+    batch: int = 64,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    before_step: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Train by stochastic gradient descent on cross-entropy; the rate falls to zero as a cosine.
+
+    The order of images comes from ``generator``: the same seeds and number of torch threads give
+    the same network to the bit.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Trained in place.
+    images : array [n, ...]
+        As the network takes them; float32.
+    labels : int array [n]
+        Class of each image.
+    before_step : callable, optional
+        Called with the number of the step (from 0) before it.
+
+    Returns
+    -------
+    list of float
+        Mean loss of each epoch.
+
+    Raises
+    ------
+    InputError
+        If data do not fit together or are not finite, or if training diverges.
+    """
+    x, y = _data(images, labels)
+    if epochs < 1 or batch < 1 or not learning_rate > 0:
+        raise InputError(
+            f"epochs and batch must be at least 1 and learning_rate above 0, got {epochs}, "
+            f"{batch} and {learning_rate}"
+        )
+    steps = epochs * -(-len(x) // batch)
+    # Decay would pull trained steps (single numbers) to zero; it is for weights alone.
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": others}],
+        lr=learning_rate,
+        momentum=momentum,
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    net.train()
+    losses, step = [], 0
+    for epoch in range(epochs):
+        total = 0.0
+        order = torch.from_numpy(generator.permutation(len(x)))
+        for chosen in order.split(batch):
+            if before_step is not None:
+                before_step(step)
+            loss = nn.functional.cross_entropy(net(x[chosen]), y[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(chosen)
+            step += 1
+        losses.append(total / len(x))
+        if not np.isfinite(losses[-1]):
+            raise InputError(
+                f"training diverged in epoch {epoch}: the loss is {losses[-1]}; "
+                f"lower learning_rate, now {learning_rate}"
+            )
+    net.eval()
+    return losses
+
+
+def accuracy(net: nn.Module, images: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Return the fraction of images classified rightly."""
+    x, y = _data(images, labels)
+    net.eval()
+    with torch.no_grad():
+        return float((net(x).argmax(dim=1) == y).double().mean())
+
+
+# ----------------------------------------------------------------------------- quantization
+
+
+class _RoundToGrid(torch.autograd.Function):
+    """Round ``x / step`` to the grid, times ``step``; slopes as in LSQ [2], equations 1 to 3."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        step: torch.Tensor,
+        grid: torch.Tensor,
+        midpoints: torch.Tensor,
+        slope_scale: float,
+    ) -> torch.Tensor:
+        u = x / step
+        rounded = grid[torch.bucketize(u, midpoints, right=True)]  # a tie goes to the larger
+        inside = (u > grid[0]) & (u < grid[-1])
+        ctx.save_for_backward(inside, torch.where(inside, rounded - u, rounded))
+        ctx.slope_scale = slope_scale
+        return rounded * step
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: torch.Tensor) -> Any:
+        (slope,) = slopes
+        inside, by_step = ctx.saved_tensors
+        return slope * inside, (slope * by_step).sum() * ctx.slope_scale, None, None, None
+
+
+def unit_grid(grid: Grid) -> NDArray[np.float64]:
+    """Return a format's values, scaled so that the largest is that of an int of as many bits.
+
+    So an int format keeps its values, and a step means as much in each format of a width: its
+    range over the number of int steps. LSQ's gradient scale carries over unchanged.
+    """
+    values = np.asarray(grid.values, dtype=np.float64)
+    top = int_top(grid)
+    if values.ndim != 1 or len(values) < 2 or not values[-1] > 0 or (np.diff(values) <= 0).any():
+        raise InputError(
+            f"format {grid.name!r} must have ascending values up to one above zero to train in"
+        )
+    return values / values[-1] * top
+
+
+def int_top(grid: Grid) -> int:
+    """Return the largest integer of as many bits, signed if the format has values below zero."""
+    return (1 << (grid.bits - (float(grid.values[0]) < 0))) - 1
+
+
+class Quantizer(nn.Module):
+    """Rounds a tensor to ``step`` times a format's grid, straight through and with LSQ's slopes.
+
+    Parameters
+    ----------
+    grid : Grid
+        The number format.
+    sample : array
+        What is to be quantized, or a sample of it. The step starts where the squared error over
+        it is least, which is post-training quantization; LSQ's own start assumes even grids.
+    learn : bool
+        Train the step (LSQ), or keep it (plain straight-through).
+
+    Attributes
+    ----------
+    step : torch.Tensor
+        A single number; see `unit_grid` for its meaning, `scale` for that of the format's values.
+    slope_scale : float
+        LSQ's 1 / sqrt(number of values * largest integer) for the step's gradient.
+    """
+
+    def __init__(self, grid: Grid, sample: NDArray[Any], *, elements: int, learn: bool = True):
+        super().__init__()
+        values = unit_grid(grid)
+        self.format_name = grid.name
+        self._unit = float(values[-1] / grid.values[-1])
+        self.register_buffer("grid", torch.tensor(values, dtype=torch.float32))
+        middles = (values[1:] + values[:-1]) / 2
+        self.register_buffer("midpoints", torch.tensor(middles, dtype=torch.float32))
+        self.slope_scale = float(1.0 / np.sqrt(elements * int_top(grid)))
+        start = torch.tensor(least_error_step(values, sample, grid.name), dtype=torch.float32)
+        self.step = nn.Parameter(start, requires_grad=learn)
+
+    @property
+    def scale(self) -> float:
+        """What the format's values are multiplied by: ``layer.weight == scale * values[i]``."""
+        return float(self.step) * self._unit
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.step > 0:
+            raise InputError(
+                f"the trained step of a {self.format_name} quantizer fell to {float(self.step)}; "
+                "lower learning_rate"
+            )
+        return _RoundToGrid.apply(x, self.step, self.grid, self.midpoints, self.slope_scale)
+
+
+# The steps tried: the format's top at 1.5 down to .03 times the largest value, 3 % apart; at two
+# bits the best top is near .3 of a normal sample's largest value.  # assumed
+_TRIED_TOPS = 1.5 * 0.97 ** np.arange(129)
+
+
+def least_error_step(values: NDArray[np.float64], sample: NDArray[Any], name: str) -> float:
+    """Return the step with the least squared error over a sample.
+
+    Raises
+    ------
+    InputError
+        If the sample is empty, all zero or not finite.
+    """
+    x = np.asarray(sample, dtype=np.float32).ravel()
+    if len(x) == 0 or not np.isfinite(x).all() or not x.any():
+        raise InputError(
+            f"to choose a step for {name}, values must be finite and not all zero, "
+            f"got {len(x)} values"
+        )
+    if values[0] >= 0 and x.min() < 0:
+        raise InputError(
+            f"{name} has no values below zero, but the values to quantize fall to {x.min():.3g}; "
+            "take a signed format"
+        )
+    top = float(np.abs(x).max())
+    grid = values.astype(np.float32)
+    middles = ((values[1:] + values[:-1]) / 2).astype(np.float32)
+    errors = []
+    for tried in _TRIED_TOPS:
+        step = np.float32(tried * top / values[-1])
+        u = x / step
+        error = grid[np.searchsorted(middles, u, side="right")] - u
+        errors.append(float(step) ** 2 * float(error @ error))
+    return float(_TRIED_TOPS[int(np.argmin(errors))] * top / values[-1])
+
+
+def _quantize_input(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
+    return (layer.input_quantizer(arguments[0]), *arguments[1:])
+
+
+def quantize(
+    net: nn.Module,
+    images: NDArray[Any],
+    *,
+    weights: Grid | None,
+    activations: Grid | None,
+    learn: bool = True,
+) -> nn.Module:
+    """Quantize every layer's weights and inputs, in place; call `fit` afterwards for QAT.
+
+    As returned, the network is the post-training quantized one: each step has the least squared
+    error, of inputs over ``images``. One step a tensor; biases and outputs stay float32.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Changed in place: parametrizations on weights, hooks on inputs.
+    images : array [n, ...]
+        To calibrate on; training images, as the network takes them.
+    weights, activations : Grid or None
+        Formats of `workloads.formats`; None leaves float32.
+    learn : bool
+        Train the steps (LSQ), or keep them (plain straight-through).
+    """
+    layers = weighted(net)
+    inputs: dict[str, torch.Tensor] = {}
+    if activations is not None:
+        x, _ = _data(images, np.zeros(len(images), dtype=int))
+        hooks = [
+            layer.register_forward_pre_hook(
+                lambda _, arguments, name=name: inputs.__setitem__(name, arguments[0])
+            )
+            for name, layer in layers.items()
+        ]
+        try:
+            with torch.no_grad():
+                net(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    for name, layer in layers.items():
+        if weights is not None:
+            sample = layer.weight.detach().numpy()
+            made = Quantizer(weights, sample, elements=sample.size, learn=learn)
+            parametrize.register_parametrization(layer, "weight", made)
+        if activations is not None:
+            sample = inputs[name].numpy()
+            per_image = sample.size // len(sample)  # LSQ [2], 2.2: features of a layer
+            layer.input_quantizer = Quantizer(activations, sample, elements=per_image, learn=learn)
+            layer.register_forward_pre_hook(_quantize_input)
+    return net
+
+
+# ---------------------------------------------------------------------------------- pruning
+
+
+class Mask(nn.Module):
+    """Holds pruned weights at zero, and so their slopes."""
+
+    def __init__(self, kept: NDArray[np.bool_]):
+        super().__init__()
+        self.register_buffer("kept", torch.from_numpy(np.array(kept, dtype=bool)))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * self.kept
+
+
+def set_masks(net: nn.Module, patterns: Mapping[str, Pattern]) -> None:
+    """Mask layers by name; what an earlier mask pruned stays pruned.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer, or a pattern gives no boolean array of the weights' shape.
+    """
+    layers = weighted(net)
+    for name, pattern in patterns.items():
+        if name not in layers:
+            raise InputError(f"there is no layer {name!r} to prune; there is {', '.join(layers)}")
+        layer = layers[name]
+        before = layer.weight.detach().numpy()
+        kept = np.asarray(pattern(before))
+        if kept.dtype != bool or kept.shape != before.shape:
+            raise InputError(
+                f"the pattern for layer {name!r} must give a boolean array of shape "
+                f"{before.shape}, got {kept.dtype} of shape {kept.shape}"
+            )
+        present = getattr(getattr(layer, "parametrizations", None), "weight", ())
+        masks = [part for part in present if isinstance(part, Mask)]
+        if masks:
+            masks[0].kept &= torch.from_numpy(kept)
+        else:
+            parametrize.register_parametrization(layer, "weight", Mask(kept))
+
+
+def prune_and_fine_tune(
+    net: nn.Module,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    patterns: Mapping[str, Pattern],
+    **fitting: Any,
+) -> list[float]:
+    """Prune a trained network once and train what is left; ``fitting`` is for `fit`."""
+    set_masks(net, patterns)
+    return fit(net, images, labels, **fitting)
+
+
+def cubic_sparsity(
+    step: int, *, start: int, steps: int, initial: float = 0.0, final: float = 1.0
+) -> float:
+    """Return Zhu and Gupta's sparsity at a step [3], equation 1: fast at first, then ever slower.
+
+    ``final + (initial - final) * (1 - (step - start) / steps)**3`` from ``start`` to
+    ``start + steps``; ``initial`` before, ``final`` after.
+
+    Raises
+    ------
+    InputError
+        Unless ``steps >= 1`` and ``0 <= initial <= final <= 1``.
+    """
+    if steps < 1 or not 0.0 <= initial <= final <= 1.0:
+        raise InputError(
+            f"a pruning schedule must have steps >= 1 and 0 <= initial <= final <= 1, got steps "
+            f"{steps}, initial {initial}, final {final}"
+        )
+    left = 1.0 - min(max((step - start) / steps, 0.0), 1.0)
+    return final + (initial - final) * left**3
+
+
+def prune_gradually(
+    net: nn.Module,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    sparsities: Mapping[str, float],
+    pattern: Callable[[float], Pattern],
+    *,
+    epochs: int,
+    pruning_epochs: int,
+    every: int = 8,
+    batch: int = 64,
+    **fitting: Any,
+) -> list[float]:
+    """Train while layers are pruned ever further on the cubic schedule, then fine-tune.
+
+    Parameters
+    ----------
+    sparsities : mapping of str to float
+        Final fraction of zeros by layer name.
+    pattern : callable
+        From a sparsity to a `Pattern`.
+    epochs, pruning_epochs : int
+        In all; of the schedule. The rest fine-tunes under the final masks.
+    every : int
+        Steps between two tightenings of the masks.
+    **fitting
+        For `fit`.
+    """
+    if not 1 <= pruning_epochs < epochs:
+        raise InputError(
+            f"pruning_epochs must be at least 1 and fewer than epochs, got {pruning_epochs} of "
+            f"{epochs}"
+        )
+    steps = pruning_epochs * -(-len(images) // batch)
+
+    def tighten(step: int) -> None:
+        if step == steps or (step < steps and step % every == 0):
+            set_masks(
+                net,
+                {
+                    name: pattern(cubic_sparsity(step, start=0, steps=steps, final=final))
+                    for name, final in sparsities.items()
+                },
+            )
+
+    return fit(net, images, labels, epochs=epochs, batch=batch, before_step=tighten, **fitting)
