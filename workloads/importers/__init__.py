@@ -1,1 +1,141 @@
+"""Networks from outside: their layers, and their weights with normalisation folded in.
 
+An importer finds the multiply-accumulate work of a network that somebody else trained and hands it
+over as :class:`Imported`: the same :class:`~workloads.layers.Model` the built-in tables give, plus
+weights and biases by layer name. What needs no MAC array (pooling, softmax, ...) is counted by kind
+in ``left_out``; what would need one but is not understood is refused by name.
+
+A per-channel affine operation right after a layer, batch normalisation above all, is folded: with
+``y = scale * (W x + b) + shift`` the layer becomes ``(scale W) x + (scale b + shift)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim_base import InputError
+from workloads.layers import Layer, Model, unknown
+
+# assumed: above the largest tensor of today's networks (a vocabulary of 2^18 by 2^14) by far
+MOST_ELEMENTS = 2**34
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """A layer's raw weights and the folded affine: scaled only when asked for.
+
+    Attributes
+    ----------
+    raw : array
+        Of the layer's ``weight_shape``.
+    scale, bias : float64 array [out] or None
+    """
+
+    raw: NDArray[Any]
+    scale: NDArray[np.float64] | None = None
+    bias: NDArray[np.float64] | None = None
+
+    def then(self, scale: NDArray[Any] | None, shift: NDArray[Any] | None) -> Tensors:
+        """Return these tensors followed by ``scale * y + shift``, each [out] or [1] or None."""
+        outputs = self.raw.shape[0]
+        new_scale, new_bias = self.scale, self.bias
+        if scale is not None:
+            scale = np.broadcast_to(np.asarray(scale, np.float64), outputs)
+            new_scale = scale if new_scale is None else new_scale * scale
+            new_bias = None if new_bias is None else new_bias * scale
+        if shift is not None:
+            shift = np.broadcast_to(np.asarray(shift, np.float64), outputs)
+            new_bias = shift if new_bias is None else new_bias + shift
+        return Tensors(self.raw, new_scale, new_bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A network from outside.
+
+    Attributes
+    ----------
+    model : Model
+    tensors : mapping from layer name to Tensors
+        For every layer that has weights.
+    left_out : mapping from operation to count
+        What the network does beside the layers.
+    """
+
+    model: Model
+    tensors: Mapping[str, Tensors]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def weights(self, layer: str) -> NDArray[np.float32]:
+        """Return the folded weights, of the layer's ``weight_shape``.
+
+        Raises
+        ------
+        InputError
+            If the layer is unknown or has no weights, or a weight is NaN or infinite.
+        """
+        tensors = self._of(layer)
+        weights = tensors.raw.astype(np.float32)
+        if tensors.scale is not None:
+            column = (-1,) + (1,) * (weights.ndim - 1)
+            weights = (weights * tensors.scale.reshape(column)).astype(np.float32)
+        return _finite(weights, f"the weights of layer {layer!r}")
+
+    def bias(self, layer: str) -> NDArray[np.float32] | None:
+        """Return the folded bias [out], or None.
+
+        Raises
+        ------
+        InputError
+            As :meth:`weights`.
+        """
+        bias = self._of(layer).bias
+        return None if bias is None else _finite(bias.astype(np.float32), f"the bias of {layer!r}")
+
+    def _of(self, layer: str) -> Tensors:
+        if layer not in self.tensors:
+            raise unknown(
+                f"model {self.model.name!r} has no weights for layer", layer, self.tensors
+            )
+        return self.tensors[layer]
+
+
+def _finite(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        bad = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise InputError(f"{what} must be finite, got {values[tuple(bad)]} at {bad}")
+    return values
+
+
+class Names:
+    """Gives each layer a name of its own: a second ``conv`` becomes ``conv#2``."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def take(self, wanted: str) -> str:
+        """Return ``wanted``, or the next free variant of it."""
+        name = wanted
+        while name in self._taken:
+            self._taken[wanted] += 1
+            name = f"{wanted}#{self._taken[wanted]}"
+        self._taken[name] = 1
+        return name
+
+
+def with_layers(name: str, source: str, layers: list[Layer], other_parameters: int) -> Model:
+    """Return the model of an imported network, or refuse one without any layer."""
+    if not layers:
+        raise InputError(f"{source} must hold a convolution or a matrix product, found none")
+    return Model(
+        name=name,
+        source=source,
+        layers=tuple(layers),
+        other_parameters=other_parameters,
+        other_parameters_are="constants that no layer took in (norms, embeddings)",
+    )
