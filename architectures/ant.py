@@ -123,6 +123,7 @@ class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             reuse=Reuse.OUTPUT if still else Reuse.WEIGHT,
             drain=drain,
             drain_cycles=2 * side - 1,
+            pass_is_fold=True,
         )
 
     def analytic(self, shape: ConvShape, rules: ArrayRules, mapping: Mapping | None = None) -> Cost:

@@ -150,7 +150,7 @@ class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             reuse=Reuse.CHEAPEST,
             drain=drain,
             drain_cycles=self.rows + self.columns - 1,
-            passes=self.passes(activation_bits, weight_bits),
+            repeats=self.passes(activation_bits, weight_bits),
         )
 
     def analytic(self, shape: ConvShape, rules: ArrayRules, mapping: Mapping | None = None) -> Cost:

@@ -31,6 +31,7 @@ import numpy as np
 
 from simulator.energy.tables import EnergyTable
 from sparqsim_base import InputError, kernel
+from workloads.layers import Conv2d, Layer, MatMul
 
 
 class Loop(enum.IntEnum):
@@ -77,13 +78,17 @@ class Reuse(enum.IntEnum):
 
 
 class Drain(enum.IntEnum):
-    """When filling and emptying the array, ``drain_cycles`` a time, is paid for."""
+    """When filling and emptying the array, ``drain_cycles`` a time, is paid for.
+
+    A *pass* is what goes through the array in one piece: a whole tile, or one fold of it where the
+    processing elements must be emptied or loaded in between (``ArrayRules.pass_is_fold``).
+    """
 
     NONE = 0  # never, as the published models have it
-    PER_LAYER = 1  # once: tiles follow each other through the array without a bubble
-    SHORT_TILES = 2  # once, and a tile occupies the array at least drain_cycles: only one tile
-    #                  may be draining behind the one that computes, as with two buffer halves
-    PER_TILE = 3  # every tile is drained before the next one enters
+    PER_LAYER = 1  # once: passes follow each other through the array without a bubble
+    SHORT_PASSES = 2  # once, and a pass occupies the array at least drain_cycles: only one pass
+    #                   may be draining behind the one that computes, as with two sets of results
+    PER_PASS = 3  # every pass is drained before the next one enters
 
 
 def _at_least(record: msgspec.Struct, least: int, *fields: str) -> None:
@@ -110,6 +115,8 @@ class ConvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     kernel_width: int = 1
     stride_height: int = 1
     stride_width: int = 1
+    dilation_height: int = 1
+    dilation_width: int = 1
     in_channels: int
     out_channels: int
     groups: int = 1
@@ -132,6 +139,41 @@ class ConvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             stride_width=stride,
             in_channels=in_channels,
             out_channels=out_channels,
+        )
+
+    @classmethod
+    def of(cls, layer: Layer, *, batch: int = 1) -> ConvShape:
+        """Return the shape of a layer run on ``batch`` times its own batch."""
+        if isinstance(layer, Conv2d):
+            return cls(
+                batch=batch * layer.batch,
+                out_height=layer.output[0],
+                out_width=layer.output[1],
+                kernel_height=layer.kernel[0],
+                kernel_width=layer.kernel[1],
+                stride_height=layer.stride[0],
+                stride_width=layer.stride[1],
+                dilation_height=layer.dilation[0],
+                dilation_width=layer.dilation[1],
+                in_channels=layer.in_channels // layer.groups,
+                out_channels=layer.out_channels // layer.groups,
+                groups=layer.groups,
+            )
+        gemm = layer.gemm()
+        rows, groups = gemm.m, gemm.batch
+        if isinstance(layer, MatMul):  # both operands are new for every sample of the batch
+            groups *= batch
+        else:
+            rows *= batch
+        return cls(batch=rows, in_channels=gemm.k, out_channels=gemm.n, groups=groups)
+
+    def patch(self, out_height: int, out_width: int) -> tuple[int, int]:
+        """Return (rows, columns) of inputs that a patch of outputs depends on."""
+        return (
+            self.dilation_height * (self.kernel_height - 1)
+            + 1
+            + (out_height - 1) * self.stride_height,
+            self.dilation_width * (self.kernel_width - 1) + 1 + (out_width - 1) * self.stride_width,
         )
 
     @property
@@ -234,9 +276,12 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     drain : Drain
         When fill and drain are paid.
     drain_cycles : int
-        Cycles from the last step of a tile to its last result leaving the array.
-    passes : int
-        Times each step is repeated, where operands are wider than a multiplier.
+        Cycles from the last step of a pass to its last result leaving the array.
+    pass_is_fold : bool
+        Whether a pass is one fold, the part of a tile that is on the array at a time, rather than
+        the tile: output- and weight-stationary arrays hold a fold in their processing elements.
+    repeats : int
+        Cycles of one step, where operands are wider than a multiplier.
     """
 
     pixels_per_step: int
@@ -257,11 +302,13 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reuse: Reuse = Reuse.CHEAPEST
     drain: Drain = Drain.NONE
     drain_cycles: int = 0
-    passes: int = 1
+    pass_is_fold: bool = False
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         counts = set(self.__struct_fields__) - {
             "layout", "outputs_padded", "outputs_read_back", "reuse", "drain", "drain_cycles",
+            "pass_is_fold",
         }  # fmt: skip
         _at_least(self, 1, *sorted(counts))
         _at_least(self, 0, "drain_cycles")
@@ -285,15 +332,14 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             reduction = -(-shape.taps * tile.in_channels // self.reduction_per_step)
         pixels = -(-tile.pixels // self.pixels_per_step)
         outputs = -(-tile.out_channels // self.outputs_per_step)
-        return pixels * outputs * reduction * self.passes
+        return pixels * outputs * reduction * self.repeats
 
     def tile_bits(self, shape: ConvShape, tile: Tile) -> tuple[int, int, int]:
         """Return the bits a tile occupies in each buffer, indexed by :class:`Datum`."""
         reduction = shape.taps * tile.in_channels
         stored = -(-reduction // self.reduction_granule) * self.reduction_granule
         if self.layout is Layout.PATCH:
-            height = shape.kernel_height + (tile.out_height - 1) * shape.stride_height
-            width = shape.kernel_width + (tile.out_width - 1) * shape.stride_width
+            height, width = shape.patch(tile.out_height, tile.out_width)
             inputs = tile.batch * height * width * tile.in_channels
         else:
             inputs = tile.pixels * (stored if self.layout is Layout.UNFOLDED_PADDED else reduction)
@@ -329,14 +375,29 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         inputs, weights, results = min(choices, key=sum)
         return (inputs, weights, results)
 
+    def passes(self, shape: ConvShape, tile: Tile) -> int:
+        """Return the passes of a tile: 1, or its folds along the sides of the array."""
+        if not self.pass_is_fold:
+            return 1
+        reduction = shape.taps * tile.in_channels
+        folds = 1
+        for extent, covered in (
+            (tile.pixels, self.pixels_per_step),
+            (tile.out_channels, self.outputs_per_step),
+            (reduction, self.reduction_per_step),
+        ):
+            if covered > 1:
+                folds *= -(-extent // covered)
+        return folds
+
     def bubbles(self, steps: int) -> tuple[int, int]:
-        """Return cycles lost (between two tiles, after the last tile) to filling and draining."""
+        """Return cycles lost (between passes of ``steps`` steps, after the last of them)."""
         if self.drain is Drain.NONE:
             return 0, 0
         between = {
             Drain.PER_LAYER: 0,
-            Drain.SHORT_TILES: max(0, self.drain_cycles - steps),
-            Drain.PER_TILE: self.drain_cycles,
+            Drain.SHORT_PASSES: max(0, self.drain_cycles - steps),
+            Drain.PER_PASS: self.drain_cycles,
         }[self.drain]
         return between, self.drain_cycles
 
@@ -531,7 +592,8 @@ def cost(shape: ConvShape, rules: ArrayRules, mapping: Mapping) -> Cost:
     )
     tiles = shape.groups * math.prod(trips)
     steps = rules.steps(shape, mapping.tile)
-    between, last = rules.bubbles(steps)
+    passes = rules.passes(shape, mapping.tile)
+    between, last = rules.bubbles(steps // passes)
     to_array = rules.array_bits(shape, mapping.tile)
     read_back = outputs.bits if rules.outputs_read_back else 0
     traffic = Traffic(
@@ -555,12 +617,12 @@ def cost(shape: ConvShape, rules: ArrayRules, mapping: Mapping) -> Cost:
     latency = -(-fill // width) + -(-store // width)
     overlapped = traffic.dram_read + traffic.dram_write - fill - store
     compute = tiles * steps
-    bubbles = (tiles - 1) * between + last
-    waiting = max(0, -(-overlapped // width) - compute - (tiles - 1) * between)
+    inner_bubbles = (tiles * passes - 1) * between
+    waiting = max(0, -(-overlapped // width) - compute - inner_bubbles)
     return Cost(
         tiles=tiles,
         compute_cycles=compute,
-        bubble_cycles=bubbles,
+        bubble_cycles=inner_bubbles + last,
         latency_cycles=latency,
         stall_cycles=waiting + latency,
         residences=(inputs, weights, outputs),
@@ -617,10 +679,11 @@ def _search(
     float
         Energy of the best mapping in pJ; infinite if nothing fits.
     """
-    batch, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, in_ch, out_ch, groups = shape
+    (batch, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w,
+     in_ch, out_ch, groups) = shape  # fmt: skip
     (per_pixels, per_outputs, per_reduction, layout, granule, padded, read_back, out_granule,
      in_bits, w_bits, out_bits, in_room, w_room, out_room, width, reuse, drain, drain_cycles,
-     passes) = rules  # fmt: skip
+     pass_is_fold, repeats) = rules  # fmt: skip
     taps = kernel_h * kernel_w
     room = np.array([in_room, w_room, out_room])
     trips = np.empty(5, np.int64)
@@ -650,8 +713,8 @@ def _search(
                 reduction = taps * tic
                 stored = -(-reduction // granule) * granule
                 if layout == 0:
-                    rows = kernel_h + (th - 1) * stride_h
-                    columns = kernel_w + (tw - 1) * stride_w
+                    rows = dilation_h * (kernel_h - 1) + 1 + (th - 1) * stride_h
+                    columns = dilation_w * (kernel_w - 1) + 1 + (tw - 1) * stride_w
                     bits[0] = tb * rows * columns * tic * in_bits
                     folds = taps * -(-tic // per_reduction)
                 else:
@@ -674,17 +737,25 @@ def _search(
                     trips[3] = -(-in_ch // tic)
                     trips[4] = -(-out_ch // toc)
                     tiles = groups * trips[0] * trips[1] * trips[2] * trips[3] * trips[4]
-                    steps = -(-pixels // per_pixels) * -(-toc // per_outputs) * folds * passes
+                    steps = -(-pixels // per_pixels) * -(-toc // per_outputs) * folds * repeats
+                    passes = np.int64(1)
+                    if pass_is_fold:
+                        if per_pixels > 1:
+                            passes *= -(-pixels // per_pixels)
+                        if per_outputs > 1:
+                            passes *= -(-toc // per_outputs)
+                        if per_reduction > 1:
+                            passes *= -(-reduction // per_reduction)
                     between = np.int64(0)
                     last = np.int64(0)
                     if drain != 0:
                         last = drain_cycles
                         if drain == 2:
-                            between = max(np.int64(0), drain_cycles - steps)
+                            between = max(np.int64(0), drain_cycles - steps // passes)
                         elif drain == 3:
                             between = drain_cycles
                     compute = tiles * steps
-                    array = compute + (tiles - 1) * between
+                    array = compute + (tiles * passes - 1) * between
                     # No order does better than moving every block once.
                     least = (2 if read_back else 1) * bits[2]
                     least *= trips[0] * trips[1] * trips[2] * trips[4]
