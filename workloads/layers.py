@@ -381,7 +381,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """Return the letter for a name that is not known: the nearest known ones, or all of them."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    near = [each for each in known if name in each][:5] if name else []
+    near += [
+        each for each in difflib.get_close_matches(name, known, cutoff=0.5) if each not in near
+    ]
     if near:
         return InputError(f"{what} {name!r}; did you mean {', '.join(near)}?")
     shown = ", ".join(known[:40]) + (f", and {len(known) - 40} more" if len(known) > 40 else "")

@@ -3,8 +3,8 @@
 Convolutions (grouped, depthwise, dilated, 1-D as height one), ``Gemm`` and ``MatMul`` become
 layers. A product with a constant becomes a :class:`~workloads.layers.Linear`; a product of two
 activations, as in attention, a :class:`~workloads.layers.MatMul`. Per-channel affine operations
-behind a layer are folded into it. The operations in ``PASSIVE`` do no MACs and are counted only; any other is
-refused with its name and place.
+behind a layer are folded into it. The operations in ``PASSIVE`` do no MACs and are counted only;
+any other is refused with its name and place.
 
 The file is data from outside and treated so: it must hold its weights (no external files), have no
 control flow, no functions, no cycle, and known, sane dimensions, which ONNX's own shape inference

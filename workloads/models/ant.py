@@ -17,7 +17,7 @@ from workloads.layers import Layer, Linear, MatMul, Model
 from workloads.models import resnet, vgg
 from workloads.models.bert import bert_base
 
-SOURCE = "ANT, MICRO 2022 (authors' performance model)"
+SOURCE = "ANT, MICRO 2022"
 # published: the layers raised to eight bits
 BERT_MNLI = frozenset({"8.query", "8.key", "8.value", "9.mlp_down", "pooler", "classifier"})
 # published: the layers Bit Fusion's integers can lower to four

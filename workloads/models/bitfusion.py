@@ -60,7 +60,7 @@ def _layer(row: dict[str, str], batch: int) -> Layer:
 def _network(network: str, batch: int = 16) -> Model:
     return Model(
         name=f"bitfusion/{network}",
-        source="Bit Fusion, ISCA 2018 (authors' performance model)",
+        source="Bit Fusion, ISCA 2018",
         layers=tuple(_layer(row, batch) for row in _rows() if row["network"] == network),
     )
 
