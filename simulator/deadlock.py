@@ -1,0 +1,151 @@
+"""When nothing can fire and firings are left over: who waits for what, and the ring of waiting.
+
+A lane waits for a channel that lacks tokens, on the lanes that make them; or for room in a channel,
+on the lanes that take its tokens. If the waits-for graph has a cycle, that ring is the deadlock;
+if it has none, some lane waits for tokens of an actor that has finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.netlist import Channel
+from simulator.timeline import Timeline
+
+if TYPE_CHECKING:
+    import networkx
+
+SHOWN = 12  # waiting lanes named in the message; all are in Deadlock.waiting
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One condition a lane's next firing lacks.
+
+    ``needs`` and ``has`` are tokens if ``what`` is "tokens", free slots if it is "room"; ``on``
+    are the lanes of the other actor that could supply them.
+    """
+
+    actor: str
+    lane: int
+    firing: int
+    what: str
+    channel: str
+    needs: int
+    has: int
+    on: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.actor}[{self.lane}] firing {self.firing} waits for {self.what} in "
+            f"{self.channel}: needs {self.needs}, has {self.has}"
+        )
+
+
+class Deadlock(RuntimeError):
+    """Nothing can fire, but firings are left over.
+
+    Attributes
+    ----------
+    cycle
+        The cycle after which nothing happened.
+    waiting
+        Every condition that every unfinished lane lacks.
+    ring
+        Lanes ``(actor, lane)`` that wait for each other in a cycle; empty if there is none.
+    timeline
+        What had happened until then.
+    """
+
+    def __init__(self, timeline: Timeline, waiting: tuple[Waiting, ...]) -> None:
+        self.timeline = timeline
+        self.cycle = timeline.cycles
+        self.waiting = waiting
+        self.ring = _ring(waiting)
+        lines = [f"deadlock in {timeline.netlist.name!r} after cycle {self.cycle}:"]
+        lines += [f"  {item}" for item in waiting[:SHOWN]]
+        if len(waiting) > SHOWN:
+            lines.append(f"  ... and {len(waiting) - SHOWN} more")
+        if self.ring:
+            loop = " -> ".join(f"{actor}[{lane}]" for actor, lane in (*self.ring, self.ring[0]))
+            lines.append(f"  waiting for each other: {loop}")
+        else:
+            lines.append("  no ring: the tokens are never made or never taken")
+        super().__init__("\n".join(lines))
+
+
+def find(timeline: Timeline) -> Deadlock | None:
+    """The deadlock a run ended in, or None if every firing was done."""
+    netlist = timeline.netlist
+    left = [
+        (i, lane)
+        for i, (actor, fired) in enumerate(zip(netlist.actors, timeline.fired, strict=True))
+        if actor.behaviour is None
+        for lane in np.flatnonzero(fired < actor.count).tolist()
+    ]
+    if not left:
+        return None
+    made = {c.name: _tokens(timeline, c, c.source, c.produce) for c in netlist.channels}
+    taken = {c.name: _tokens(timeline, c, c.target, c.consume) for c in netlist.channels}
+    waiting: list[Waiting] = []
+    for i, lane in left:
+        actor = netlist.actors[i]
+        firing = int(timeline.fired[i][lane])
+        for c in netlist.channels:
+            if c.target == actor.name:
+                rate = _rate(c.consume, firing, lane)
+                lanes = c.source_lanes(lane, netlist.actor(c.source).lanes)
+                short = {j: int(made[c.name][j] - taken[c.name][lane]) for j in lanes}
+                lacking = [j for j, has in short.items() if has < rate]
+                if lacking:
+                    on = tuple((c.source, j) for j in lacking)
+                    has = min(short.values())
+                    waiting.append(
+                        Waiting(actor.name, lane, firing, "tokens", c.name, rate, has, on)
+                    )
+            if c.source == actor.name:
+                rate = _rate(c.produce, firing, lane)
+                lanes = c.target_lanes(lane, netlist.actor(c.target).lanes)
+                room = {j: c.capacity - int(made[c.name][lane] - taken[c.name][j]) for j in lanes}
+                lacking = [j for j, has in room.items() if has < rate]
+                if lacking:
+                    on = tuple((c.target, j) for j in lacking)
+                    has = min(room.values())
+                    waiting.append(Waiting(actor.name, lane, firing, "room", c.name, rate, has, on))
+    return Deadlock(timeline, tuple(waiting))
+
+
+def _rate(rates: object, firing: int, lane: int) -> int:
+    assert isinstance(rates, np.ndarray)
+    return int(rates[firing % rates.shape[0], lane % rates.shape[1]])
+
+
+def _tokens(timeline: Timeline, channel: Channel, end: str, rates: object) -> NDArray[np.int64]:
+    """Tokens made or taken by each lane of one end of a channel."""
+    if timeline.token_counts and channel.name in timeline.token_counts:
+        made, taken = timeline.token_counts[channel.name]
+        return made if end == channel.source and rates is channel.produce else taken
+    assert isinstance(rates, np.ndarray)
+    fired = timeline.fired[timeline.netlist.index(end)]
+    if rates.shape[0] == 1 and timeline.netlist.actor(end).count != 1:
+        return fired * np.broadcast_to(rates[0], fired.shape)
+    sums = np.vstack([np.zeros((1, rates.shape[1]), np.int64), np.cumsum(rates, axis=0)])
+    columns = np.arange(fired.size) % rates.shape[1]
+    return np.asarray(sums[fired, columns])
+
+
+def _ring(waiting: tuple[Waiting, ...]) -> tuple[tuple[str, int], ...]:
+    import networkx
+
+    graph: networkx.DiGraph = networkx.DiGraph()
+    for item in waiting:
+        for other in item.on:
+            graph.add_edge((item.actor, item.lane), other)
+    try:
+        return tuple(edge[0] for edge in networkx.find_cycle(graph))
+    except networkx.NetworkXNoCycle:
+        return ()

@@ -1,0 +1,531 @@
+"""The SimPy engine: every lane a process, channels and resources parts built on SimPy's bases.
+
+This is the reference for what a netlist means, and the place to extend. A lane asks for its
+conditions one after the other: its tokens, its room, its resource; each is an event of a
+:class:`Link` or a :class:`Server`, and the lane sleeps until it happens. What a link holds carries
+the cycle in which it becomes true (a token visible, a slot free), so the cause of a start is read
+off, not guessed from the order of events.
+
+Nothing that happens in a cycle is seen before the next, so the order in which SimPy runs the
+processes of one cycle does not matter - except for who gets a server. Servers therefore decide in
+an event of lower priority, once everything else in the cycle has happened.
+
+A user's own actor is a generator that asks its lane for one firing after another::
+
+    def sink(lane):
+        while True:
+            got = yield from lane.fire(busy=2, consume={"queue": 1})
+            print(lane.now, got["queue"])
+
+    Actor(name="sink", behaviour=sink)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import simpy
+from simpy.resources.base import BaseResource, Get, Put
+
+from simulator.netlist import Actor, Channel, Netlist, Resource
+from simulator.timeline import (
+    FREE,
+    GRANT,
+    INPUT,
+    OUTPUT,
+    PREVIOUS,
+    Grants,
+    LaneTimes,
+    Timeline,
+)
+from sparqsim_base import InputError
+
+AFTER_ALL_ELSE = 2  # SimPy's own priorities are 0 (urgent) and 1 (normal)
+
+Wait = Generator[simpy.Event, Any, Any]
+
+
+class Observer(Protocol):
+    """What can be attached to a run from outside."""
+
+    def fired(self, cycle: int, actor: str, lane: int, firing: int, cause: int) -> None:
+        """Called when a firing starts."""
+        ...
+
+
+class Shown(Get):
+    """Happens in the cycle in which ``tokens`` tokens of a link are visible."""
+
+    def __init__(self, link: Link, tokens: int) -> None:
+        self.tokens = tokens
+        super().__init__(link)
+
+
+class Freed(Put):
+    """Happens in the cycle in which ``tokens`` slots of a link are free."""
+
+    def __init__(self, link: Link, tokens: int) -> None:
+        self.tokens = tokens
+        super().__init__(link)
+
+
+class Link(BaseResource):
+    """One queue from a lane to a lane.
+
+    Invariant: tokens held + free slots + slots never used = capacity.
+    """
+
+    def __init__(self, env: simpy.Environment, capacity: int) -> None:
+        super().__init__(env, capacity)
+        self.unused = capacity
+        self.free: deque[int] = deque()  # the cycle from which each freed slot is room
+        self.tokens: deque[int] = deque()  # the cycle from which each token is visible
+        self.values: deque[Any] = deque()
+        self.newest = 0
+        self.made = 0
+        self.taken = 0
+
+    def visible_at(self, count: int) -> int | None:
+        """The cycle from which ``count`` tokens are visible; None if they are not yet made."""
+        return self.tokens[count - 1] if len(self.tokens) >= count else None
+
+    def room_at(self, count: int) -> int | None:
+        """The cycle from which there is room for ``count`` tokens; None if not yet freed."""
+        missing = count - self.unused
+        if missing <= 0:
+            return 0
+        return self.free[missing - 1] if len(self.free) >= missing else None
+
+    def put_tokens(self, visible: int, values: Sequence[Any]) -> None:
+        """Add tokens that become visible in a cycle, after all earlier ones."""
+        self.newest = visible = max(visible, self.newest)
+        for value in values:
+            self.tokens.append(visible)
+            self.values.append(value)
+            if self.unused:
+                self.unused -= 1
+            else:
+                self.free.popleft()
+        self.made += len(values)
+        if self.get_queue:
+            self._trigger_get(None)
+
+    def take_tokens(self, now: int, count: int) -> list[Any]:
+        """Pop tokens; their slots are room from the next cycle."""
+        taken = []
+        for _ in range(count):
+            self.tokens.popleft()
+            taken.append(self.values.popleft())
+            self.free.append(now + 1)
+        self.taken += count
+        if self.put_queue:
+            self._trigger_put(None)
+        return taken
+
+    def _do_get(self, event: Shown) -> bool:
+        return self._happen(event, self.visible_at(event.tokens))
+
+    def _do_put(self, event: Freed) -> bool:
+        return self._happen(event, self.room_at(event.tokens))
+
+    def _happen(self, event: simpy.Event, cycle: int | None) -> bool:
+        if cycle is not None:
+            event._ok, event._value = True, None
+            self._env.schedule(event, delay=max(0, cycle - self._env.now))
+        return cycle is not None
+
+
+class Ask(Get):
+    """A request for a server; its value is the answer (hold, latency)."""
+
+    def __init__(self, server: Server, order: int, busy: int, request: Any) -> None:
+        self.order, self.busy, self.request, self.since = order, busy, request, server._env.now
+        super().__init__(server)
+
+
+class Server(BaseResource):
+    """A resource: grants in each cycle, once all else in it has happened."""
+
+    def __init__(self, env: simpy.Environment, resource: Resource) -> None:
+        super().__init__(env, resource.servers)
+        self.resource = resource
+        self.free_at = [0] * resource.servers
+        self.serve: Callable[..., tuple[int, int]] | None = None
+        if resource.model is not None:
+            model = resource.model
+            self.params, self.state = model.parameters(), model.initial_state().copy()
+            self.serve, self.rank = _functions(model)
+
+    def _trigger_get(self, _: Any) -> None:
+        self._decide_after(0)
+
+    def _decide_after(self, delay: int) -> None:
+        decision = simpy.Event(self._env)
+        decision._ok, decision._value = True, None
+        decision.callbacks = [self._decide]
+        self._env.schedule(decision, AFTER_ALL_ELSE, delay)
+
+    def _server_for(self, ask: Ask) -> int | None:
+        if self.resource.banked:
+            bank = int(ask.request[0])
+            return bank if self.free_at[bank] <= self._env.now else None
+        return next((i for i, t in enumerate(self.free_at) if t <= self._env.now), None)
+
+    def _order(self, ask: Ask) -> tuple[int, int, int]:
+        rank = 0
+        if self.serve is not None:
+            rank = self.rank(self.params, self.state, ask.request, self._env.now)
+        return rank, ask.since, ask.order
+
+    def _decide(self, _: simpy.Event) -> None:
+        now = self._env.now
+        while ready := [ask for ask in self.get_queue if self._server_for(ask) is not None]:
+            ask = min(ready, key=self._order)
+            self.get_queue.remove(ask)
+            server = self._server_for(ask)
+            assert server is not None
+            hold, latency = ask.busy, None
+            if self.serve is not None:
+                hold, latency = self.serve(self.params, self.state, ask.request, now)
+            self.free_at[server] = now + hold
+            self._decide_after(hold)
+            ask.succeed((hold, latency))
+
+
+def _functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The model's own ``serve`` and ``rank``, or those of its kind."""
+    if hasattr(model, "serve"):
+        return model.serve, model.rank
+    from simulator.engines import stateful
+
+    kind = stateful.KINDS[model.kind]
+    return (lambda *args: stateful.serve(kind, *args), lambda *args: stateful.rank(kind, *args))
+
+
+class Lane:
+    """One lane of an actor as a SimPy process, and the handle a user's behaviour is given.
+
+    Attributes
+    ----------
+    actor, index
+        The actor it belongs to and its position in the bank.
+    """
+
+    def __init__(self, run: Simulation, actor: Actor, index: int, order: int) -> None:
+        self.actor, self.index, self.order = actor, index, order
+        self._run, self._env = run, run.env
+        self._server = run.servers[actor.resource] if actor.resource else None
+        self._end = 0
+        self.starts: list[int] = []
+        self.causes: list[int] = []
+        self.ready: list[int] = []
+        self.ready_causes: list[int] = []
+        self.held: list[int] = []
+        self.shown: list[int] = []
+        self.busy: list[int] = []
+        self.finish = 0
+        self.inputs: dict[str, tuple[int, list[Link], Any]] = {}
+        self.outputs: dict[str, tuple[int, list[Link], Any]] = {}
+
+    @property
+    def now(self) -> int:
+        """The current cycle."""
+        return int(self._env.now)
+
+    def fire(
+        self,
+        busy: int = 1,
+        latency: int | None = None,
+        consume: Mapping[str, int] | None = None,
+        produce: Mapping[str, int | Sequence[Any]] | None = None,
+        request: Any = None,
+    ) -> Wait:
+        """One firing of a user's behaviour; use with ``yield from``.
+
+        Parameters
+        ----------
+        busy, latency
+            As in :class:`~simulator.netlist.Actor`, for this firing.
+        consume
+            Tokens to take from each channel.
+        produce
+            Tokens to put into each channel: a number, or the list of their values.
+        request
+            The row of integers for a banked or stateful resource.
+
+        Returns
+        -------
+        dict
+            The values of the consumed tokens, a list a channel. The generator returns in the
+            cycle the firing starts.
+        """
+        made = {
+            name: [None] * given if isinstance(given, int) else list(given)
+            for name, given in (produce or {}).items()
+        }
+        for name in (*(consume or {}), *made):
+            if name not in self.inputs and name not in self.outputs:
+                raise InputError(f"actor {self.actor.name!r} has no channel {name!r}")
+        takes = [(*self.inputs[name][:2], count) for name, count in (consume or {}).items()]
+        makes = [(*self.outputs[name][:2], len(values)) for name, values in made.items()]
+        start, _, latency = yield from self._start(takes, makes, busy, latency, request)
+        got = {
+            name: [value for link in self.inputs[name][1] for value in link.take_tokens(start, n)]
+            for name, n in (consume or {}).items()
+        }
+        for name, values in made.items():
+            for link in self.outputs[name][1]:
+                link.put_tokens(start + latency, values)
+        return got
+
+    def _start(
+        self,
+        takes: list[tuple[int, list[Link], int]],
+        makes: list[tuple[int, list[Link], int]],
+        busy: int,
+        latency: int | None,
+        request: Any,
+    ) -> Wait:
+        """Wait for (a) to (d), in this order; returns (start, busy, latency)."""
+        env = self._env
+        firing = len(self.starts)
+        latest, cause = self._end, PREVIOUS if firing else FREE
+        for code, links, count in takes:
+            if count:
+                for link in links:
+                    at = link.visible_at(count)
+                    if at is None:
+                        yield Shown(link, count)
+                        at = link.visible_at(count)
+                    if at > latest:  # type: ignore[operator]
+                        latest, cause = at, code  # type: ignore[assignment]
+        for code, links, count in makes:
+            if count:
+                for link in links:
+                    at = link.room_at(count)
+                    if at is None:
+                        yield Freed(link, count)
+                        at = link.room_at(count)
+                    if at > latest:  # type: ignore[operator]
+                        latest, cause = at, code  # type: ignore[assignment]
+        if latest > env.now:
+            yield env.timeout(latest - env.now)
+        if self._server is not None:
+            self.ready.append(latest)
+            self.ready_causes.append(cause)
+            hold, answer = yield Ask(self._server, self.order, busy, request)
+            if env.now > latest:
+                latest, cause = env.now, GRANT
+            if answer is not None:
+                busy, latency = max(busy, hold), answer
+                self.held.append(hold)
+                self.shown.append(answer)
+        if latency is None:
+            latency = busy if busy > 1 else 1
+        self._end = latest + busy
+        self.starts.append(latest)
+        self.causes.append(cause)
+        self.busy.append(busy)
+        self.finish = max(self.finish, self._end, latest + latency)
+        for observer in self._run.observers:
+            observer.fired(latest, self.actor.name, self.index, firing, cause)
+        return latest, busy, latency
+
+    def declared(self) -> Wait:
+        """The process of a lane whose firings were declared."""
+        actor, lane = self.actor, self.index
+        busy = _column(actor.busy, lane, actor.count)
+        latency = [None] * actor.count
+        if actor.latency is not None:
+            latency = _column(actor.latency, lane, actor.count)
+        requests = actor.request
+        inputs, outputs = list(self.inputs.items()), list(self.outputs.items())
+        takes = [(code, links, 1) for _, (code, links, _) in inputs]
+        makes = [(code, links, 1) for _, (code, links, _) in outputs]
+        same = all(rates is None for _, (_, _, rates) in (*inputs, *outputs))
+        execute = actor.execute if self._run.execute else None
+        request = None
+        for k in range(actor.count):
+            if not same:
+                takes = [(c, links, _rate(rates, k)) for _, (c, links, rates) in inputs]
+                makes = [(c, links, _rate(rates, k)) for _, (c, links, rates) in outputs]
+            if requests is not None:
+                assert isinstance(requests, np.ndarray)
+                request = requests[k, lane % requests.shape[1]]
+            start, _, delay = yield from self._start(takes, makes, busy[k], latency[k], request)
+            visible = start + delay
+            if execute is None:
+                for _, links, count in takes:
+                    for link in links:
+                        link.take_tokens(start, count)
+                for _, links, count in makes:
+                    for link in links:
+                        link.put_tokens(visible, (None,) * count)
+                continue
+            got = {
+                name: [v for link in links for v in link.take_tokens(start, count)]
+                for (name, _), (_, links, count) in zip(inputs, takes, strict=True)
+            }
+            made = execute(lane, k, got) or {}
+            for (name, _), (_, links, count) in zip(outputs, makes, strict=True):
+                values = made.get(name, [None] * count)
+                if len(values) != count:
+                    raise InputError(
+                        f"actor {actor.name!r} firing {k} must make {count} tokens for {name!r}, "
+                        f"its execute made {len(values)}"
+                    )
+                for link in links:
+                    link.put_tokens(visible, values)
+
+
+def _column(given: Any, lane: int, firings: int) -> list[Any]:
+    """One lane's column of an array ``[1 or firings, 1 or lanes]`` as a list over firings."""
+    column = given[:, lane % given.shape[1]].tolist()
+    return column * firings if len(column) == 1 else column
+
+
+def _rate(rates: list[int] | None, firing: int) -> int:
+    return 1 if rates is None else rates[firing]
+
+
+class Simulation:
+    """One run of the SimPy engine; can be stepped through.
+
+    Parameters
+    ----------
+    netlist, record, execute, observers
+        As for :func:`simulator.engines.simulate`.
+
+    Attributes
+    ----------
+    env
+        The SimPy environment: ``simulation.env.step()`` runs one event,
+        ``simulation.env.run(until=100)`` the first hundred cycles.
+    """
+
+    def __init__(
+        self,
+        netlist: Netlist,
+        record: str = "full",
+        execute: bool = False,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.netlist, self.record, self.execute = netlist, record, execute
+        self.observers = tuple(observers)
+        self.env = simpy.Environment()
+        self.servers = {r.name: Server(self.env, r) for r in netlist.resources}
+        self.lanes: dict[str, list[Lane]] = {}
+        self.links: dict[str, dict[tuple[int, int], Link]] = {}
+        order = 0
+        for actor in netlist.actors:
+            self.lanes[actor.name] = [
+                Lane(self, actor, lane, order + lane) for lane in range(actor.lanes)
+            ]
+            order += actor.lanes
+        for number, channel in enumerate(netlist.channels):
+            self._connect(number, channel)
+        for actor in netlist.actors:
+            for lane in self.lanes[actor.name]:
+                self.env.process(actor.behaviour(lane) if actor.behaviour else lane.declared())
+
+    def _connect(self, number: int, channel: Channel) -> None:
+        source, target = self.lanes[channel.source], self.lanes[channel.target]
+        links = {
+            (i, j): Link(self.env, channel.capacity)
+            for j in range(len(target))
+            for i in channel.source_lanes(j, len(source))
+        }
+        self.links[channel.name] = links
+        for kind, lanes, rates, side, code in (
+            ("outputs", source, channel.produce, 0, OUTPUT + 2 * number),
+            ("inputs", target, channel.consume, 1, INPUT + 2 * number),
+        ):
+            assert isinstance(rates, np.ndarray)
+            mine: list[list[Link]] = [[] for _ in lanes]
+            for ends, link in links.items():
+                mine[ends[side]].append(link)
+            for lane in lanes:
+                count = lane.actor.count
+                column = None
+                if rates.shape != (1, 1) or rates[0, 0] != 1:
+                    column = _column(rates, lane.index, count)
+                getattr(lane, kind)[channel.name] = (code, mine[lane.index], column)
+
+    def run(self) -> Timeline:
+        """Run to the end and return the timeline of what happened."""
+        self.env.run()
+        return self.timeline()
+
+    def timeline(self) -> Timeline:
+        """What has happened so far."""
+        netlist = self.netlist
+        starts, causes = [], []
+        grants: list[Grants | None] = []
+        busy_of: dict[str, Any] = {}
+        for actor in netlist.actors:
+            lanes = self.lanes[actor.name]
+            rows = actor.count
+            if actor.behaviour is not None:
+                rows = max(len(lane.starts) for lane in lanes)
+                busy_of[actor.name] = _matrix([lane.busy for lane in lanes], rows)
+            starts.append(_matrix([lane.starts for lane in lanes], rows))
+            causes.append(_matrix([lane.causes for lane in lanes], rows).astype(np.int32))
+            if actor.resource is None:
+                grants.append(None)
+                continue
+            known = Grants(
+                ready=_matrix([lane.ready[: len(lane.starts)] for lane in lanes], rows),
+                causes=_matrix(
+                    [lane.ready_causes[: len(lane.starts)] for lane in lanes], rows
+                ).astype(np.int32),
+            )
+            if netlist.resources[self._resource(actor)].model is not None:
+                held = _matrix([lane.held for lane in lanes], rows)
+                shown = _matrix([lane.shown for lane in lanes], rows)
+                known = Grants(known.ready, known.causes, held, shown)
+            grants.append(known)
+        cycles = max((lane.finish for lanes in self.lanes.values() for lane in lanes), default=0)
+        timeline = Timeline(
+            netlist=netlist,
+            cycles=cycles,
+            fired=tuple(
+                np.array([len(lane.starts) for lane in lanes]) for lanes in self.lanes.values()
+            ),
+            starts=tuple(starts),
+            causes=tuple(causes),
+            grants=tuple(grants),
+            busy_of=busy_of,
+            token_counts=self._token_counts(),
+        )
+        if self.record == "full":
+            return timeline
+        sums: list[LaneTimes] = [timeline.lane_times(actor.name) for actor in netlist.actors]
+        return Timeline(netlist=netlist, cycles=cycles, fired=timeline.fired, sums=tuple(sums))
+
+    def _resource(self, actor: Actor) -> int:
+        return [r.name for r in self.netlist.resources].index(str(actor.resource))
+
+    def _token_counts(self) -> dict[str, Any]:
+        """Tokens made and taken, of the channels of actors whose firings were not declared."""
+        counts = {}
+        for channel in self.netlist.channels:
+            ends = self.netlist.actor(channel.source), self.netlist.actor(channel.target)
+            if all(actor.behaviour is None for actor in ends):
+                continue
+            made = np.zeros(ends[0].lanes, np.int64)
+            taken = np.zeros(ends[1].lanes, np.int64)
+            for (i, j), link in self.links[channel.name].items():
+                made[i], taken[j] = link.made, link.taken
+            counts[channel.name] = (made, taken)
+        return counts
+
+
+def _matrix(columns: list[list[int]], rows: int) -> Any:
+    """Lists over firings, one a lane, as ``[firings, lanes]`` with -1 where nothing happened."""
+    matrix = np.full((rows, len(columns)), -1, np.int64)
+    for lane, column in enumerate(columns):
+        matrix[: len(column), lane] = column
+    return matrix

@@ -1,0 +1,322 @@
+"""What happened in a run, and why: starts and causes, and everything that follows from them.
+
+A :class:`Timeline` holds, for every firing, the cycle it started and its *cause*: which of its
+conditions was the last to hold. From these two numbers alone follow where each lane's time went,
+how full each queue was, how evenly the work was spread, and the critical path: the chain of causes
+walked back from the end of the run, whose pieces add up to the run's cycles exactly.
+
+Under ``record="summary"`` a timeline keeps only the sums of each lane, so its size does not depend
+on the number of firings; what needs single firings is then refused with a letter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.netlist import Actor, Netlist
+from sparqsim_base import InputError
+
+if TYPE_CHECKING:
+    from simulator.critical_path import CriticalPath
+
+# Why a firing started when it did: the last of its conditions to hold. On a tie the earlier
+# condition of this order is named, and of channels the earlier declared.
+FREE = 0  # nothing held it: the first firing, at cycle 0
+PREVIOUS = 1  # the lane's previous firing had to end
+GRANT = 2  # the resource had to be granted
+INPUT = 3  # INPUT + 2 c: tokens of channel c had to become visible
+OUTPUT = 4  # OUTPUT + 2 c: room in channel c had to be freed
+
+
+@dataclass(frozen=True, eq=False)
+class LaneTimes:
+    """Where the cycles of each lane of an actor went; the five sum to the run's cycles.
+
+    Attributes
+    ----------
+    busy, starved, blocked, waiting, finished
+        Cycles ``[lanes]``: firing; waiting last for input tokens; waiting last for room behind a
+        full queue; waiting for a granted resource; nothing left to do.
+    """
+
+    busy: NDArray[np.int64]
+    starved: NDArray[np.int64]
+    blocked: NDArray[np.int64]
+    waiting: NDArray[np.int64]
+    finished: NDArray[np.int64]
+
+    @classmethod
+    def of_sums(cls, sums: NDArray[np.int64], cycles: int) -> LaneTimes:
+        """From the rows busy, starved, blocked and waiting; the rest of ``cycles`` is finished."""
+        busy, starved, blocked, waiting = sums
+        return cls(busy, starved, blocked, waiting, cycles - sums.sum(axis=0))
+
+    def totals(self) -> dict[str, int]:
+        """The five kinds of time summed over lanes, in lane-cycles."""
+        names = ("busy", "starved", "blocked", "waiting", "finished")
+        return {name: int(getattr(self, name).sum()) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class Grants:
+    """What is known of the firings of an actor that holds a resource, each ``[firings, lanes]``.
+
+    ``ready`` is the cycle in which all but the resource held, ``causes`` the last of those to
+    hold. For a stateful resource ``held`` is the hold and ``shown`` the latency it computed.
+    """
+
+    ready: NDArray[np.int64]
+    causes: NDArray[np.int32]
+    held: NDArray[np.int64] | None = None
+    shown: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class LoadBalance:
+    """How evenly the work of an actor was spread over its lanes.
+
+    Attributes
+    ----------
+    work_cycles
+        Busy cycles of each lane.
+    mean_field_cycles
+        Total work over the number of lanes: the time an analytical tool that assumes perfect
+        balance would give.
+    cycles
+        The time the run took.
+    """
+
+    work_cycles: tuple[int, ...]
+    cycles: int
+
+    @property
+    def mean_field_cycles(self) -> float:
+        return sum(self.work_cycles) / len(self.work_cycles)
+
+    @property
+    def busiest_over_mean(self) -> float:
+        """The busiest lane's work over the mean; 1 is perfect balance."""
+        mean = self.mean_field_cycles
+        return max(self.work_cycles) / mean if mean else 1.0
+
+    @property
+    def efficiency(self) -> float:
+        """Mean-field time over the time the run took: what imbalance and queues left of it."""
+        return self.mean_field_cycles / self.cycles if self.cycles else 1.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Timeline:
+    """The starts and causes of every firing of a run, or the sums of each lane.
+
+    Attributes
+    ----------
+    netlist
+        What was run.
+    cycles
+        Until every firing has ended and its results are visible.
+    fired
+        Firings done, a vector ``[lanes]`` for each actor in the order of declaration.
+    starts, causes
+        For each actor ``[firings, lanes]``; -1 where a firing did not happen. None under
+        ``record="summary"``.
+    grants
+        For each actor that holds a resource what is known of its requests, else None.
+    sums
+        Under ``record="summary"``, the times of each lane.
+    busy_of
+        Busy cycles ``[firings, lanes]`` of actors whose firings were decided during the run.
+    token_counts
+        Tokens made by each source lane and taken by each target lane of the channels of such
+        actors.
+    """
+
+    netlist: Netlist
+    cycles: int
+    fired: tuple[NDArray[np.int64], ...]
+    starts: tuple[NDArray[np.int64], ...] | None = None
+    causes: tuple[NDArray[np.int32], ...] | None = None
+    grants: tuple[Grants | None, ...] = ()
+    sums: tuple[LaneTimes, ...] | None = None
+    busy_of: dict[str, NDArray[np.int64]] | None = None
+    token_counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The run's time at the netlist's clock."""
+        return self.cycles / self.netlist.clock_hz
+
+    def _index(self, actor: str) -> int:
+        if actor not in {a.name for a in self.netlist.actors}:
+            known = ", ".join(a.name for a in self.netlist.actors)
+            raise InputError(f"there is no actor {actor!r} in this run; there is {known}")
+        return self.netlist.index(actor)
+
+    def starts_of(self, actor: str) -> NDArray[np.int64]:
+        """Start cycles ``[firings, lanes]`` of an actor; -1 where a firing did not happen."""
+        return self._recorded(self.starts)[self._index(actor)]
+
+    def causes_of(self, actor: str) -> NDArray[np.int32]:
+        """Causes ``[firings, lanes]`` of an actor's starts; see the codes of this module."""
+        return self._recorded(self.causes)[self._index(actor)]
+
+    def _recorded(self, kept: Any) -> Any:
+        if kept is None:
+            raise InputError(
+                "this run kept only the sums of lanes; for single firings run it with record='full'"
+            )
+        return kept
+
+    def busy(self, actor: str) -> NDArray[np.int64]:
+        """Cycles ``[firings, lanes]`` for which each firing occupied its lane."""
+        i = self._index(actor)
+        part = self.netlist.actors[i]
+        if self.busy_of and actor in self.busy_of:
+            return self.busy_of[actor]
+        busy = np.broadcast_to(np.asarray(part.busy, np.int64), (part.count, part.lanes))
+        grants = self.grants[i] if self.grants else None
+        if grants is not None and grants.held is not None:
+            return np.maximum(busy, grants.held)
+        return busy
+
+    def latency(self, actor: str) -> NDArray[np.int64]:
+        """Cycles ``[firings, lanes]`` from each firing's start until its results are visible."""
+        i = self._index(actor)
+        part = self.netlist.actors[i]
+        grants = self.grants[i] if self.grants else None
+        if grants is not None and grants.shown is not None:
+            return grants.shown
+        if part.latency is None:
+            return np.maximum(self.busy(actor), 1)
+        return np.broadcast_to(np.asarray(part.latency, np.int64), (part.count, part.lanes))
+
+    def lane_times(self, actor: str) -> LaneTimes:
+        """Busy, starved, blocked, waiting and finished cycles of each lane.
+
+        The whole of a gap before a firing goes to the last condition to hold; a wait for a
+        resource is counted from the cycle in which all else held.
+        """
+        i = self._index(actor)
+        if self.sums is not None:
+            return self.sums[i]
+        return _lane_times(self, i)
+
+    def utilization(self, actor: str) -> float:
+        """Busy cycles over cycles, mean of all lanes; 0 for an empty run."""
+        lanes = self.netlist.actor(actor).lanes
+        return (
+            int(self.lane_times(actor).busy.sum()) / (self.cycles * lanes) if self.cycles else 0.0
+        )
+
+    def load_balance(self, actor: str) -> LoadBalance:
+        """How evenly the work of an actor was spread over its lanes."""
+        return LoadBalance(tuple(self.lane_times(actor).busy.tolist()), self.cycles)
+
+    def utilization_over_time(
+        self, actor: str, bins: int = 200
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bin edges in cycles ``[bins + 1]`` and the busy fraction of all lanes in each bin."""
+        starts, busy = self.starts_of(actor), self.busy(actor)
+        done = starts >= 0
+        edges = np.linspace(0, max(self.cycles, 1), bins + 1)
+        busy_until = _covered(starts[done], busy[done], edges)
+        lanes = self.netlist.actor(actor).lanes
+        return edges, np.diff(busy_until) / (np.diff(edges) * lanes)
+
+    def occupancy(
+        self, channel: str, lane: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many tokens a channel's queues show over time.
+
+        Returns
+        -------
+        times, tokens
+            The cycles at which the number changes, from 0, and the number from each of them on:
+            of the queue into one lane of the target, or summed over all of its queues.
+        """
+        c = self.netlist.channel(channel)
+        source, target = self.netlist.actor(c.source), self.netlist.actor(c.target)
+        shown = np.maximum.accumulate(self.starts_of(c.source) + self.latency(c.source), axis=0)
+        made = np.broadcast_to(np.asarray(c.produce, np.int64), shown.shape)
+        popped = self.starts_of(c.target)
+        taken = np.broadcast_to(np.asarray(c.consume, np.int64), popped.shape)
+        at, change = [], []
+        for j in range(target.lanes) if lane is None else [lane]:
+            happened = popped[:, j] >= 0
+            feeders = c.source_lanes(j, source.lanes)
+            at.append(popped[happened, j])
+            change.append(-taken[happened, j] * len(feeders))
+            for i in feeders:
+                fired = self.starts_of(c.source)[:, i] >= 0
+                at.append(shown[fired, i])
+                change.append(made[fired, i])
+        times, place = np.unique(np.concatenate([[0], *at]), return_inverse=True)
+        steps = np.bincount(place, weights=np.concatenate([[0], *change])).astype(np.int64)
+        return times.astype(np.int64), np.cumsum(steps)
+
+    @cached_property
+    def critical_path(self) -> CriticalPath:
+        """The chain of causes from the run's start to its end; the pieces sum to ``cycles``."""
+        from simulator.critical_path import walk
+
+        self._recorded(self.starts)
+        return walk(self)
+
+    def cause_name(self, code: int) -> str:
+        """A cause in words, for example ``"room in queue"``."""
+        if code < INPUT:
+            return ("nothing", "previous firing", "resource")[code]
+        channel = self.netlist.channels[(code - INPUT) // 2].name
+        return f"tokens of {channel}" if (code - INPUT) % 2 == 0 else f"room in {channel}"
+
+
+def lane_matrix(
+    flat: NDArray[Any], offset: int, actor: Actor, fired: NDArray[np.int64]
+) -> NDArray[Any]:
+    """The part of a flat record that belongs to an actor, ``[firings, lanes]``, -1 if unfired."""
+    shape = (actor.count, actor.lanes)
+    matrix = flat[offset : offset + shape[0] * shape[1]].reshape(shape)
+    if (fired < actor.count).any():
+        matrix[np.arange(actor.count)[:, None] >= fired] = -1
+    return matrix
+
+
+def _covered(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], edges: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Total length of all intervals ``[start, start + length)`` that lies before each edge."""
+
+    def passed(points: NDArray[np.int64]) -> NDArray[np.float64]:
+        ordered = np.sort(points)
+        sums = np.concatenate([[0], np.cumsum(ordered)])
+        count = np.searchsorted(ordered, edges)
+        return count * edges - sums[count]
+
+    return passed(starts) - passed(starts + lengths)
+
+
+def _lane_times(timeline: Timeline, i: int) -> LaneTimes:
+    actor = timeline.netlist.actors[i]
+    assert timeline.starts is not None and timeline.causes is not None
+    starts, causes = timeline.starts[i], timeline.causes[i]
+    done = starts >= 0
+    busy = np.where(done, timeline.busy(actor.name), 0)
+    ends = np.where(done, starts + busy, 0)
+    before = np.vstack([np.zeros((1, actor.lanes), np.int64), ends[:-1]]) if len(ends) else ends
+    grants = timeline.grants[i] if timeline.grants else None
+    ready, why = (starts, causes) if grants is None else (grants.ready, grants.causes)
+    gap = np.where(done, ready - before, 0)
+    is_input = (why >= INPUT) & ((why - INPUT) % 2 == 0)
+    is_output = (why >= INPUT) & ((why - INPUT) % 2 == 1)
+    sums = [
+        busy,
+        np.where(is_input, gap, 0),
+        np.where(is_output, gap, 0),
+        np.where(done, starts - ready, 0),
+    ]
+    return LaneTimes.of_sums(np.array([part.sum(axis=0) for part in sums]), timeline.cycles)
