@@ -2,8 +2,9 @@
 
 The table is given or fitted to data by k-means: centres start evenly spaced between the least and
 the greatest value (which keeps the rare large weights, as the paper found), then every value goes
-to its nearest centre and every centre to the mean of its values, until nothing moves. On sorted
-data with running sums that is a handful of binary searches a step, and there is no chance in it.
+to its nearest centre and every centre to the mean of its values, until nothing moves; a centre left
+without values moves to the value that is farthest from its own. On sorted data with running sums
+that is a handful of binary searches a step, and there is no chance in it.
 
 EIE keeps code 0 for zero, which is also its padding: 15 shared weights and the zero. Such a fit
 leaves zeros out and puts its centres on the rest. A table has no exponent-integer decode.
@@ -123,7 +124,7 @@ def fit_codebook(data: npt.ArrayLike, bits: int = 4, *, zero: bool = False) -> C
 
 
 def _k_means(ascending: Values, count: int) -> Values:
-    """Lloyd's steps from evenly spaced centres; a centre without values stays where it is."""
+    """Lloyd's steps from evenly spaced centres; an empty one moves to the worst error."""
     sums = np.concatenate([[0.0], np.cumsum(ascending)])
     centres = np.linspace(ascending[0], ascending[-1], count)
     cuts = np.zeros(0, np.int64)
@@ -137,4 +138,10 @@ def _k_means(ascending: Values, count: int) -> Values:
         members = np.diff(edges)
         means = np.diff(sums[edges]) / np.maximum(members, 1)
         centres = np.where(members > 0, means, centres)
+        empty = np.flatnonzero(members == 0)
+        if len(empty):
+            errors = np.abs(ascending - np.repeat(centres, members))
+            farthest = np.argsort(errors, kind="stable")[-len(empty) :]
+            centres[empty] = ascending[farthest]
+            centres.sort()
     return np.unique(centres)

@@ -15,6 +15,7 @@ belongs to the lower value. :func:`nearest_rank` is the plain twin: exact ration
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -54,22 +55,16 @@ def nearest_rank(x: float, values: npt.NDArray[np.float64], up: npt.NDArray[np.b
     up
         Length ``len(values) - 1``: whether a tie between ``i`` and ``i + 1`` goes up.
     """
-    if np.isinf(x):
-        return len(values) - 1 if x > 0 else 0
-    exact = Fraction(float(x))
-    rank = 0
-    for i in range(len(values) - 1):
-        lower, upper = Fraction(float(values[i])), Fraction(float(values[i + 1]))
-        if lower == upper:
-            passed = exact > 0 or (exact == 0 and not np.signbit(x))
-        else:
-            passed = exact - lower > upper - exact or (
-                exact - lower == upper - exact and bool(up[i])
-            )
-        if not passed:
-            break
-        rank = i + 1
-    return rank
+    above = bisect_right(values, x)
+    below = above - 1
+    if below >= 0 and values[below] == x:
+        two_zeros = x == 0 and below > 0 and values[below - 1] == 0
+        return below - 1 if two_zeros and np.signbit(x) else below
+    if below < 0 or above == len(values):
+        return max(below, 0)
+    to_lower = Fraction(float(x)) - Fraction(float(values[below]))
+    to_upper = Fraction(float(values[above])) - Fraction(float(x))
+    return above if to_upper < to_lower or (to_upper == to_lower and up[below]) else below
 
 
 def _ordered(x: Floats) -> npt.NDArray[np.int64]:

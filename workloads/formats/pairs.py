@@ -69,10 +69,8 @@ class OutlierVictim(Format):
                 f"outlier-victim pairs: {self.normal.name} has {self.normal.bits} bits and "
                 f"{self.outlier.name} {self.outlier.bits}; they must be as wide"
             )
-        smallest, largest = (
-            self.outlier.values[len(self.outlier.values) // 2],
-            self.normal.values[-1],
-        )
+        smallest = self.outlier.values[len(self.outlier.values) // 2]
+        largest = self.normal.values[-1]
         if smallest <= largest:
             raise InputError(
                 f"outlier-victim pairs: the smallest outlier {smallest} of {self.outlier.name} "

@@ -102,7 +102,7 @@ class APoT(TableFormat):
 
     @cached_property
     def shifts(self) -> tuple[tuple[int, ...], ...]:
-        """The shifts that fields 1, 2, ... of each term mean; the first term is in the high bits."""
+        """What fields 1, 2, ... of each term shift by; the first term is in the high bits."""
         full, short = divmod(self.bits - self.signed, self.term_bits)
         terms: list[list[int]] = [[] for _ in range(full + bool(short))]
         rounds = (1 << self.term_bits) - 1
