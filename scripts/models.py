@@ -163,7 +163,7 @@ def _print_layers(model: Model, left_out: dict[str, int]) -> None:
     console = _console()
     console.print(f"{model.name}: {model.source}", markup=False)
     console.print(table)
-    console.print("product: m x k x n, activations by weights, so many of them", markup=False)
+    console.print("product: (groups or heads *) m x k x n, activations by weights", markup=False)
     console.print(f"total {model.macs:,} MACs, {model.parameters:,} parameters", markup=False)
     if model.other_parameters:
         console.print(
