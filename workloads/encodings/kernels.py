@@ -127,10 +127,11 @@ def decode_entries(
     codes: NDArray[np.uint8],
     runs: NDArray[np.uint8],
     rows: int,
+    indptr: Ints,
     indices: NDArray[np.int32],
     stored_codes: NDArray[np.uint8],
 ) -> None:
-    """Write row and code of every stored value, column by column and rows ascending."""
+    """Write the CSC form: row and code of every stored value, rows ascending in a column."""
     pes, cols = pointers.shape[0], pointers.shape[1] - 1
     column = np.zeros(rows, np.uint8)
     k = 0
@@ -146,6 +147,7 @@ def decode_entries(
                 stored_codes[k] = column[row]
                 column[row] = 0
                 k += 1
+        indptr[j + 1] = k
 
 
 @kernel()

@@ -177,12 +177,12 @@ class RelativeIndexCSC:
         from workloads.encodings import kernels
 
         stored = self.entries - self.padding_entries
+        indptr = np.zeros(self.shape[1] + 1, np.int64)
         indices = np.empty(stored, np.int32)
         codes = np.empty(stored, np.uint8)
-        kernels.decode_entries(self.pointers, self.codes, self.runs, self.shape[0], indices, codes)
-        indptr = np.zeros(self.shape[1] + 1, np.int64)
-        is_weight = np.concatenate([[0], np.cumsum(self.codes != 0)])
-        np.cumsum(np.diff(is_weight[self.pointers], axis=1).sum(axis=0), out=indptr[1:])
+        kernels.decode_entries(
+            self.pointers, self.codes, self.runs, self.shape[0], indptr, indices, codes
+        )
         return CSC(self.shape, indptr, indices, codes)
 
     @property
