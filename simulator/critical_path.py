@@ -26,7 +26,7 @@ BROADCAST, GATHER = KIND_OF[Pattern.BROADCAST], KIND_OF[Pattern.GATHER]
 # Columns of a channel's row and of an actor's row in the tables of the walk.
 (SOURCE, TARGET, KIND, OFFSET, CAPACITY) = range(5)
 (MADE, MADE_W, MADE_RATE, TAKEN, TAKEN_W, TAKEN_RATE) = range(5, 11)
-(STARTS, LANES, FIRINGS, HOLDERS, HOLDERS_END) = range(5)
+(STARTS, LANES, FIRINGS, HOLDERS, HOLDERS_END, BANKS) = range(6)
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def _walk(
     sums: Any,
     holder_ends: Any,
     holders: Any,
+    banks: Any,
     path: Any,
 ) -> int:
     """Fill ``path`` with rows (actor, lane, firing, code, cycles), last first; how many."""
@@ -147,7 +148,10 @@ def _walk(
         elif cause == GRANT:
             code = -2
             low, high = actors[a, HOLDERS], actors[a, HOLDERS_END]
-            found = low + np.searchsorted(holder_ends[low:high], start)
+            wanted = start * actors[a, BANKS]
+            if actors[a, BANKS] > 1:
+                wanted += banks[at]
+            found = low + np.searchsorted(holder_ends[low:high], wanted)
             a, lane, k = holders[found, 0], holders[found, 1], holders[found, 2]
         else:
             c = (cause - INPUT) // 2
@@ -174,7 +178,9 @@ def _walk(
                     # Tokens do not overtake: an earlier one may have held this one back.
                     while k >= 0:
                         at = actors[a, STARTS] + k * actors[a, LANES] + lane
-                        if starts[at] + shown[at] >= start:
+                        last = _last_token(sums, made, made_w, made_rate, k, lane)
+                        before = _last_token(sums, made, made_w, made_rate, k - 1, lane)
+                        if last > before and starts[at] + shown[at] >= start:
                             break
                         k -= 1
                     if k >= 0 and starts[at] + shown[at] == start:
@@ -205,7 +211,7 @@ def walk(timeline: Timeline) -> CriticalPath:
     netlist = timeline.netlist
     assert timeline.starts is not None and timeline.causes is not None
     latencies = [timeline.latency(actor.name) for actor in netlist.actors]
-    actors = np.zeros((len(netlist.actors), 5), np.int64)
+    actors = np.zeros((len(netlist.actors), 6), np.int64)
     size, last = 0, (-1, 0)
     for i, (actor, starts) in enumerate(zip(netlist.actors, timeline.starts, strict=True)):
         actors[i, :3] = size, actor.lanes, starts.shape[0]
@@ -217,7 +223,8 @@ def walk(timeline: Timeline) -> CriticalPath:
             if ends.flat[best] > last[0]:
                 last = (int(ends.flat[best]), i)
                 place = divmod(best, actor.lanes)
-    holder_ends, holders = _holders(timeline, actors)
+    banks = _banks(timeline, size, actors)
+    holder_ends, holders = _holders(timeline, actors, banks)
     sums: list[NDArray[np.int64]] = []
     channels = np.zeros((len(netlist.channels), 11), np.int64)
     offset = 0
@@ -258,6 +265,7 @@ def walk(timeline: Timeline) -> CriticalPath:
         _flat(sums, np.int64) if sums else np.zeros(0, np.int64),
         holder_ends,
         holders,
+        banks,
         path,
     )
     assert count >= 0, "a chain of causes that does not end"
@@ -265,10 +273,27 @@ def walk(timeline: Timeline) -> CriticalPath:
     return CriticalPath(netlist, *(steps[:, i] for i in range(5)))
 
 
+def _banks(timeline: Timeline, size: int, actors: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bank each firing asks for, laid out as the starts; empty if no resource is banked."""
+    netlist = timeline.netlist
+    banked = {r.name: r.servers for r in netlist.resources if r.banked}
+    banks = np.zeros(size if banked else 0, np.int64)
+    for row, actor in zip(actors, netlist.actors, strict=True):
+        row[BANKS] = banked.get(actor.resource or "", 1)
+        if actor.resource in banked and actor.request is not None:
+            asked = np.asarray(actor.request)[:, :, 0]
+            spread = np.broadcast_to(asked, (actor.count, actor.lanes))
+            banks[row[STARTS] : row[STARTS] + spread.size] = spread.reshape(-1)
+    return banks
+
+
 def _holders(
-    timeline: Timeline, actors: NDArray[np.int64]
+    timeline: Timeline, actors: NDArray[np.int64], banks: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Firings (actor, lane, firing) by the cycle their hold ends, sorted, a span a resource."""
+    """Firings (actor, lane, firing) by the cycle their hold ends, sorted, a span a resource.
+
+    For a banked resource the key is that cycle times the banks plus the bank.
+    """
     netlist = timeline.netlist
     all_ends, all_rows, size = [np.zeros(0, np.int64)], [np.zeros((0, 3), np.int64)], 0
     for resource in netlist.resources:
@@ -280,7 +305,10 @@ def _holders(
             assert grants is not None
             hold = timeline.busy(netlist.actors[i].name) if grants.held is None else grants.held
             firing, lane = np.nonzero(starts >= 0)
-            ends.append((starts + hold)[firing, lane])
+            key = (starts + hold)[firing, lane] * actors[i, BANKS]
+            if actors[i, BANKS] > 1:
+                key += banks[actors[i, STARTS] + firing * actors[i, LANES] + lane]
+            ends.append(key)
             rows.append(np.column_stack([np.full_like(lane, i), lane, firing]))
         joined, table = np.concatenate(ends), np.concatenate(rows)
         order = np.argsort(joined, kind="stable")

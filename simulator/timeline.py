@@ -67,12 +67,14 @@ class Grants:
     """What is known of the firings of an actor that holds a resource, each ``[firings, lanes]``.
 
     ``ready`` is the cycle in which all but the resource held, ``causes`` the last of those to
-    hold. For a stateful resource ``held`` is the hold and ``shown`` the latency it computed.
+    hold. For a stateful resource ``held``, ``busy`` and ``shown`` are the hold of the server, the
+    time the lane was occupied and the latency it computed.
     """
 
     ready: NDArray[np.int64]
     causes: NDArray[np.int32]
     held: NDArray[np.int64] | None = None
+    busy: NDArray[np.int64] | None = None
     shown: NDArray[np.int64] | None = None
 
 
@@ -180,9 +182,7 @@ class Timeline:
             return self.busy_of[actor]
         busy = np.broadcast_to(np.asarray(part.busy, np.int64), (part.count, part.lanes))
         grants = self.grants[i] if self.grants else None
-        if grants is not None and grants.held is not None:
-            return np.maximum(busy, grants.held)
-        return busy
+        return busy if grants is None or grants.busy is None else grants.busy
 
     def latency(self, actor: str) -> NDArray[np.int64]:
         """Cycles ``[firings, lanes]`` from each firing's start until its results are visible."""
@@ -241,8 +241,9 @@ class Timeline:
         """
         c = self.netlist.channel(channel)
         source, target = self.netlist.actor(c.source), self.netlist.actor(c.target)
-        shown = np.maximum.accumulate(self.starts_of(c.source) + self.latency(c.source), axis=0)
+        shown = self.starts_of(c.source) + self.latency(c.source)
         made = np.broadcast_to(np.asarray(c.produce, np.int64), shown.shape)
+        shown = np.maximum.accumulate(np.where(made > 0, shown, 0), axis=0)
         popped = self.starts_of(c.target)
         taken = np.broadcast_to(np.asarray(c.consume, np.int64), popped.shape)
         at, change = [], []

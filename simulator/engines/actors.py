@@ -101,6 +101,8 @@ class Link(BaseResource):
 
     def put_tokens(self, visible: int, values: Sequence[Any]) -> None:
         """Add tokens that become visible in a cycle, after all earlier ones."""
+        if not values:
+            return
         self.newest = visible = max(visible, self.newest)
         for value in values:
             self.tokens.append(visible)
@@ -139,7 +141,7 @@ class Link(BaseResource):
 
 
 class Ask(Get):
-    """A request for a server; its value is the answer (hold, latency)."""
+    """A request for a server; its value is (busy, hold, latency), latency None if not computed."""
 
     def __init__(self, server: Server, order: int, busy: int, request: Any) -> None:
         self.order, self.busy, self.request, self.since = order, busy, request, server._env.now
@@ -153,7 +155,7 @@ class Server(BaseResource):
         super().__init__(env, resource.servers)
         self.resource = resource
         self.free_at = [0] * resource.servers
-        self.serve: Callable[..., tuple[int, int]] | None = None
+        self.serve: Callable[..., tuple[int, int, int]] | None = None
         if resource.model is not None:
             model = resource.model
             self.params, self.state = model.parameters(), model.initial_state().copy()
@@ -187,12 +189,12 @@ class Server(BaseResource):
             self.get_queue.remove(ask)
             server = self._server_for(ask)
             assert server is not None
-            hold, latency = ask.busy, None
+            hold, busy, latency = ask.busy, ask.busy, None
             if self.serve is not None:
-                hold, latency = self.serve(self.params, self.state, ask.request, now)
+                hold, busy, latency = self.serve(self.params, self.state, ask.request, now)
             self.free_at[server] = now + hold
             self._decide_after(hold)
-            ask.succeed((hold, latency))
+            ask.succeed((max(busy, ask.busy), hold, latency))
 
 
 def _functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -224,6 +226,7 @@ class Lane:
         self.ready: list[int] = []
         self.ready_causes: list[int] = []
         self.held: list[int] = []
+        self.occupied: list[int] = []
         self.shown: list[int] = []
         self.busy: list[int] = []
         self.finish = 0
@@ -316,12 +319,13 @@ class Lane:
         if self._server is not None:
             self.ready.append(latest)
             self.ready_causes.append(cause)
-            hold, answer = yield Ask(self._server, self.order, busy, request)
+            busy, hold, answer = yield Ask(self._server, self.order, busy, request)
             if env.now > latest:
                 latest, cause = env.now, GRANT
             if answer is not None:
-                busy, latency = max(busy, hold), answer
+                latency = answer
                 self.held.append(hold)
+                self.occupied.append(busy)
                 self.shown.append(answer)
         if latency is None:
             latency = busy if busy > 1 else 1
@@ -483,9 +487,11 @@ class Simulation:
                 ).astype(np.int32),
             )
             if netlist.resources[self._resource(actor)].model is not None:
-                held = _matrix([lane.held for lane in lanes], rows)
-                shown = _matrix([lane.shown for lane in lanes], rows)
-                known = Grants(known.ready, known.causes, held, shown)
+                answers = [
+                    _matrix([getattr(lane, kind) for lane in lanes], rows)
+                    for kind in ("held", "occupied", "shown")
+                ]
+                known = Grants(known.ready, known.causes, *answers)
             grants.append(known)
         cycles = max((lane.finish for lanes in self.lanes.values() for lane in lanes), default=0)
         timeline = Timeline(

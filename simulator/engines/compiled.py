@@ -94,7 +94,7 @@ BROADCAST, GATHER = 1, 2
 BUSY_SUM, STARVED_SUM, BLOCKED_SUM, WAITING_SUM = range(4)
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _row_is_known(
     a: int, k: int, actors: Any, channels: Any, inputs: Any, outputs: Any, pool: Any, counts: Any
 ) -> bool:
@@ -113,7 +113,7 @@ def _row_is_known(
     return True
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _latest(
     starts: Any, causes: Any, at: int, lanes: int, times: Any, base: int, code: int
 ) -> None:
@@ -130,7 +130,7 @@ def _latest(
         starts[mine + lane] = time if later else start
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _not_before(starts: Any, causes: Any, at: int, lanes: int, time: int, code: int) -> None:
     """Raise the starts of all lanes to one time."""
     mine = np.uint64(at)
@@ -270,7 +270,7 @@ def _rows(
     return k > first
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _ready(
     actor: Any,
     lane: int,
@@ -320,7 +320,7 @@ def _ready(
     return start, cause
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _fire(
     actor: Any,
     lane: int,
@@ -368,7 +368,7 @@ def _fire(
     fired[me] = k + 1
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _earliest_grant(resource: Any, waiting: Any, count: int, request_at: Any, bank: Any, free: Any):  # type: ignore[no-untyped-def]
     """The first cycle at which a resource can grant one of its waiting requests."""
     if count == 0:
@@ -388,7 +388,7 @@ def _earliest_grant(resource: Any, waiting: Any, count: int, request_at: Any, ba
     return first
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _wake(
     actor: Any, channels: Any, inputs: Any, outputs: Any, work: Any, listed: Any, end: int
 ) -> int:
@@ -431,6 +431,7 @@ def run(
     ready: Any,
     ready_causes: Any,
     held: Any,
+    occupied: Any,
     shown: Any,
     sums: Any,
     finish: Any,
@@ -595,11 +596,11 @@ def run(
         if model:
             at = actor[REQUEST] + k * actor[REQUEST_K] + lane * actor[REQUEST_L]
             asked = requests[at : at + actor[REQUEST_N]]
-            hold, latency = stateful.serve(model, own_params, own_state, asked, first)
-            busy = max(busy, hold)
+            hold, longer, latency = stateful.serve(model, own_params, own_state, asked, first)
+            busy = max(busy, longer)
             if record:
-                held[actor[ANSWERS] + k * actor[LANES] + lane] = hold
-                shown[actor[ANSWERS] + k * actor[LANES] + lane] = latency
+                at = actor[ANSWERS] + k * actor[LANES] + lane
+                held[at], occupied[at], shown[at] = hold, busy, latency
         server = resource[FREE_AT]
         if resource[BANKED]:
             server += bank[me]
@@ -653,6 +654,7 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
     ready = np.empty(layout.grant_size if full else 0, np.int64)
     ready_causes = np.empty(ready.size, np.int32)
     held = np.empty(layout.answer_size if full else 0, np.int64)
+    occupied = np.empty(held.size, np.int64)
     shown = np.empty(held.size, np.int64)
     fired = np.zeros(layout.lanes, np.int64)
     finish = np.zeros(layout.lanes, np.int64)
@@ -680,6 +682,7 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
         ready,
         ready_causes,
         held,
+        occupied,
         shown,
         sums,
         finish,
@@ -710,6 +713,7 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
         split(ready, GRANTS),
         split(ready_causes, GRANTS),
         split(held, ANSWERS),
+        split(occupied, ANSWERS),
         split(shown, ANSWERS),
         strict=True,
     )
@@ -719,5 +723,5 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
         fired=tuple(done),
         starts=tuple(split(starts, RECORD)),
         causes=tuple(split(causes, RECORD)),
-        grants=tuple(None if r is None else Grants(r, c, h, s) for r, c, h, s in granted),
+        grants=tuple(None if parts[0] is None else Grants(*parts) for parts in granted),
     )
