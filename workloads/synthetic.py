@@ -231,15 +231,16 @@ def _row_densities(
     _within("row_cv", row_cv, 0.0, math.inf)
     if row_cv == 0.0 or density in (0.0, 1.0):
         return np.full(rows, density)
-    variance = (row_cv * density) ** 2
-    concentration = density * (1.0 - density) / variance - 1.0  # derived: moments of the beta
-    if concentration <= 0.0:
+    _within("row_cv, unless 0,", row_cv, 1e-6, math.inf)
+    # derived: the beta's mean a / (a + b) is the density, its deviation row_cv times that
+    a = (1.0 - density) / row_cv**2 - density
+    if a <= 0.0:
         most = math.sqrt((1.0 - density) / density)
         raise InputError(
             f"row_cv must be below sqrt((1 - density) / density) = {most:.3g} at density "
             f"{density}, got {row_cv}"
         )
-    return rng.beta(density * concentration, (1.0 - density) * concentration, rows)
+    return rng.beta(a, a * (1.0 - density) / density, rows)
 
 
 def _draw_pattern(
