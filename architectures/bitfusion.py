@@ -111,6 +111,10 @@ class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         a, w = (_composed(bits) for bits in (activation_bits, weight_bits))
         return max(1, a // FUSED_BITS) * max(1, w // FUSED_BITS)
 
+    def unfolds(self, shape: ConvShape) -> bool:
+        """Whether the authors lay a layer out as im2col does: convolutions of an image."""
+        return shape.taps > 1 and shape.in_channels <= 3  # published: 1 or 3 channels
+
     def rules(
         self,
         activation_bits: int,
@@ -126,7 +130,7 @@ class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         activation_bits, weight_bits : int
             1, 2, 4, 8 or 16.
         unfold : bool
-            Lay activations out as im2col does; the authors do so for a network's first layer.
+            Lay activations out as im2col does, as the authors do where :meth:`unfolds`.
         drain : Drain
             ``NONE`` is the authors' model.
         """

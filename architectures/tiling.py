@@ -671,8 +671,8 @@ def _search(
         Fields of :class:`ConvShape`, :class:`ArrayRules` and :class:`Rates`, in their order.
     depends, orders, starts : bool, int64, int64
         ``DEPENDS`` and the two arrays of :func:`_orders`.
-    best : int64, shape (12,)
-        Written: the five tile sizes, five loops innermost first, cycles, mappings tried.
+    best : int64, shape (10,)
+        Written: the five tile sizes, then the five loops, innermost first.
 
     Returns
     -------
@@ -692,7 +692,6 @@ def _search(
     moved = np.empty(3, np.int64)
     best_cycles = np.int64(2**62)
     best_energy = np.inf
-    tried = 0
     # Large tiles first: they are rarely far from the best, so the bounds below bite early.
     b = np.int64(1)
     while b < batch:
@@ -798,7 +797,6 @@ def _search(
                         if trips[loop] == 1:
                             mask |= 1 << loop
                     for row in range(starts[mask], starts[mask + 1]):
-                        tried += 1
                         for datum in range(3):
                             block = bits[datum]
                             times = groups
@@ -836,11 +834,9 @@ def _search(
                             best[0], best[1], best[2], best[3], best[4] = tb, tw, th, tic, toc
                             for position in range(5):
                                 best[5 + position] = orders[row, position]
-                            best[10] = cycles
                 ic //= 2
             side //= 2
         b //= 2
-    best[11] = tried
     return best_energy
 
 
@@ -867,7 +863,7 @@ def search(shape: ConvShape, rules: ArrayRules, rates: Rates) -> Mapping:
     InputError
         If not even the smallest tile fits the buffers.
     """
-    best = np.zeros(12, np.int64)
+    best = np.zeros(10, np.int64)
     orders, starts = _orders()
     energy = _compiled_search()(
         _numbers(shape, np.int64),
@@ -886,5 +882,5 @@ def search(shape: ConvShape, rules: ArrayRules, rates: Rates) -> Mapping:
     sizes = [int(size) for size in best[:5]]
     return Mapping(
         tile=Tile(**dict(zip(Tile.__struct_fields__, sizes, strict=True))),
-        order=tuple(Loop(int(loop)) for loop in best[9:4:-1]),  # type: ignore[arg-type]
+        order=tuple(Loop(int(loop)) for loop in best[:4:-1]),  # type: ignore[arg-type]
     )
