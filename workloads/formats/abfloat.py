@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.formats.base import TableFormat, Values, whole
+from workloads.formats.base import TableFormat, Values, whole, with_sign
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class AbFloat(TableFormat):
         fractions = 1 + np.arange(1 << self.mantissa_bits) / 2.0**self.mantissa_bits
         magnitudes = (fractions * 2.0 ** (exponents + self.bias + self.mantissa_bits)).reshape(-1)
         magnitudes[0] = 0.0
-        return np.concatenate([magnitudes, -magnitudes])
+        return with_sign(magnitudes)
 
     def exponent_integer(self, code: int) -> tuple[int, int]:
         """The hidden bit before the mantissa; the exponent and the bias added."""

@@ -260,6 +260,11 @@ class TableFormat(Format):
         return out.reshape(array.shape)
 
 
+def with_sign(magnitudes: Values) -> Values:
+    """The table of a sign bit before a magnitude; minus zero is zero, as its integer is."""
+    return np.concatenate([magnitudes, -magnitudes]) + 0.0
+
+
 def sign_name(signed: bool) -> str:
     """The suffix of a name."""
     return "signed" if signed else "unsigned"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.formats.base import TableFormat, Values, sign_name, whole
+from workloads.formats.base import TableFormat, Values, sign_name, whole, with_sign
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Flint(TableFormat):
                 code = (prefix << mantissa_bits) | m
                 table[code] = 2.0**exponent * (1 + m / 2**mantissa_bits)
         table[1 << (n - 1)] = 2.0 ** (2 * n - 2)  # 1 and no other one: the last octave
-        return np.concatenate([table, -table]) if self.signed else table
+        return with_sign(table) if self.signed else table
 
     def exponent_integer(self, code: int) -> tuple[int, int]:
         """Leading-zero detection over the bits after the first, then ``rest << 1``."""

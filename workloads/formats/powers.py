@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from workloads.formats.base import TableFormat, Values, sign_name, whole
+from workloads.formats.base import TableFormat, Values, sign_name, whole, with_sign
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PoT(TableFormat):
     def _table(self) -> Values:
         powers = 2.0 ** np.arange((1 << (self.bits - self.signed)) - 1)
         magnitudes = np.concatenate([[0.0], powers])
-        return np.concatenate([magnitudes, -magnitudes]) if self.signed else magnitudes
+        return with_sign(magnitudes) if self.signed else magnitudes
 
     def exponent_integer(self, code: int) -> tuple[int, int]:
         """The field less one, and the sign; zero is the pair of zeros."""
@@ -119,7 +119,7 @@ class APoT(TableFormat):
     def _table(self) -> Values:
         choices = [[0.0, *(2.0**-shift for shift in term)] for term in self.shifts]
         magnitudes = np.array([sum(chosen) for chosen in itertools.product(*choices)])
-        return np.concatenate([magnitudes, -magnitudes]) if self.signed else magnitudes
+        return with_sign(magnitudes) if self.signed else magnitudes
 
     def exponent_integer(self, code: int) -> tuple[int, int]:
         """Fixed point: the exponent is the last shift, the integer a sum of shifted ones."""
