@@ -10,7 +10,6 @@ core. The same seed, library versions and kind of processor give the same weight
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,18 +87,6 @@ def shifted(
     return np.concatenate(copies), np.tile(labels, len(copies))
 
 
-def magnitude(sparsity: float) -> Callable[[NDArray[np.float32]], NDArray[np.bool_]]:
-    """Return the pattern that drops that fraction of a layer's weights, the smallest first."""
-
-    def kept(weights: NDArray[np.float32]) -> NDArray[np.bool_]:
-        order = np.argsort(np.abs(weights), axis=None, kind="stable")
-        mask = np.ones(weights.size, dtype=bool)
-        mask[order[: round(sparsity * weights.size)]] = False
-        return mask.reshape(weights.shape)
-
-    return kept
-
-
 def train_network(network: str, images: Images, seed: int) -> tuple[Digits, Digits]:
     """Train one network, prune and fine-tune it; return (dense, pruned)."""
     import torch
@@ -115,8 +102,7 @@ def train_network(network: str, images: Images, seed: int) -> tuple[Digits, Digi
     train.prune_gradually(
         net,
         *data,
-        {name: 1.0 - density for name, density in DENSITIES[network].items()},
-        magnitude,
+        DENSITIES[network],
         epochs=PRUNING_EPOCHS + TUNING_EPOCHS,
         pruning_epochs=PRUNING_EPOCHS,
         learning_rate=LEARNING_RATE,

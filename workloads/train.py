@@ -20,32 +20,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim_base import InputError
-from workloads.layers import Conv2d, Linear
+from workloads import prune
+from workloads import quantize as ptq
+from workloads.calibrate import LeastSquares
+from workloads.formats import Codebook, Format
+from workloads.layers import Conv2d, Linear, unknown
 
 try:
     import torch
     from torch import nn
-    from torch.nn.utils import parametrize
+    from torch.nn.utils import parametrize, skip_init
 except ImportError:
     raise InputError(
         "training needs torch, which is not installed; pip install 'sparqsim[torch]'"
     ) from None
-
-Pattern = Callable[[NDArray[np.float32]], NDArray[np.bool_]]  # weights -> which are kept
-
-
-class Grid(Protocol):
-    """What training needs of a number format; every format of `workloads.formats` has it."""
-
-    name: str
-    bits: int
-    values: NDArray[np.float64]
 
 
 # --------------------------------------------------------------------------------- networks
@@ -63,7 +57,7 @@ def chain(layers: Iterable[Conv2d | Linear], generator: np.random.Generator) -> 
         if isinstance(layer, Linear):
             if position == 0 or isinstance(layers[position - 1], Conv2d):
                 modules[f"flatten_{layer.name}"] = nn.Flatten()
-            made = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
+            made = skip_init(nn.Linear, layer.in_features, layer.out_features, bias=layer.bias)
         else:
             top, left, bottom, right = layer.padding
             if (top, left) != (bottom, right):
@@ -71,7 +65,8 @@ def chain(layers: Iterable[Conv2d | Linear], generator: np.random.Generator) -> 
                     f"layer {layer.name!r}: to be trained, its padding must be the same on "
                     f"opposite sides, got {layer.padding}"
                 )
-            made = nn.Conv2d(
+            made = skip_init(
+                nn.Conv2d,
                 layer.in_channels,
                 layer.out_channels,
                 layer.kernel,
@@ -177,6 +172,13 @@ def fit(
             f"epochs and batch must be at least 1 and learning_rate above 0, got {epochs}, "
             f"{batch} and {learning_rate}"
         )
+    with torch.no_grad():
+        classes = net(x[:1]).shape[-1]
+    if y.min() < 0 or y.max() >= classes:
+        raise InputError(
+            f"labels must lie in 0 .. {classes - 1}, the network's outputs, got "
+            f"{y.min().item()} .. {y.max().item()}"
+        )
     steps = epochs * -(-len(x) // batch)
     # Decay would pull trained steps (single numbers) to zero; it is for weights alone.
     decayed = [p for p in net.parameters() if p.ndim > 1]
@@ -249,7 +251,7 @@ class _RoundToGrid(torch.autograd.Function):
         return slope * inside, (slope * by_step).sum() * ctx.slope_scale, None, None, None
 
 
-def unit_grid(grid: Grid) -> NDArray[np.float64]:
+def unit_grid(grid: Format) -> NDArray[np.float64]:
     """Return a format's values, scaled so that the largest is that of an int of as many bits.
 
     So an int format keeps its values, and a step means as much in each format of a width: its
@@ -264,9 +266,13 @@ def unit_grid(grid: Grid) -> NDArray[np.float64]:
     return values / values[-1] * top
 
 
-def int_top(grid: Grid) -> int:
+def int_top(grid: Format) -> int:
     """Return the largest integer of as many bits, signed if the format has values below zero."""
     return (1 << (grid.bits - (float(grid.values[0]) < 0))) - 1
+
+
+# Beyond the largest value too, as ANT tries them: a top grid point may well lie above it.
+TRIED_RANGES = LeastSquares(stop=1.49)
 
 
 class Quantizer(nn.Module):
@@ -274,8 +280,8 @@ class Quantizer(nn.Module):
 
     Parameters
     ----------
-    grid : Grid
-        The number format.
+    grid : Format
+        The number format; it must have ``values``.
     sample : array
         What is to be quantized, or a sample of it. The step starts where the squared error over
         it is least, which is post-training quantization; LSQ's own start assumes even grids.
@@ -290,7 +296,7 @@ class Quantizer(nn.Module):
         LSQ's 1 / sqrt(number of values * largest integer) for the step's gradient.
     """
 
-    def __init__(self, grid: Grid, sample: NDArray[Any], *, elements: int, learn: bool = True):
+    def __init__(self, grid: Format, sample: NDArray[Any], *, elements: int, learn: bool = True):
         super().__init__()
         values = unit_grid(grid)
         self.format_name = grid.name
@@ -299,57 +305,22 @@ class Quantizer(nn.Module):
         middles = (values[1:] + values[:-1]) / 2
         self.register_buffer("midpoints", torch.tensor(middles, dtype=torch.float32))
         self.slope_scale = float(1.0 / np.sqrt(elements * int_top(grid)))
-        start = torch.tensor(least_error_step(values, sample, grid.name), dtype=torch.float32)
-        self.step = nn.Parameter(start, requires_grad=learn)
+        table = Codebook(entries=tuple(values), bits=grid.bits)
+        start = ptq.fit(sample, table, method=TRIED_RANGES).scale[0]
+        self.step = nn.Parameter(torch.tensor(float(start)), requires_grad=learn)
 
     @property
     def scale(self) -> float:
         """What the format's values are multiplied by: ``layer.weight == scale * values[i]``."""
-        return float(self.step) * self._unit
+        return self.step.item() * self._unit
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.step > 0:
             raise InputError(
-                f"the trained step of a {self.format_name} quantizer fell to {float(self.step)}; "
+                f"the trained step of a {self.format_name} quantizer fell to {self.step.item()}; "
                 "lower learning_rate"
             )
         return _RoundToGrid.apply(x, self.step, self.grid, self.midpoints, self.slope_scale)
-
-
-# The steps tried: the format's top at 1.5 down to .03 times the largest value, 3 % apart; at two
-# bits the best top is near .3 of a normal sample's largest value.  # assumed
-_TRIED_TOPS = 1.5 * 0.97 ** np.arange(129)
-
-
-def least_error_step(values: NDArray[np.float64], sample: NDArray[Any], name: str) -> float:
-    """Return the step with the least squared error over a sample.
-
-    Raises
-    ------
-    InputError
-        If the sample is empty, all zero or not finite.
-    """
-    x = np.asarray(sample, dtype=np.float32).ravel()
-    if len(x) == 0 or not np.isfinite(x).all() or not x.any():
-        raise InputError(
-            f"to choose a step for {name}, values must be finite and not all zero, "
-            f"got {len(x)} values"
-        )
-    if values[0] >= 0 and x.min() < 0:
-        raise InputError(
-            f"{name} has no values below zero, but the values to quantize fall to {x.min():.3g}; "
-            "take a signed format"
-        )
-    top = float(np.abs(x).max())
-    grid = values.astype(np.float32)
-    middles = ((values[1:] + values[:-1]) / 2).astype(np.float32)
-    errors = []
-    for tried in _TRIED_TOPS:
-        step = np.float32(tried * top / values[-1])
-        u = x / step
-        error = grid[np.searchsorted(middles, u, side="right")] - u
-        errors.append(float(step) ** 2 * float(error @ error))
-    return float(_TRIED_TOPS[int(np.argmin(errors))] * top / values[-1])
 
 
 def _quantize_input(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
@@ -360,8 +331,8 @@ def quantize(
     net: nn.Module,
     images: NDArray[Any],
     *,
-    weights: Grid | None,
-    activations: Grid | None,
+    weights: Format | None,
+    activations: Format | None,
     learn: bool = True,
 ) -> nn.Module:
     """Quantize every layer's weights and inputs, in place; call `fit` afterwards for QAT.
@@ -375,7 +346,7 @@ def quantize(
         Changed in place: parametrizations on weights, hooks on inputs.
     images : array [n, ...]
         To calibrate on; training images, as the network takes them.
-    weights, activations : Grid or None
+    weights, activations : Format or None
         Formats of `workloads.formats`; None leaves float32.
     learn : bool
         Train the steps (LSQ), or keep them (plain straight-through).
@@ -412,6 +383,9 @@ def quantize(
 # ---------------------------------------------------------------------------------- pruning
 
 
+SINGLE_WEIGHTS = prune.Unstructured()
+
+
 class Mask(nn.Module):
     """Holds pruned weights at zero, and so their slopes."""
 
@@ -423,30 +397,43 @@ class Mask(nn.Module):
         return weight * self.kept
 
 
-def set_masks(net: nn.Module, patterns: Mapping[str, Pattern]) -> None:
-    """Mask layers by name; what an earlier mask pruned stays pruned.
+def magnitudes(net: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of magnitude pruning by layer name: what `workloads.prune.masks` takes."""
+    return {name: prune.magnitude(weight) for name, weight in weights_of(net).items()}
+
+
+def two_four(net: nn.Module) -> dict[str, NDArray[np.bool_]]:
+    """Return masks that keep the larger 2 of each 4 neighbours along the input channels.
+
+    Layers with a number of input channels that is no multiple of 4 are left out: dense, as the
+    sparse tensor core runs them.
+    """
+    fitting = {n: s for n, s in magnitudes(net).items() if s.shape[1] % 4 == 0}
+    return prune.masks(fitting, prune.NM(n=2, m=4, axis=1)) if fitting else {}
+
+
+def set_masks(net: nn.Module, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Hold weights at zero where a layer's mask is False; what was pruned stays pruned.
 
     Raises
     ------
     InputError
-        If there is no such layer, or a pattern gives no boolean array of the weights' shape.
+        If there is no such layer, or a mask is no boolean array of the weights' shape.
     """
     layers = weighted(net)
-    for name, pattern in patterns.items():
+    for name, kept in masks.items():
         if name not in layers:
-            raise InputError(f"there is no layer {name!r} to prune; there is {', '.join(layers)}")
-        layer = layers[name]
-        before = layer.weight.detach().numpy()
-        kept = np.asarray(pattern(before))
-        if kept.dtype != bool or kept.shape != before.shape:
+            raise unknown("there is no layer to prune called", name, layers)
+        layer, shape = layers[name], tuple(layers[name].weight.shape)
+        if kept.dtype != bool or kept.shape != shape:
             raise InputError(
-                f"the pattern for layer {name!r} must give a boolean array of shape "
-                f"{before.shape}, got {kept.dtype} of shape {kept.shape}"
+                f"the mask of layer {name!r} must be a boolean array of shape {shape}, got "
+                f"{kept.dtype} of shape {kept.shape}"
             )
         present = getattr(getattr(layer, "parametrizations", None), "weight", ())
-        masks = [part for part in present if isinstance(part, Mask)]
-        if masks:
-            masks[0].kept &= torch.from_numpy(kept)
+        earlier = [part for part in present if isinstance(part, Mask)]
+        if earlier:
+            earlier[0].kept &= torch.from_numpy(kept)
         else:
             parametrize.register_parametrization(layer, "weight", Mask(kept))
 
@@ -455,11 +442,14 @@ def prune_and_fine_tune(
     net: nn.Module,
     images: NDArray[Any],
     labels: NDArray[Any],
-    patterns: Mapping[str, Pattern],
+    masks: Mapping[str, NDArray[np.bool_]],
     **fitting: Any,
 ) -> list[float]:
-    """Prune a trained network once and train what is left; ``fitting`` is for `fit`."""
-    set_masks(net, patterns)
+    """Prune a trained network once and train what is left; ``fitting`` is for `fit`.
+
+    The 2:4 recipe is ``prune_and_fine_tune(net, images, labels, two_four(net), ...)``.
+    """
+    set_masks(net, masks)
     return fit(net, images, labels, **fitting)
 
 
@@ -489,9 +479,9 @@ def prune_gradually(
     net: nn.Module,
     images: NDArray[Any],
     labels: NDArray[Any],
-    sparsities: Mapping[str, float],
-    pattern: Callable[[float], Pattern],
+    densities: Mapping[str, float],
     *,
+    pattern: prune.Pattern = SINGLE_WEIGHTS,
     epochs: int,
     pruning_epochs: int,
     every: int = 8,
@@ -502,10 +492,10 @@ def prune_gradually(
 
     Parameters
     ----------
-    sparsities : mapping of str to float
-        Final fraction of zeros by layer name.
-    pattern : callable
-        From a sparsity to a `Pattern`.
+    densities : mapping of str to float
+        Final share of weights kept, by layer name.
+    pattern : Pattern
+        Which zeros are allowed; it must take any density. Magnitude decides.
     epochs, pruning_epochs : int
         In all; of the schedule. The rest fine-tunes under the final masks.
     every : int
@@ -513,21 +503,21 @@ def prune_gradually(
     **fitting
         For `fit`.
     """
-    if not 1 <= pruning_epochs < epochs:
+    if not 1 <= pruning_epochs < epochs or every < 1:
         raise InputError(
-            f"pruning_epochs must be at least 1 and fewer than epochs, got {pruning_epochs} of "
-            f"{epochs}"
+            "gradual pruning needs 1 <= pruning_epochs < epochs and every >= 1, got "
+            f"pruning_epochs {pruning_epochs}, epochs {epochs}, every {every}"
         )
     steps = pruning_epochs * -(-len(images) // batch)
+    missing = densities.keys() - weighted(net).keys()
+    if missing:
+        raise unknown("there is no layer to prune called", min(missing), weighted(net))
 
     def tighten(step: int) -> None:
         if step == steps or (step < steps and step % every == 0):
-            set_masks(
-                net,
-                {
-                    name: pattern(cubic_sparsity(step, start=0, steps=steps, final=final))
-                    for name, final in sparsities.items()
-                },
-            )
+            scores = magnitudes(net)
+            for name, density in densities.items():
+                now = 1.0 - cubic_sparsity(step, start=0, steps=steps, final=1.0 - density)
+                set_masks(net, {name: prune.mask(scores[name], pattern, now)})
 
     return fit(net, images, labels, epochs=epochs, batch=batch, before_step=tighten, **fitting)
