@@ -10,8 +10,10 @@ overlap, so every figure must be printed with its source and the user may switch
 Machines whose authors published their own energies have a table of their own beside the machine.
 Between nodes, energies follow a power law through the neighbouring nodes of the second table (one
 curve for logic, one for memory); between SRAM sizes, a power law through its two sizes. Beyond
-the ends the last slope is continued and the result is marked ``assumed``. Left out: voltage and
-temperature; leakage, unless a table has an entry in pJ a cycle or in mW.
+the ends the last slope is continued and the result is marked ``assumed``. Power that flows whether
+or not anything happens is an entry in mW, priced a cycle at a clock (:meth:`Entry.per_cycle`):
+processing elements and DRAM have one, SRAM leakage no source known to us. Left out: voltage and
+temperature.
 """
 
 from __future__ import annotations
@@ -85,6 +87,21 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             f"{self.name}: {self.value:.4g} {self.unit} at {self.node_nm:g} nm "
             f"[{self.basis}: {self.source}]"
         )
+
+    def per_cycle(self, clock_mhz: float) -> Entry:
+        """Return a static power as the energy it costs in one cycle of a clock.
+
+        Raises
+        ------
+        InputError
+            If this is not a power, or the clock is not positive.
+        """
+        if self.unit is not Unit.MILLIWATT:
+            raise InputError(f"energy {self.name!r} must be a power in mW, it is in {self.unit}")
+        if not 0 < clock_mhz < math.inf:
+            raise InputError(f"clock_mhz must be above 0, got {clock_mhz!r}")
+        picojoules = self.value * 1e3 / clock_mhz
+        return msgspec.structs.replace(self, value=picojoules, unit=Unit.PJ_PER_CYCLE)
 
     def at_node(self, node_nm: float) -> Entry:
         """Return this entry scaled to another node, and say so in its source."""
@@ -271,6 +288,23 @@ def _cacti_aladdin() -> EnergyTable:
                 node_nm=45,
                 kind=Kind.OFF_CHIP,
                 basis=basis,
+                source=source,
+            )
+        )
+    ant = "ANT's released simulator at 500 MHz"
+    for name, milliwatts, kind, source in (
+        # 131.715 pJ a cycle over 64 x 64 elements; 969.23 pJ a cycle; both x 0.5 GHz
+        ("pe4.static", 131.715 * 0.5 / 64**2, Kind.LOGIC, f"{ant}: array leakage, by element"),
+        ("dram.static", 969.23 * 0.5, Kind.OFF_CHIP, f"{ant}: DRAM background power"),
+    ):
+        entries.append(
+            Entry(
+                name=name,
+                value=milliwatts,
+                unit=Unit.MILLIWATT,
+                node_nm=45,
+                kind=kind,
+                basis=Basis.DERIVED,
                 source=source,
             )
         )
