@@ -35,6 +35,7 @@ from workloads.prune import (
     masks,
     prune,
     saliency,
+    without_dead_slices,
 )
 
 # Few distinct values, so that ties are common.
@@ -147,16 +148,26 @@ def test_global_groups_compete_by_their_mean() -> None:
 
 
 def test_channel_then_2_of_4() -> None:
-    """Each stage chooses among what the one before left; densities multiply."""
-    rng = np.random.default_rng(5)
-    weights = rng.normal(size=(16, 32, 3, 3))
-    pattern = Slices(axis=1, density=0.5) & NM(axis=1)
-    kept = mask(magnitude(weights), pattern)
-    channels = kept.any(axis=(0, 2, 3))
-    assert np.array_equal(channels & mask(magnitude(weights), CHANNEL, 0.5)[0, :, 0, 0], channels)
-    per_group = np.moveaxis(kept, 1, -1).reshape(-1, 4).sum(axis=1)
-    assert per_group.max() == 2
-    assert np.array_equal(kept, mask(magnitude(weights), CHANNEL & NM(axis=1), 0.25))
+    """Dead channels are no neighbours: 2:4 holds among those left, and densities multiply."""
+    weights = np.random.default_rng(5).normal(size=(16, 32, 3, 3))
+    pruned = prune(weights, CHANNEL & NM(axis=1), 0.25)
+    assert density_of(pruned) == 0.25
+    assert np.array_equal(pruned, prune(weights, Slices(axis=1, density=0.5) & NM(axis=1)))
+    alive = mask(magnitude(weights), CHANNEL, 0.5)[0, :, 0, 0]
+    assert np.array_equal((pruned != 0).any(axis=(0, 2, 3)), alive)
+    left = without_dead_slices(pruned, axis=1)
+    assert left.shape == (16, 16, 3, 3)
+    assert np.array_equal(left, prune(weights[:, alive], NM(axis=1)))
+    assert np.array_equal(NMSparse.encode(left, axis=1).decode(), left)
+
+
+def test_row_then_2_of_4_leaves_dead_rows_dead() -> None:
+    """Lines that are gone keep nothing; all others exactly two of four."""
+    weights = np.random.default_rng(5).normal(size=(6, 8))
+    kept = mask(magnitude(weights), ROW & NM(), 0.25)
+    assert sorted(kept.sum(axis=1).tolist()) == [0, 0, 0, 4, 4, 4]
+    nothing = mask(magnitude(weights), Slices(axis=1, density=0.0) & NM())
+    assert not nothing.any()
 
 
 def test_the_open_stage_takes_the_rest() -> None:
@@ -196,6 +207,8 @@ def test_dtype_is_kept_and_the_least_int8_is_large(dtype: type) -> None:
         (lambda s: mask(s, NM(), 0.5), "exactly one stage .* but 0 of 1 do"),
         (lambda s: mask(s, ROW & Unstructured(), 0.5), "but 2 of 2 do"),
         (lambda s: mask(s, NM() & ROW, 0.6), "0.6 cannot be met: .* leave only 0.5"),
+        (lambda s: mask(s, Unstructured() & NM(), 0.3), "put N:M first"),
+        (lambda s: mask(s, CHANNEL & NM(), 0.375), "axis 1 of .* has 6"),
         (lambda s: mask(s, Unstructured(), 1.5), "density must be between 0 and 1, got 1.5"),
         (lambda s: mask(s, Unstructured(), math.nan), "density must be between 0 and 1, got nan"),
         (lambda s: mask(s, Slices(axis=2), 0.5), "axis of a tensor of shape .* between -2 and 1"),

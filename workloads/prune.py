@@ -172,6 +172,9 @@ class Blocks(_Ranked, frozen=True, kw_only=True, tag="blocks"):
 class NM(Pattern, frozen=True, kw_only=True, tag="n:m"):
     """At most ``n`` of every ``m`` neighbours along an axis (2:4 by default).
 
+    Slices of that axis which an earlier stage pruned whole do not count as neighbours: the machine
+    stores the tensor without them (see :func:`without_dead_slices`).
+
     Parameters
     ----------
     n, m : int
@@ -204,18 +207,24 @@ class NM(Pattern, frozen=True, kw_only=True, tag="n:m"):
         from workloads.encodings import kernels
 
         axis = _axis(self.axis, scores.shape)
-        length = scores.shape[axis]
-        if length % self.m and self.ragged == "refuse":
+        others = tuple(i for i in range(scores.ndim) if i != axis)
+        left = np.flatnonzero(alive.any(axis=others))
+        if len(left) % self.m and self.ragged == "refuse":
             raise InputError(
                 f"{self.n}:{self.m} needs an axis that is a multiple of {self.m}, but axis {axis} "
-                f"of {scores.shape} has {length}; pad the tensor, choose another axis, or set "
+                f"of {scores.shape} has {len(left)}; pad the tensor, choose another axis, or set "
                 "ragged = 'short'"
             )
-        lines = np.ascontiguousarray(np.moveaxis(scores, axis, -1))
-        living = np.ascontiguousarray(np.moveaxis(alive, axis, -1)).reshape(-1, length)
+        lines = np.ascontiguousarray(np.moveaxis(scores, axis, -1)[..., left])
+        living = np.ascontiguousarray(np.moveaxis(alive, axis, -1)[..., left])
         keep = np.zeros(living.shape, bool)
-        kernels.keep_n_of_m(lines.reshape(-1, length), living, self.n, self.m, keep)
-        return np.ascontiguousarray(np.moveaxis(keep.reshape(lines.shape), -1, axis))
+        flat = (-1, max(len(left), 1))
+        kernels.keep_n_of_m(
+            lines.reshape(flat), living.reshape(flat), self.n, self.m, keep.reshape(flat)
+        )
+        kept = np.zeros(scores.shape, bool)
+        np.moveaxis(kept, axis, -1)[..., left] = keep
+        return kept
 
 
 class Composed(Pattern, frozen=True, kw_only=True, tag="composed"):
@@ -336,6 +345,12 @@ def prune(
     return np.where(mask(scores, pattern, density), weights, np.zeros((), weights.dtype))
 
 
+def without_dead_slices(tensor: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return the tensor without those slices along an axis that are all zero."""
+    others = tuple(i for i in range(tensor.ndim) if i != _axis(axis, tensor.shape))
+    return np.compress((tensor != 0).any(axis=others), tensor, axis=axis)
+
+
 def density_of(tensor: NDArray[Any]) -> float:
     """Return the share of non-zeros of a tensor (or of True in a mask)."""
     tensor_shape("the shape of the tensor", tensor.shape)
@@ -430,6 +445,14 @@ def _stage_densities(stages: tuple[Any, ...], density: float | None) -> list[flo
             f"a density was given, so exactly one stage of the pattern may leave its own open, but "
             f"{len(is_open)} of {len(stages)} do"
         )
+    seen_other = False
+    for stage in stages:
+        if isinstance(stage, NM) and seen_other:
+            raise InputError(
+                "a density can be met exactly only if N:M comes before any stage but slices; put "
+                "N:M first, or give each stage its own density"
+            )
+        seen_other |= not isinstance(stage, NM | Slices)
     rest = math.prod(share for share in shares if share is not None)
     if density > rest:
         raise InputError(

@@ -1,8 +1,8 @@
 """Bitmap encoding: one bit a place says zero or not; the non-zeros follow each other.
 
 The simplest sparse form and the cheapest at middling density: its overhead is one bit a place
-whatever the density, where an index costs several bits a non-zero (it beats 4-bit run lengths above
-about a quarter). A machine finds a value's place in the packed list by counting ones before it.
+whatever the density, where a 4-bit index costs four bits a non-zero (more, above a quarter). A
+machine finds a value's place in the packed list by counting the ones before it.
 
 Places are in C order, the first place in the highest bit of the first byte; spare bits are 0.
 """
