@@ -23,6 +23,7 @@ from workloads.layers import Layer, Model, unknown
 
 # assumed: above the largest tensor of today's networks (a vocabulary of 2^18 by 2^14) by far
 MOST_ELEMENTS = 2**34
+MOST_OUTPUTS = 2**24  # assumed, likewise: a bias of so many is still small
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,12 @@ class Tensors:
     raw: NDArray[Any]
     scale: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.raw.shape[0] > MOST_OUTPUTS:
+            raise InputError(
+                f"a layer must have at most {MOST_OUTPUTS} outputs, got {self.raw.shape[0]}"
+            )
 
     def then(self, scale: NDArray[Any] | None, shift: NDArray[Any] | None) -> Tensors:
         """Return these tensors followed by ``scale * y + shift``, each [out] or [1] or None."""

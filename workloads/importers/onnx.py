@@ -43,6 +43,7 @@ Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Wher
 """
 PASSIVE = frozenset(PASSIVE_NAMES.split())
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+MOST_AXES = 32  # numpy's limit before version 2
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -178,7 +179,9 @@ class _Importer:
 
     def _sane(self, what: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = tuple(int(size) for size in shape)
-        if any(size < 0 for size in shape) or math.prod(shape) > MOST_ELEMENTS:
+        if len(shape) > MOST_AXES:
+            raise self._fail(f"{what} must have at most {MOST_AXES} axes, got {len(shape)}")
+        if min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) > MOST_ELEMENTS:
             raise self._fail(
                 f"{what} has shape {list(shape)}; sizes must be at least 0 and their product at "
                 f"most {MOST_ELEMENTS}"
@@ -252,7 +255,8 @@ class _Importer:
         if self.dims:
             del graph.value_info[:]
             for value in graph.output:
-                value.type.tensor_type.ClearField("shape")
+                if value.type.HasField("tensor_type"):
+                    value.type.tensor_type.ClearField("shape")
 
     def _infer_shapes(self) -> dict[str, tuple[int, ...]]:
         import onnx
@@ -367,6 +371,10 @@ class _Importer:
                 handlers[node.op_type](node, position, attributes)
             except IndexError:
                 raise self._fail(f"{place} lacks an input") from None
+            except InputError as error:
+                if str(error).startswith(self.source):
+                    raise
+                raise self._fail(f"{place}: {error}") from None
         elif node.op_type not in PASSIVE:
             raise self._fail(
                 f"{place} is not supported: of the operations that multiply and accumulate, Conv, "
@@ -395,10 +403,7 @@ class _Importer:
     ) -> None:
         """Append a layer; ``make`` builds it from its name."""
         name = self.names.take(node.name or node.output[0])
-        try:
-            layer = make(name)
-        except InputError as error:
-            raise self._fail(f"{_place(node, position)}: {error}") from None
+        layer = make(name)
         if tensors is not None:
             if tensors.raw.shape != layer.weight_shape:
                 raise self._fail(
