@@ -27,6 +27,8 @@ from architectures.tiling import (
     Mapping,
     Rates,
     Reuse,
+    check_positive,
+    check_whole,
     cost,
     search,
 )
@@ -88,6 +90,11 @@ class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
 
     def __post_init__(self) -> None:
+        fields = msgspec.structs.asdict(self)
+        for field in ("clock_mhz", "node_nm"):
+            check_positive("Ant", **{field: fields.pop(field)})
+        del fields["dataflow"]
+        check_whole("Ant", **fields)
         if self.dataflow is Dataflow.INPUT_STATIONARY:
             raise InputError("ANT runs output- or weight-stationary, got input-stationary")
 
@@ -112,6 +119,7 @@ class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             reduction_granule=side,
             outputs_padded=False,
             outputs_read_back=False,
+            last_store_counted=drain is not Drain.NONE,  # the authors' model hides it
             output_granule=1,
             input_bits=bits,
             weight_bits=bits,

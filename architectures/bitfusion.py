@@ -27,6 +27,8 @@ from architectures.tiling import (
     Mapping,
     Rates,
     Reuse,
+    check_positive,
+    check_whole,
     cost,
     search,
 )
@@ -98,6 +100,12 @@ class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     node_nm: float = 45.0
     batch: int = 16
 
+    def __post_init__(self) -> None:
+        fields = msgspec.structs.asdict(self)
+        for field in ("clock_mhz", "node_nm"):
+            check_positive("BitFusion", **{field: fields.pop(field)})
+        check_whole("BitFusion", **fields)
+
     def products_per_unit(self, activation_bits: int, weight_bits: int) -> int:
         """Return the products a Fusion Unit sums in a cycle: (8/a)(8/w), 1 bit counted as 2.
 
@@ -143,6 +151,7 @@ class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             reduction_granule=reduction,
             outputs_padded=True,
             outputs_read_back=True,
+            last_store_counted=True,
             output_granule=1 if unfold else self.columns,
             input_bits=activation_bits,
             weight_bits=weight_bits,

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from architectures.tiling import check_whole
 from sparqsim_base import InputError
 
 
@@ -118,7 +119,7 @@ class SystolicGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     load: Charge = Charge.PER_LAYER
 
     def __post_init__(self) -> None:
-        _whole("SystolicGrid", rows=self.rows, columns=self.columns)
+        check_whole("SystolicGrid", rows=self.rows, columns=self.columns)
 
     def folds(self, m: int, n: int, k: int, sparsity: NM | None = None) -> Folds:
         """Fold an ``m x k`` by ``k x n`` product, ``n`` counting output channels.
@@ -131,7 +132,7 @@ class SystolicGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         InputError
             If a dimension is not a whole number of at least 1, or the grid cannot skip.
         """
-        _whole("a product", m=m, n=n, k=k)
+        check_whole("product", m=m, n=n, k=k)
         if sparsity is not None:
             k = self._compressed(k, sparsity)
         down, across, steps = {
@@ -154,7 +155,7 @@ class SystolicGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def _compressed(self, k: int, sparsity: NM) -> int:
         kept, of = sparsity
-        _whole("N:M sparsity", kept=kept, of=of)
+        check_whole("NM", kept=kept, of=of)
         if kept > of:
             raise InputError(f"N:M sparsity keeps at most M of M, got {kept}:{of}")
         if self.dataflow is not Dataflow.WEIGHT_STATIONARY:
@@ -177,11 +178,3 @@ def column_edge(*, tile: int, column: int, steps: int, rows: int) -> int:
 def back_to_back_cycles(*, tiles: int, steps: int, rows: int, columns: int) -> int:
     """Return the cycles of a run of equal tiles without a bubble: the last tile's last edge."""
     return column_edge(tile=tiles - 1, column=columns - 1, steps=steps, rows=rows)
-
-
-def _whole(where: str, **fields: int) -> None:
-    for field, value in fields.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(
-                f"{where}: {field} must be a whole number of at least 1, got {value!r}"
-            )

@@ -91,14 +91,26 @@ class Drain(enum.IntEnum):
     PER_PASS = 3  # every pass is drained before the next one enters
 
 
-def _at_least(record: msgspec.Struct, least: int, *fields: str) -> None:
-    for field in fields:
-        value = getattr(record, field)
+def check_whole(where: str, least: int = 1, **fields: object) -> None:
+    """Raise unless every field is a whole number of at least ``least``.
+
+    Raises
+    ------
+    InputError
+        Naming ``where.field`` and what was given.
+    """
+    for field, value in fields.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            name = type(record).__name__
             raise InputError(
-                f"{name}.{field} must be a whole number of at least {least}, got {value!r}"
+                f"{where}.{field} must be a whole number of at least {least}, got {value!r}"
             )
+
+
+def check_positive(where: str, **fields: object) -> None:
+    """Raise unless every field is a finite number above 0."""
+    for field, value in fields.items():
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise InputError(f"{where}.{field} must be a finite number above 0, got {value!r}")
 
 
 class ConvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,7 +134,7 @@ class ConvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     groups: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, *self.__struct_fields__)
+        check_whole("ConvShape", **msgspec.structs.asdict(self))
 
     @classmethod
     def square(
@@ -203,7 +215,7 @@ class Tile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     out_channels: int
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, *self.__struct_fields__)
+        check_whole("Tile", **msgspec.structs.asdict(self))
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
@@ -247,6 +259,9 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         )
 
 
+_SWITCHES = ("outputs_padded", "outputs_read_back", "last_store_counted", "pass_is_fold")
+
+
 class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An array as tiling sees it, at one pair of operand widths.
 
@@ -263,6 +278,8 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Whether an output tile is stored padded to a multiple of ``outputs_per_step``.
     outputs_read_back : bool
         Whether partial sums come back from DRAM whenever they were written to it.
+    last_store_counted : bool
+        Whether storing the last block of outputs is waited for.
     output_granule : int
         Search: output-channel tiles are this times a power of two.
     input_bits, weight_bits, output_bits : int
@@ -291,6 +308,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reduction_granule: int
     outputs_padded: bool
     outputs_read_back: bool
+    last_store_counted: bool
     output_granule: int
     input_bits: int
     weight_bits: int
@@ -306,12 +324,16 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        counts = set(self.__struct_fields__) - {
-            "layout", "outputs_padded", "outputs_read_back", "reuse", "drain", "drain_cycles",
-            "pass_is_fold",
-        }  # fmt: skip
-        _at_least(self, 1, *sorted(counts))
-        _at_least(self, 0, "drain_cycles")
+        fields = msgspec.structs.asdict(self)
+        check_whole("ArrayRules", least=0, drain_cycles=fields.pop("drain_cycles"))
+        for choice in ("layout", "reuse", "drain", *_SWITCHES):
+            del fields[choice]
+        check_whole("ArrayRules", **fields)
+        for field in _SWITCHES:
+            if not isinstance(getattr(self, field), bool):
+                raise InputError(
+                    f"ArrayRules.{field} must be true or false, got {getattr(self, field)!r}"
+                )
         for field, kind in (("layout", Layout), ("reuse", Reuse), ("drain", Drain)):
             if not isinstance(getattr(self, field), kind):
                 raise InputError(
@@ -606,13 +628,10 @@ def cost(shape: ConvShape, rules: ArrayRules, mapping: Mapping) -> Cost:
         dram_read=inputs.bits + weights.bits + read_back,
         dram_write=outputs.bits,
     )
-    # With read-back, the first block of partial sums is loaded and the last one stored outside
-    # the overlap; without it the published model hides the last store too.
+    # Before the first step and after the last one the bus and the array do not overlap.
     fill = inputs.held_bits + weights.held_bits
-    store = 0
-    if rules.outputs_read_back:
-        fill += outputs.held_bits
-        store = outputs.held_bits
+    fill += outputs.held_bits if rules.outputs_read_back else 0
+    store = outputs.held_bits if rules.last_store_counted else 0
     width = rules.dram_bits_per_cycle
     latency = -(-fill // width) + -(-store // width)
     overlapped = traffic.dram_read + traffic.dram_write - fill - store
@@ -681,9 +700,9 @@ def _search(
     """
     (batch, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w,
      in_ch, out_ch, groups) = shape  # fmt: skip
-    (per_pixels, per_outputs, per_reduction, layout, granule, padded, read_back, out_granule,
-     in_bits, w_bits, out_bits, in_room, w_room, out_room, width, reuse, drain, drain_cycles,
-     pass_is_fold, repeats) = rules  # fmt: skip
+    (per_pixels, per_outputs, per_reduction, layout, granule, padded, read_back, last_store,
+     out_granule, in_bits, w_bits, out_bits, in_room, w_room, out_room, width, reuse, drain,
+     drain_cycles, pass_is_fold, repeats) = rules  # fmt: skip
     taps = kernel_h * kernel_w
     room = np.array([in_room, w_room, out_room])
     trips = np.empty(5, np.int64)
@@ -812,7 +831,7 @@ def _search(
                             held[datum] = block
                             moved[datum] = block * times
                         fill = held[0] + held[1] + (held[2] if read_back else 0)
-                        store = held[2] if read_back else np.int64(0)
+                        store = held[2] if last_store else np.int64(0)
                         back = moved[2] if read_back else np.int64(0)
                         dram_read = moved[0] + moved[1] + back
                         busy = -(-(dram_read + moved[2] - fill - store) // width)

@@ -108,6 +108,14 @@ def test_input_stationary_is_refused() -> None:
         Ant(dataflow=Dataflow.INPUT_STATIONARY)
 
 
+@pytest.mark.parametrize("field", ["side_at_8_bits", "output_buffer_kib", "node_nm"])
+def test_configurations_check_themselves(field: str) -> None:
+    """Sizes are counts, clocks and nodes finite and above 0, at birth."""
+    for bad in (0, -1, float("nan"), float("inf"), None):
+        with pytest.raises(InputError, match=f"Ant.{field} must be"):
+            Ant(**{field: bad})  # type: ignore[arg-type]
+
+
 def test_energy_table_prices_every_rate_with_a_source() -> None:
     """Each rate names its source; what was reused from another node says so."""
     for field in Rates.__struct_fields__:

@@ -129,6 +129,14 @@ def test_widths_that_cannot_be_composed(bits: int) -> None:
         BitFusion().rules(bits, 8)
 
 
+@pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, "16", None])
+@pytest.mark.parametrize("field", ["rows", "dram_bits_per_cycle", "clock_mhz"])
+def test_configurations_check_themselves(field: str, bad: object) -> None:
+    """Sizes are counts, clocks and nodes finite and above 0, at birth."""
+    with pytest.raises(InputError, match=f"BitFusion.{field} must be"):
+        BitFusion(**{field: bad})  # type: ignore[arg-type]
+
+
 def test_energy_table_prices_every_rate_with_a_source() -> None:
     """Each rate of the analytic model is an entry at 45 nm that names its source."""
     for field in Rates.__struct_fields__:

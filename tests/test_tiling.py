@@ -46,6 +46,7 @@ RULES = ArrayRules(
     reduction_granule=8,
     outputs_padded=True,
     outputs_read_back=True,
+    last_store_counted=True,
     output_granule=4,
     input_bits=8,
     weight_bits=8,
@@ -99,6 +100,7 @@ rules = st.builds(
     reduction_granule=whole(4),
     outputs_padded=st.booleans(),
     outputs_read_back=st.booleans(),
+    last_store_counted=st.booleans(),
     output_granule=whole(3),
     input_bits=st.sampled_from([1, 4, 8]),
     weight_bits=st.sampled_from([1, 4, 8]),
@@ -368,6 +370,7 @@ def test_shapes_reject_what_is_not_a_count(field: str, bad: object) -> None:
         ({"dram_bits_per_cycle": math.inf}, "ArrayRules.dram_bits_per_cycle"),
         ({"drain_cycles": -1}, "ArrayRules.drain_cycles"),
         ({"drain": 2}, "ArrayRules.drain must be one of"),
+        ({"pass_is_fold": 1}, "ArrayRules.pass_is_fold must be true or false"),
         ({"layout": "im2col"}, "ArrayRules.layout must be one of"),
     ],
 )
