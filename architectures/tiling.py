@@ -346,15 +346,21 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Usable bits of each buffer, indexed by :class:`Datum`."""
         return (self.input_room_bits, self.weight_room_bits, self.output_room_bits)
 
-    def steps(self, shape: ConvShape, tile: Tile) -> int:
-        """Return the steps one tile takes through a full array."""
+    def folds(self, shape: ConvShape, tile: Tile) -> tuple[int, int, int]:
+        """Return into how many array-sized parts a tile's pixels, outputs and reduction fall."""
         if self.layout is Layout.PATCH:
             reduction = shape.taps * -(-tile.in_channels // self.reduction_per_step)
         else:
             reduction = -(-shape.taps * tile.in_channels // self.reduction_per_step)
-        pixels = -(-tile.pixels // self.pixels_per_step)
-        outputs = -(-tile.out_channels // self.outputs_per_step)
-        return pixels * outputs * reduction * self.repeats
+        return (
+            -(-tile.pixels // self.pixels_per_step),
+            -(-tile.out_channels // self.outputs_per_step),
+            reduction,
+        )
+
+    def steps(self, shape: ConvShape, tile: Tile) -> int:
+        """Return the cycles one tile takes through a full array."""
+        return math.prod(self.folds(shape, tile)) * self.repeats
 
     def tile_bits(self, shape: ConvShape, tile: Tile) -> tuple[int, int, int]:
         """Return the bits a tile occupies in each buffer, indexed by :class:`Datum`."""
@@ -401,16 +407,9 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Return the passes of a tile: 1, or its folds along the sides of the array."""
         if not self.pass_is_fold:
             return 1
-        reduction = shape.taps * tile.in_channels
-        folds = 1
-        for extent, covered in (
-            (tile.pixels, self.pixels_per_step),
-            (tile.out_channels, self.outputs_per_step),
-            (reduction, self.reduction_per_step),
-        ):
-            if covered > 1:
-                folds *= -(-extent // covered)
-        return folds
+        sides = (self.pixels_per_step, self.outputs_per_step, self.reduction_per_step)
+        folds = self.folds(shape, tile)
+        return math.prod(fold for fold, side in zip(folds, sides, strict=True) if side > 1)
 
     def bubbles(self, steps: int) -> tuple[int, int]:
         """Return cycles lost (between passes of ``steps`` steps, after the last of them)."""
@@ -763,7 +762,7 @@ def _search(
                         if per_outputs > 1:
                             passes *= -(-toc // per_outputs)
                         if per_reduction > 1:
-                            passes *= -(-reduction // per_reduction)
+                            passes *= folds
                     between = np.int64(0)
                     last = np.int64(0)
                     if drain != 0:
