@@ -337,8 +337,8 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for field, kind in (("layout", Layout), ("reuse", Reuse), ("drain", Drain)):
             if not isinstance(getattr(self, field), kind):
                 raise InputError(
-                    f"ArrayRules.{field} must be one of {', '.join(map(str, kind))}, "
-                    f"got {getattr(self, field)!r}"
+                    f"ArrayRules.{field} must be one of {kind.__name__}'s "
+                    f"{', '.join(kind.__members__)}, got {getattr(self, field)!r}"
                 )
 
     @property

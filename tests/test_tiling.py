@@ -369,9 +369,9 @@ def test_shapes_reject_what_is_not_a_count(field: str, bad: object) -> None:
         ({"input_bits": 0}, "ArrayRules.input_bits"),
         ({"dram_bits_per_cycle": math.inf}, "ArrayRules.dram_bits_per_cycle"),
         ({"drain_cycles": -1}, "ArrayRules.drain_cycles"),
-        ({"drain": 2}, "ArrayRules.drain must be one of"),
+        ({"drain": 2}, "ArrayRules.drain must be one of Drain.s NONE, "),
         ({"pass_is_fold": 1}, "ArrayRules.pass_is_fold must be true or false"),
-        ({"layout": "im2col"}, "ArrayRules.layout must be one of"),
+        ({"layout": "im2col"}, "ArrayRules.layout must be one of Layout.s PATCH"),
     ],
 )
 def test_rules_reject_nonsense(changes: dict[str, object], message: str) -> None:
