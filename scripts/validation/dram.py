@@ -222,7 +222,7 @@ def closed_form(
     base = re.sub(r"_Q\d+$", "", pattern)
     cycles: float
     if base.startswith("seq_"):
-        step: int = burst
+        step = burst
         if timing.bank_groups > 1 and mapping.endswith("Co"):
             step = timing.tCCD_L  # whole rows of one bank group
         cycles = alone + (count - 1) * step
@@ -239,8 +239,8 @@ def closed_form(
         size = max(1, int(random[1] or 0) // timing.burst_bytes)
         if mapping.endswith("Bg"):  # a chunk spreads over the bank groups
             size = max(1, size // timing.bank_groups)
-        step = max(burst, timing.tRRD_S, timing.tFAW / 4, timing.tRC / timing.banks)
-        cycles = alone + count * max(burst, step / size)
+        opening = max(burst, timing.tRRD_S, timing.tFAW / 4, timing.tRC / timing.banks)
+        cycles = alone + count * max(burst, opening / size)
         lost = timing.tRTP + timing.tRP + timing.tRFC + activate - burst
     else:
         return None
