@@ -100,6 +100,14 @@ def test_bits_by_hand() -> None:
     assert encoded.bits == 24 + 128 + 256
 
 
+def test_pointers_grow_with_what_they_count() -> None:
+    """90000 entries in one PE need 17-bit pointers; 45000 in each of two, the published 16."""
+    full = CSC.from_dense(np.ones((300, 300), np.uint8))
+    for pes, width in ((1, 17), (2, 16)):
+        encoded = RelativeIndexCSC.encode(full, CODEBOOK, pes)
+        assert encoded.bits == 90000 * 8 + pes * 301 * width + 256
+
+
 def test_more_pes_mean_less_padding() -> None:
     """Dealing rows to more PEs shortens the gaps each one sees (EIE, figure 12)."""
     rng = np.random.default_rng(1)

@@ -215,16 +215,20 @@ class NM(Pattern, frozen=True, kw_only=True, tag="n:m"):
                 f"of {scores.shape} has {len(left)}; pad the tensor, choose another axis, or set "
                 "ragged = 'short'"
             )
-        lines = np.ascontiguousarray(np.moveaxis(scores, axis, -1)[..., left])
-        living = np.ascontiguousarray(np.moveaxis(alive, axis, -1)[..., left])
-        keep = np.zeros(living.shape, bool)
+        lines, living = np.moveaxis(scores, axis, -1), np.moveaxis(alive, axis, -1)
+        if len(left) < scores.shape[axis]:
+            lines, living = lines[..., left], living[..., left]
+        lines, living = np.ascontiguousarray(lines), np.ascontiguousarray(living)
+        keep: Mask = np.zeros(living.shape, bool)
         flat = (-1, max(len(left), 1))
         kernels.keep_n_of_m(
             lines.reshape(flat), living.reshape(flat), self.n, self.m, keep.reshape(flat)
         )
-        kept = np.zeros(scores.shape, bool)
-        np.moveaxis(kept, axis, -1)[..., left] = keep
-        return kept
+        if len(left) < scores.shape[axis]:
+            full = np.zeros((*keep.shape[:-1], scores.shape[axis]), bool)
+            full[..., left] = keep
+            keep = full
+        return np.ascontiguousarray(np.moveaxis(keep, -1, axis))
 
 
 class Composed(Pattern, frozen=True, kw_only=True, tag="composed"):

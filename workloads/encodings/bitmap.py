@@ -9,6 +9,7 @@ Places are in C order, the first place in the highest bit of the first byte; spa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ class Bitmap:
     @property
     def places(self) -> int:
         """Places of the dense tensor."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def bits(self) -> int:

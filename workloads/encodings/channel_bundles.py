@@ -14,6 +14,7 @@ give neither. Source: Zhang et al., SNAP, VLSI 2019 and JSSC 2021.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ class ChannelBundles:
         finite_numbers("ChannelBundles.values", self.values, 1)
         array_of("ChannelBundles.values", self.values, length=stored)
         object.__setattr__(self, "value_bits", value_width(self.value_bits, self.values.dtype))
-        if pointers[0] != 0 or pointers[-1] != stored or (np.diff(pointers) < 0).any():
+        if pointers[0] != 0 or pointers[-1] != stored or (pointers[1:] < pointers[:-1]).any():
             raise InputError(
                 f"ChannelBundles.pointers must rise from 0 to the {stored} stored values, got "
                 f"{pointers[0]} to {pointers[-1]}; the data is truncated or mixed up"
@@ -140,7 +141,7 @@ class ChannelBundles:
     @property
     def positions(self) -> int:
         """Places of all axes but the channels."""
-        return int(np.prod(self.shape, dtype=np.int64)) // self.shape[self.axis]
+        return math.prod(self.shape) // self.shape[self.axis]
 
     @property
     def bundles_per_position(self) -> int:

@@ -41,8 +41,12 @@ def array_of(
 def finite_numbers(what: str, array: Any, ndim: int | None = None) -> NDArray[Any]:
     """Refuse an array that is not of real numbers or holds NaN or infinity."""
     array_of(what, array, ndim=ndim)
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{what} must hold real numbers, got dtype {array.dtype}")
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "biuf" or size > 8 or not array.dtype.isnative:
+        raise InputError(
+            f"{what} must hold real numbers of at most 64 bits in the machine's byte order, got "
+            f"dtype {array.dtype.str}"
+        )
     if array.dtype.kind == "f":
         # A sum is finite unless a term is not (or it overflows): one cheap pass in the usual case.
         with np.errstate(all="ignore"):

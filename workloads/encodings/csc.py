@@ -72,7 +72,7 @@ class CSC:
                 f"CSC.indptr must run from 0 to the {stored} stored values, "
                 f"got {indptr[0]} to {indptr[-1]}"
             )
-        if (falls := np.diff(indptr) < 0).any():
+        if (falls := indptr[1:] < indptr[:-1]).any():
             raise InputError(f"CSC.indptr must not fall, but does after column {falls.argmax()}")
         if not stored:
             return

@@ -18,6 +18,7 @@ Sparse Deep Neural Networks, 2021; the layout: CUTLASS ``host_reorder.h`` as tol
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -264,4 +265,4 @@ def _check_n_of_m(n: int, m: int) -> None:
 
 
 def _lines(shape: tuple[int, ...], axis: int) -> int:
-    return int(np.prod(shape, dtype=np.int64)) // shape[axis]
+    return math.prod(shape) // shape[axis]

@@ -11,6 +11,7 @@ Assumed: left is high (the paper draws it so and does not say). Source: OliVe, I
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ class OutlierPairs:
             )
         if shape[-1] % 2:
             raise InputError(f"the last axis must be even to hold pairs, got shape {shape}")
-        size = int(np.prod(shape, dtype=np.int64)) * self.format.bits // 8
+        size = math.prod(shape) * self.format.bits // 8
         array_of("OutlierPairs.data", self.data, np.uint8, 1, size)
         impossible = np.isnan(self.format.code_values[..., 0]).ravel()[self._pairs()]
         if impossible.any():

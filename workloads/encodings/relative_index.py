@@ -90,7 +90,8 @@ class RelativeIndexCSC:
                 f"RelativeIndexCSC.pointers must run from 0 to the {entries} entries, got "
                 f"{pointers[0, 0]} to {pointers[-1, -1]}; the data is truncated or mixed up"
             )
-        if (np.diff(pointers, axis=1) < 0).any() or (pointers[1:, 0] != pointers[:-1, -1]).any():
+        falls = pointers[:, 1:] < pointers[:, :-1]
+        if falls.any() or (pointers[1:, 0] != pointers[:-1, -1]).any():
             raise InputError(
                 "RelativeIndexCSC.pointers must not fall, and each PE must start where the one "
                 "before it ends"
@@ -219,8 +220,13 @@ class RelativeIndexCSC:
 
     @property
     def bits(self) -> int:
-        """Bits of entries, pointers and codebook at EIE's published widths."""
-        return self.spmat_bits + self.pointer_bits() + self.codebook_bits()
+        """Bits of entries, pointers and codebook at EIE's published widths.
+
+        A pointer is wider than published where a PE holds more entries than 16 bits can count.
+        """
+        longest = int((self.pointers[:, -1] - self.pointers[:, 0]).max())
+        pointer = max(POINTER_BITS, longest.bit_length())
+        return self.spmat_bits + self.pointer_bits(pointer) + self.codebook_bits()
 
 
 def _check_codebook(codebook: Any) -> None:
