@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sparqsim_base import InputError
 from workloads.encodings.csc import CSC
 from workloads.encodings.relative_index import RelativeIndexCSC
+from workloads.formats import fit_codebook
 
 CODEBOOK = np.array([0, *range(-7, 0), *range(1, 9)], np.int16)
 
@@ -130,7 +131,8 @@ def test_code_that_cannot_be_stored_is_refused(code: int) -> None:
         ({"pes": 0}, "pes must be between 1 and 256, got 0"),
         ({"pes": 2.0}, "pes must be a whole number"),
         ({"index_bits": 9}, "index_bits must be between 1 and 8, got 9"),
-        ({"codebook": np.arange(8)}, "codebook must have 16 entries, got 8"),
+        ({"codebook": np.arange(17)}, "entries of the codebook must be between 2 and 16, got 17"),
+        ({"codebook": np.zeros((2, 2))}, "1 dimension"),
         ({"codebook": np.arange(16) + 1}, r"codebook\[0\] must be 0"),
         ({"codebook": np.append(np.arange(15.0), np.nan)}, "finite"),
         ({"codebook": np.zeros(16)}, "must not be zero"),
@@ -141,6 +143,44 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
     matrix = CSC.from_dense(np.ones((2, 2), np.uint8))
     with pytest.raises(InputError, match=message):
         RelativeIndexCSC.encode(matrix, **{"codebook": CODEBOOK, **arguments})
+
+
+def test_a_short_codebook_bounds_the_codes() -> None:
+    """A codebook fitted to few distinct weights has fewer entries, and codes stay below them."""
+    matrix = CSC.from_dense(np.array([[1, 2], [0, 2]], np.uint8))
+    short = np.array([0.0, -0.5, 0.5])
+    encoded = RelativeIndexCSC.encode(matrix, short, pes=2)
+    assert encoded.decode().to_dense().tolist() == [[-0.5, 0.5], [0.0, 0.5]]
+    with pytest.raises(InputError, match=r"must be 1\.\.1 "):
+        RelativeIndexCSC.encode(matrix, short[:2], pes=2)
+
+
+def test_prune_share_encode() -> None:
+    """The whole road: every weight that was kept is stored, as the nearest shared weight not 0."""
+    weights = np.random.default_rng(3).normal(size=(96, 40)) * (np.arange(40) > 3)
+    weights[5, 7] = 1e-6
+    kept = np.abs(weights) > 0.8
+    kept[5, 7] = True
+    codebook = fit_codebook(weights * kept, zero=True)
+    shared = np.array(codebook.entries)
+    encoded = RelativeIndexCSC.encode_weights(CSC.from_dense(weights * kept), shared, pes=16)
+    decoded = encoded.decode().to_dense()
+    distance = np.abs(weights[..., None] - shared[1:])
+    nearest = shared[1:][distance.argmin(axis=-1)]
+    assert np.array_equal(decoded, np.where(kept, nearest, 0))
+    with pytest.raises(InputError, match="must not be 0"):
+        zero = CSC.from_dense(np.ones((2, 2))).with_values(np.array([1.0, 0, 2, 3]))
+        RelativeIndexCSC.encode_weights(zero, shared)
+    with pytest.raises(InputError, match="a shared weight that is not 0"):
+        RelativeIndexCSC.encode_weights(CSC.from_dense(np.ones((2, 2))), np.zeros(4))
+
+
+def test_a_tie_goes_to_the_larger_shared_weight() -> None:
+    """1.5 lies between 1 and 2 and takes 2; -1.5 between -2 and -1 takes -1."""
+    matrix = CSC.from_dense(np.array([[1.5, -1.5]]))
+    codebook = np.array([0, 2.0, -2.0, 1.0, -1.0])
+    decoded = RelativeIndexCSC.encode_weights(matrix, codebook, pes=1).decode()
+    assert decoded.to_dense().tolist() == [[2.0, -1.0]]
 
 
 def test_weights_instead_of_codes_are_refused() -> None:
@@ -168,7 +208,7 @@ def corrupt() -> RelativeIndexCSC:
             {"codes": np.array([4, 4, 0], np.uint8), "runs": np.array([1, 1, 15], np.uint8)},
             "entry 2 .*ends with padding",
         ),
-        ({"codes": np.array([4, 0, 17], np.uint8)}, "codes must be below 16, got 17"),
+        ({"codes": np.array([4, 0, 17], np.uint8)}, "codes must be below 16, .* got 17"),
         ({"pointers": np.array([[0, 0, 0], [0, 3, 2]])}, "from 0 to the 3 entries"),
         ({"pointers": np.array([[0, 0, 0], [0, 4, 3]])}, "must not fall"),
         ({"pointers": np.array([[0, 1, 0], [1, 3, 3]])}, "must not fall"),

@@ -52,7 +52,7 @@ class RelativeIndexCSC:
         ``pointers[p + 1, 0]``.
     codes, runs : uint8 arrays [entries]
         Code and run length of each entry; code 0 is padding.
-    codebook : real array [16]
+    codebook : real array [2 to 16]
         The shared weights; ``codebook[0]`` is 0.
     index_bits : int
         Bits of a run length, 1 to 8.
@@ -96,8 +96,11 @@ class RelativeIndexCSC:
                 "RelativeIndexCSC.pointers must not fall, and each PE must start where the one "
                 "before it ends"
             )
-        if entries and self.codes.max() >= 1 << CODE_BITS:
-            raise InputError(f"RelativeIndexCSC.codes must be below 16, got {self.codes.max()}")
+        if entries and self.codes.max() >= len(self.codebook):
+            raise InputError(
+                f"RelativeIndexCSC.codes must be below {len(self.codebook)}, the size of the "
+                f"codebook, got {self.codes.max()}"
+            )
         longest = (1 << self.index_bits) - 1
         fault, pe, column, entry = kernels.first_bad_entry(
             pointers, self.codes, self.runs, self.codebook == 0, rows, longest
@@ -118,7 +121,7 @@ class RelativeIndexCSC:
         ----------
         codes : CSC
             Values are codes 1..15 of any integer dtype: indices into ``codebook``.
-        codebook : real array [16]
+        codebook : real array [2 to 16]
             The shared weights; ``codebook[0]`` must be 0.
         pes : int
             Number of PEs, 1 to 256; may exceed the number of rows.
@@ -141,10 +144,11 @@ class RelativeIndexCSC:
                 f"EIE stores codes, so the values must be integers 1..15, got {codes.values.dtype};"
                 " encode the weights with a codebook first (matrix.with_values(codes))"
             )
-        if codes.stored and (codes.values.min() < 1 or codes.values.max() >= 1 << CODE_BITS):
-            wrong = int(((codes.values < 1) | (codes.values >= 1 << CODE_BITS)).argmax())
+        most = len(codebook) - 1
+        if codes.stored and (codes.values.min() < 1 or codes.values.max() > most):
+            wrong = int(((codes.values < 1) | (codes.values > most)).argmax())
             raise InputError(
-                "the code of a stored weight must be 1..15 (0 is padding), got "
+                f"the code of a stored weight must be 1..{most} (0 is padding), got "
                 f"{codes.values[wrong]} for stored value {wrong}; drop it from the matrix or give "
                 "it another code"
             )
@@ -167,6 +171,31 @@ class RelativeIndexCSC:
             runs,
         )
         return cls(codes.shape, pointers, entry_codes, runs, codebook, index_bits)
+
+    @classmethod
+    def encode_weights(
+        cls, weights: CSC, codebook: NDArray[Any], pes: int = 64, index_bits: int = 4
+    ) -> RelativeIndexCSC:
+        """Give each stored weight the nearest shared weight that is not 0, and encode.
+
+        A small weight that a plain quantizer would round to 0 (and so to the padding code) keeps
+        its place; a tie goes to the larger shared weight.
+
+        Raises
+        ------
+        InputError
+            As :meth:`encode`; also if a stored weight is 0.
+        """
+        _check_codebook(codebook)
+        if not weights.values.all():
+            raise InputError("a stored weight must not be 0; build the CSC from the pruned matrix")
+        usable = np.flatnonzero(codebook)
+        if not len(usable):
+            raise InputError("the codebook must hold a shared weight that is not 0")
+        order = usable[np.argsort(codebook[usable], kind="stable")].astype(np.uint8)
+        levels = codebook[order].astype(np.float64)
+        nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, weights.values, side="right")
+        return cls.encode(weights.with_values(order[nearest]), codebook, pes, index_bits)
 
     def decode(self) -> CSC:
         """Return the weights, ``codebook[code]`` at every stored place."""
@@ -230,8 +259,10 @@ class RelativeIndexCSC:
 
 
 def _check_codebook(codebook: Any) -> None:
-    array_of("codebook", codebook, length=1 << CODE_BITS)
-    finite_numbers("codebook", codebook, 1)
+    whole_number(
+        "entries of the codebook", len(array_of("codebook", codebook, ndim=1)), 2, 1 << CODE_BITS
+    )
+    finite_numbers("codebook", codebook)
     if codebook[0] != 0:
         raise InputError(
             f"codebook[0] must be 0, for code 0 is the padding zero; got {codebook[0]}"
