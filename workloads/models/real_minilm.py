@@ -134,9 +134,9 @@ class MiniLM:
             Weights that replace the model's own, by name; the others stay.
         see : callable, optional
             Called as ``see(name, operand)`` before each product: ``layer0.query`` with the
-            layer's input [tokens, features]; ``layer0.scores.left`` and ``.right`` with queries
-            and keys [heads, tokens, 32] of one sentence after another; ``layer0.context.left``
-            and ``.right`` with attention probabilities [heads, tokens, tokens] and values.
+            layer's input, ``layer0.scores.left`` and ``.right`` with queries and keys and
+            ``layer0.context.right`` with values, all [tokens, features]; ``layer0.context.left``
+            with the attention probabilities, flat: sentence by sentence [12, tokens, tokens].
             What it returns, unless None, is used instead.
 
         Returns
@@ -183,22 +183,30 @@ class MiniLM:
         x = used["embeddings.word"][np.concatenate(codes)]
         x = x + self.other["embeddings.position"][positions] + self.other["embeddings.type"][0]
         x = normed("embeddings.norm", x)
-        head = c.hidden_size // c.num_attention_heads
+        heads = c.num_attention_heads
+        head = c.hidden_size // heads
+        squares = np.concatenate([[0], np.cumsum(np.square(lengths) * heads)])
+        blocks = [
+            (span, slice(squares[j], squares[j + 1]), (heads, length, length))
+            for j, (span, length) in enumerate(zip(spans, lengths, strict=True))
+        ]
         for i in range(c.num_hidden_layers):
             at = f"layer{i}"
+            q = shown(f"{at}.scores.left", linear(f"{at}.query", x))
+            k = shown(f"{at}.scores.right", linear(f"{at}.key", x))
+            v = shown(f"{at}.context.right", linear(f"{at}.value", x))
             q, k, v = (
-                linear(f"{at}.{part}", x).reshape(-1, c.num_attention_heads, head)
-                for part in ("query", "key", "value")
+                m.reshape(-1, c.num_attention_heads, head).transpose(1, 0, 2) for m in (q, k, v)
             )
-            mixed = np.empty_like(q)
-            for span in spans:
-                left = shown(f"{at}.scores.left", q[span].transpose(1, 0, 2))
-                right = shown(f"{at}.scores.right", k[span].transpose(1, 0, 2))
-                scores = left @ right.transpose(0, 2, 1) / np.float32(math.sqrt(head))
-                odds = np.exp(scores - scores.max(axis=2, keepdims=True))
-                odds = shown(f"{at}.context.left", odds / odds.sum(axis=2, keepdims=True))
-                values = shown(f"{at}.context.right", v[span].transpose(1, 0, 2))
-                mixed[span] = (odds @ values).transpose(1, 0, 2)
+            odds = np.empty(squares[-1], np.float32)
+            for span, block, _ in blocks:
+                scores = q[:, span] @ k[:, span].transpose(0, 2, 1) / np.float32(math.sqrt(head))
+                scores = np.exp(scores - scores.max(axis=2, keepdims=True))
+                odds[block] = (scores / scores.sum(axis=2, keepdims=True)).reshape(-1)
+            odds = shown(f"{at}.context.left", odds)
+            mixed = np.empty_like(x).reshape(-1, heads, head)
+            for span, block, shape in blocks:
+                mixed[span] = (odds[block].reshape(shape) @ v[:, span]).transpose(1, 0, 2)
             x = normed(f"{at}.mix_norm", x + linear(f"{at}.mix", mixed.reshape(x.shape)))
             hidden = linear(f"{at}.up", x)
             hidden = gelu(hidden.ravel()).reshape(hidden.shape)
@@ -207,21 +215,14 @@ class MiniLM:
         return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
 
     def activations(self, sentences: Sequence[str]) -> dict[str, Array]:
-        """Return what each product read, by the names that `forward` shows.
-
-        Inputs of linear layers are [tokens, features] over all sentences; operands of attention
-        products differ in shape from sentence to sentence and come as one flat array.
-        """
-        kept: dict[str, list[Array]] = {}
+        """Return what each product read, by the names and in the shapes that `forward` shows."""
+        kept: dict[str, Array] = {}
 
         def keep(name: str, operand: Array) -> None:
-            kept.setdefault(name, []).append(operand.copy())
+            kept[name] = operand
 
         self.forward(sentences, see=keep)
-        return {
-            name: parts[0] if parts[0].ndim == 2 else np.concatenate([p.ravel() for p in parts])
-            for name, parts in kept.items()
-        }
+        return kept
 
 
 @kernel()

@@ -197,7 +197,7 @@ class VisionNet:
         kept: dict[str, Array] = {}
 
         def keep(name: str, x: Array) -> None:
-            kept[name] = x.copy()
+            kept[name] = x
 
         self.forward(images, see=keep)
         return kept
@@ -338,7 +338,8 @@ def _folded(
             )
         return found
 
-    weights, biases = {}, {}
+    weights: dict[str, Array] = {}
+    biases: dict[str, Array] = {}
     for step, conv, norm in steps:
         layer = step.layer
         weight = take(f"{conv}.weight", layer.weight_shape)

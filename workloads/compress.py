@@ -1,0 +1,383 @@
+"""Compression: a trained network and a recipe give codes, sizes, and what is left of its answers.
+
+For each weight: prune by the recipe's pattern (magnitude decides), then fit and apply the number
+format, one scale a tensor, channel or group. For each operand that a product reads: find its range
+on inputs for calibration, run on the float32 network, or leave it to be found anew for each input
+(*dynamic*). The compressed network then runs on inputs it was not calibrated on, with decoded
+weights and with operands rounded on the way: what an accelerator with exact accumulation would
+give, up to the float32 order of sums.
+
+Left out: training, bias correction and any rounding learned from data. Sizes count codes, their
+index if zeros are left out, scales, zero points and codebooks; biases, normalisation and small
+tables stay in float32 and are not counted on either side.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim_base import InputError
+from workloads import formats, storage
+from workloads.calibrate import Method, Percentile, Slices, checked
+from workloads.models.real import Subject
+from workloads.prune import density_of, prune
+from workloads.quantize import QuantizedTensor, Quantizer, fit, fit_ant, fit_olive, sqnr_db
+from workloads.recipes import KEEP, Recipe, TensorRecipe, signed_or_not
+from workloads.storage import StoredTensor
+
+Array = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]  # what is done, steps done, steps in all
+
+
+class TensorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one weight.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    format : str
+        The format chosen, or several joined by ``|``; ``float32`` if it was left.
+    granularity, layout : str
+        Values that share a scale; how the codes lie (see :mod:`workloads.storage`).
+    code_bits, bits_per_weight : float
+        Width of a code; stored bits over number of weights, everything included.
+    density : float
+        Share of decoded weights that are not zero.
+    sqnr_db : float or None
+        Signal to noise of decoded against trained weights; None if nothing differs.
+    bytes : int
+        Stored size, rounded up.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    granularity: str
+    layout: str
+    code_bits: int
+    bits_per_weight: float
+    density: float
+    sqnr_db: float | None
+    bytes: int
+
+
+class ActivationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one operand; density and SQNR are of the inputs for calibration."""
+
+    name: str
+    format: str
+    dynamic: bool
+    code_bits: int
+    density: float
+    sqnr_db: float | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A compression in numbers.
+
+    Attributes
+    ----------
+    model, source, recipe : str
+    tensors, activations : tuple
+    float32_bytes, bytes : int
+        Of all weights that a recipe may touch.
+    float32, compressed : dict
+        Measures of the network before and after, by name; both empty where it was not judged.
+    seconds : float
+        Wall time of compressing: pruning, fitting, encoding and calibrating, without judging.
+    """
+
+    model: str
+    source: str
+    recipe: str
+    tensors: tuple[TensorReport, ...]
+    activations: tuple[ActivationReport, ...]
+    float32_bytes: int
+    bytes: int
+    float32: dict[str, float]
+    compressed: dict[str, float]
+    seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the weights became."""
+        return self.float32_bytes / self.bytes
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed network.
+
+    Attributes
+    ----------
+    model : str
+    recipe : Recipe
+    tensors : mapping of str to QuantizedTensor or float32 array
+        By weight; an array is what was left in float32.
+    activations : mapping of str to Quantizer
+        By operand, for those that are calibrated.
+    """
+
+    model: str
+    recipe: Recipe
+    tensors: Mapping[str, QuantizedTensor | Array]
+    activations: Mapping[str, Quantizer]
+
+    def weights(self) -> dict[str, Array]:
+        """Return the decoded weights, by name."""
+        return {
+            name: tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor
+            for name, tensor in self.tensors.items()
+        }
+
+    def see(self, name: str, operand: Array) -> Array | None:
+        """Return an operand as the recipe leaves it; None if it does not touch it.
+
+        Raises
+        ------
+        InputError
+            If the operand should be calibrated and was not, or is not finite.
+        """
+        recipe = self.recipe.of("activations", name)
+        if recipe.scheme == "keep":
+            return None
+        if recipe.dynamic:
+            return fitted(operand, recipe).round(operand)
+        if name not in self.activations:
+            raise InputError(
+                f"{self.model} has no calibrated range for the operand {name!r}; "
+                "calibrate on inputs that reach it"
+            )
+        return self.activations[name].round(operand)
+
+
+def _method(name: str) -> str | Method:
+    return Percentile(percent=float(name[11:])) if name.startswith("percentile:") else name
+
+
+def fitted(x: Array, recipe: TensorRecipe, axis: int | None = None) -> Quantizer:
+    """Return the quantizer that a recipe finds for a tensor.
+
+    Parameters
+    ----------
+    x : float32 array
+    recipe : TensorRecipe
+        Any but ``float32``.
+    axis : int, optional
+        The axis of channels; used unless the granularity is ``tensor``.
+
+    Raises
+    ------
+    InputError
+        If the tensor is empty, not finite, or does not suit the format.
+    """
+    axis = None if recipe.granularity == "tensor" else axis
+    bits = recipe.scheme_bits or 0
+    if recipe.scheme == "ant":
+        return fit_ant(x, bits, axis=axis, group=recipe.group)
+    if recipe.scheme == "olive":
+        return fit_olive(x, bits, axis=axis, group=recipe.group)
+    if recipe.scheme == "codebook":
+        if axis is not None:
+            raise InputError("a codebook is shared by a tensor; granularity must be tensor")
+        zeros = bool((x == 0).any())
+        grid = formats.fit_codebook(x, bits, zero=zeros)
+        return Quantizer((grid,), np.ones(1, np.float32), None, Slices())
+    signed, unsigned = signed_or_not(recipe.format)
+    negative = recipe.asymmetric or bool(x.min() < 0)
+    return fit(
+        x,
+        signed if negative else unsigned,
+        method=_method(recipe.calibration),
+        axis=axis,
+        group=recipe.group,
+        asymmetric=recipe.asymmetric,
+    )
+
+
+def compress_weight(x: Array, recipe: TensorRecipe) -> QuantizedTensor | Array:
+    """Prune and quantize one weight, outputs first.
+
+    Raises
+    ------
+    InputError
+        If it is not finite, or suits neither pattern nor format.
+    """
+    x = checked(x, "a weight").astype(np.float32, copy=False)
+    if recipe.prune is not None:
+        # N:M and vectors run along the inputs: axis 1 of [out, in, kernel h, kernel w].
+        along = np.moveaxis(x, 1, -1) if x.ndim > 2 else x
+        kept = prune(along, recipe.pattern, recipe.density)
+        x = np.ascontiguousarray(np.moveaxis(kept, -1, 1) if x.ndim > 2 else kept)
+        x += np.float32(0)  # no minus zero, which a bitmap would have to keep
+    if recipe.scheme == "keep":
+        return x
+    return fitted(x, recipe, axis=0).quantize(x)
+
+
+def _noise(x: Array, y: Array) -> float | None:
+    """SQNR in dB, or None where nothing differs (JSON has no infinity)."""
+    ratio = sqnr_db(x, y)
+    return ratio if np.isfinite(ratio) else None
+
+
+def _format_name(tensor: QuantizedTensor | Quantizer) -> str:
+    quantizer = tensor.quantizer if isinstance(tensor, QuantizedTensor) else tensor
+    return "|".join(grid.name for grid in quantizer.formats)
+
+
+def _tensor_report(
+    name: str,
+    original: Array,
+    tensor: QuantizedTensor | Array,
+    stored: StoredTensor,
+    recipe: TensorRecipe,
+) -> TensorReport:
+    coded = isinstance(tensor, QuantizedTensor)
+    decoded = tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor
+    return TensorReport(
+        name=name,
+        shape=original.shape,
+        format=_format_name(tensor) if isinstance(tensor, QuantizedTensor) else KEEP,
+        granularity=recipe.granularity if coded else "",
+        layout=stored.entry.layout,
+        code_bits=tensor.quantizer.bits if isinstance(tensor, QuantizedTensor) else 32,
+        bits_per_weight=stored.bits / original.size,
+        density=density_of(decoded),
+        sqnr_db=_noise(original, decoded),
+        bytes=-(-stored.bits // 8),
+    )
+
+
+def compress(
+    subject: Subject, recipe: Recipe, *, judge: bool = True, progress: Progress | None = None
+) -> tuple[Compressed, Report, dict[str, StoredTensor]]:
+    """Compress a network by a recipe that does not train.
+
+    Parameters
+    ----------
+    subject : Subject
+        A trained network with its inputs, as :func:`workloads.models.real.subject` gives.
+    recipe : Recipe
+    judge : bool
+        Whether to run the network, in float32 and compressed.
+    progress : callable, optional
+        Called as ``progress(what, done, total)``.
+
+    Returns
+    -------
+    Compressed
+    Report
+    dict of str to StoredTensor
+        What :func:`save` writes.
+
+    Raises
+    ------
+    InputError
+        If a tensor suits its pattern or format not, or an override matches no layer; the tensor
+        is named.
+    """
+    quantizes_operands = recipe.activations.scheme != "keep" or any(
+        row.activations is not None for row in recipe.override
+    )
+    start = time.perf_counter()
+    captured: Mapping[str, Array] = subject.capture() if quantizes_operands else {}
+    # Overrides are checked against operands too where they are known.
+    recipe.check_names([*subject.weights, *captured, *(layer.name for layer in subject.layers)])
+    total = len(subject.weights) + len(captured) + 2 * judge
+
+    def tell(what: str, done: int) -> None:
+        if progress is not None:
+            progress(what, done, total)
+
+    tensors: dict[str, QuantizedTensor | Array] = {}
+    stored: dict[str, StoredTensor] = {}
+    tensor_reports, activation_reports = [], []
+    for done, (name, original) in enumerate(subject.weights.items()):
+        tell(name, done)
+        chosen = recipe.of("embeddings" if name in subject.tables else "weights", name)
+        try:
+            tensors[name] = compress_weight(original, chosen)
+        except InputError as error:
+            raise InputError(
+                f"{subject.name}/{name} with the recipe {recipe.name!r}: {error} "
+                "(an [[override]] can treat this layer otherwise)"
+            ) from None
+        has_zeros = chosen.prune is not None or not original.all()
+        stored[name] = storage.store(tensors[name], sparse=has_zeros)
+        tensor_reports.append(_tensor_report(name, original, tensors[name], stored[name], chosen))
+    quantizers: dict[str, Quantizer] = {}
+    shared: dict[tuple[int, TensorRecipe], tuple[Quantizer, Array]] = {}
+    for done, (name, operand) in enumerate(captured.items(), start=len(tensors)):
+        tell(name, done)
+        chosen = recipe.of("activations", name)
+        if chosen.scheme == "keep":
+            continue
+        key = (id(operand), chosen)  # products that read the same array share its quantizer
+        try:
+            if key not in shared:
+                quantizer = fitted(operand, chosen)
+                shared[key] = quantizer, quantizer.round(operand)
+            quantizer, rounded = shared[key]
+        except InputError as error:
+            raise InputError(f"{subject.name}, operand {name!r}: {error}") from None
+        if not chosen.dynamic:
+            quantizers[name] = quantizer
+        activation_reports.append(
+            ActivationReport(
+                name=name,
+                format=_format_name(quantizer),
+                dynamic=chosen.dynamic,
+                code_bits=quantizer.bits,
+                density=density_of(rounded),
+                sqnr_db=_noise(operand, rounded),
+            )
+        )
+    seconds = time.perf_counter() - start
+    result = Compressed(subject.name, recipe, tensors, quantizers)
+    measures: list[dict[str, float]] = [{}, {}]
+    if judge:
+        tell("float32 network", total - 2)
+        measures[0] = subject.judge(None, None)
+        tell("compressed network", total - 1)
+        measures[1] = subject.judge(result.weights(), result.see if captured else None)
+    tell("done", total)
+    report = Report(
+        model=subject.name,
+        source=subject.source,
+        recipe=recipe.name,
+        tensors=tuple(tensor_reports),
+        activations=tuple(activation_reports),
+        float32_bytes=sum(4 * weight.size for weight in subject.weights.values()),
+        bytes=sum(row.bytes for row in tensor_reports),
+        float32=measures[0],
+        compressed=measures[1],
+        seconds=seconds,
+    )
+    return result, report, stored
+
+
+def save(folder: Path, compressed: Compressed, stored: Mapping[str, StoredTensor]) -> Path:
+    """Write a compressed network; return the folder. See :func:`workloads.storage.save`."""
+    storage.save(folder, compressed.model, compressed.recipe, stored, compressed.activations)
+    return folder
+
+
+def load(folder: Path) -> Compressed:
+    """Read a compressed network: the same codes, scales and decoded weights, bit for bit.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, truncated or was changed.
+    """
+    manifest, tensors, quantizers = storage.load(folder)
+    return Compressed(manifest.model, manifest.recipe, tensors, quantizers)

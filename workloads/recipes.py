@@ -1,0 +1,330 @@
+"""Recipes: what is done to which tensors, as a strict TOML file or by name.
+
+A recipe has three classes of tensors: ``[weights]`` of layers, ``[activations]`` that layers read
+and ``[embeddings]``, the tables that a language model looks words up in. A class that is absent is
+left in float32. ``[[override]]`` gives layers, chosen by a glob on their names, recipes of their
+own; the last that matches counts, and what it gives replaces the class whole::
+
+    name = "w4a8"
+    description = "4-bit weights a channel, 8-bit activations"
+
+    [weights]
+    format = "int4_narrow"     # a number format, or ant4, olive4, codebook4, float32
+    granularity = "channel"    # tensor (default), channel, group:64
+    calibration = "mse"        # minmax (default), mse, percentile:99.9, entropy
+    prune = "2:4"              # see below; nothing is pruned by default
+    density = 0.5              # fraction kept, where the pattern does not say (2:4 does)
+
+    [activations]
+    format = "int8"            # or "float32"
+    dynamic = true             # the range is found anew for every input; false: calibrated
+
+    [[override]]
+    layers = "layer*.down"
+    weights = { format = "int8", granularity = "channel" }
+
+A pattern of pruning is ``unstructured``, ``N:M`` along a layer's inputs, ``row``, ``column``,
+``filter``, ``channel``, ``vector:N`` or ``block:HxW``; ``a+b`` prunes by a, what is left by b.
+
+A format without its sign (``flint4``, ``pot4``) is unsigned where the tensor holds nothing below
+zero and signed elsewhere. Every key is checked: what is unknown is refused, by name and place.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from sparqsim_base import InputError
+from workloads.layers import unknown
+
+if TYPE_CHECKING:
+    from workloads.prune import AnyPattern, Pattern
+
+NAMED = Path(__file__).resolve().parent / "named_recipes"
+KEEP = "float32"  # the format that leaves a tensor as it is
+TensorClass = Literal["weights", "activations", "embeddings"]
+
+
+class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done to one class of tensors.
+
+    Attributes
+    ----------
+    format : str
+        A name of :func:`workloads.formats.get`, with or without its sign; ``antN``, ``oliveN``
+        (adaptive types, outlier-victim pairs), ``codebookN`` (k-means) or ``float32``.
+    granularity : str
+        Values that share a scale: ``tensor``, ``channel`` (each output; each word of a table) or
+        ``group:N`` values of one channel.
+    calibration : str
+        ``minmax``, ``mse``, ``percentile:P`` or ``entropy``. ANT, OliVe and codebooks have a
+        search of their own and take none.
+    asymmetric : bool
+        Whether an integer format gets a zero point.
+    dynamic : bool
+        Activations only: the range is that of each input, not calibrated.
+    prune : str or None
+        Pattern of the zeros to make; weights only.
+    density : float or None
+        Fraction of values kept, in (0, 1]; needed unless the pattern is N:M.
+    pad : bool
+        Whether N:M lets the last group of a line be short, as hardware that pads with zeros does;
+        else a layer whose inputs are no multiple of M is refused.
+    """
+
+    format: str = KEEP
+    granularity: str = "tensor"
+    calibration: str = "minmax"
+    asymmetric: bool = False
+    dynamic: bool = False
+    prune: str | None = None
+    density: float | None = None
+    pad: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"tensor|channel|group:[1-9]\d*", self.granularity):
+            raise InputError(
+                "granularity must be tensor, channel or group:N with N >= 1, "
+                f"got {self.granularity!r}"
+            )
+        percent = re.fullmatch(r"percentile:(\d+\.?\d*)", self.calibration)
+        if self.calibration not in ("minmax", "mse", "entropy") and not percent:
+            raise InputError(
+                "calibration must be minmax, mse, percentile:P or entropy, "
+                f"got {self.calibration!r}"
+            )
+        if percent and not 0.0 < float(percent[1]) <= 100.0:
+            raise InputError(f"a percentile must lie in (0, 100], got {percent[1]}")
+        searches = self.scheme in ("ant", "olive", "codebook")
+        if searches and (self.calibration != "minmax" or self.asymmetric):
+            raise InputError(
+                f"{self.format} finds its own scale and has no zero point; leave out calibration "
+                "and asymmetric"
+            )
+        if self.prune is None and self.density is not None:
+            raise InputError(f"density {self.density} needs a pattern in prune")
+        if self.density is not None and not 0.0 < self.density <= 1.0:
+            raise InputError(f"density must be above 0 and at most 1, got {self.density}")
+        scheme, bits = self.scheme, self.scheme_bits
+        allowed = {"ant": range(3, 9), "olive": (4, 8), "codebook": range(1, 9)}
+        if scheme in allowed and bits not in allowed[scheme]:
+            raise InputError(
+                f"{scheme} must have one of {list(allowed[scheme])} bits, got {self.format}"
+            )
+        if scheme == "format":
+            from workloads import formats
+
+            grid = formats.get(signed_or_not(self.format)[0])
+            if self.asymmetric and not isinstance(grid, formats.Int):
+                raise InputError(f"{self.format} has no zero point; asymmetric is for integers")
+        if self.prune is not None:
+            pattern = self.pattern
+            if (pattern.fixed_density() is None) != (self.density is not None):
+                raise InputError(
+                    f"the pattern {self.prune!r} "
+                    + ("needs a density" if self.density is None else "fixes its own density")
+                )
+
+    @property
+    def pattern(self) -> Pattern:
+        """The pattern that ``prune`` names.
+
+        Raises
+        ------
+        InputError
+            If it names none.
+        """
+        from workloads.prune import Composed
+
+        stages = [_stage(part.strip(), self.pad) for part in (self.prune or "").split("+")]
+        return stages[0] if len(stages) == 1 else Composed(stages=tuple(stages))
+
+    @property
+    def scheme(self) -> Literal["keep", "ant", "olive", "codebook", "format"]:
+        """Which way the tensor is quantized."""
+        if self.format == KEEP:
+            return "keep"
+        match = re.fullmatch(r"(ant|olive|codebook)\d+", self.format)
+        return match[1] if match else "format"  # type: ignore[return-value]
+
+    @property
+    def scheme_bits(self) -> int | None:
+        """The number at the end of ``ant4``, ``olive4``, ``codebook4``."""
+        if self.scheme in ("ant", "olive", "codebook"):
+            return int(re.sub(r"\D", "", self.format))
+        return None
+
+    @property
+    def group(self) -> int | None:
+        """How many values of a channel share a scale, for ``group:N``."""
+        return int(self.granularity[6:]) if self.granularity.startswith("group:") else None
+
+
+def _stage(text: str, pad: bool) -> AnyPattern:
+    """Return the pattern of one part of ``prune``."""
+    from workloads import prune
+
+    named: dict[str, AnyPattern] = {
+        "unstructured": prune.Unstructured(),
+        "row": prune.ROW,
+        "column": prune.COLUMN,
+        "filter": prune.FILTER,
+        "channel": prune.CHANNEL,
+    }
+    if text in named:
+        return named[text]
+    if match := re.fullmatch(r"(\d+):(\d+)", text):
+        ragged: Literal["short", "refuse"] = "short" if pad else "refuse"
+        return prune.NM(n=int(match[1]), m=int(match[2]), ragged=ragged)
+    if match := re.fullmatch(r"vector:(\d+)", text):
+        return prune.Vectors(length=int(match[1]))
+    if match := re.fullmatch(r"block:(\d+)x(\d+)", text):
+        return prune.Blocks(height=int(match[1]), width=int(match[2]))
+    raise unknown("there is no pattern", text, [*named, "2:4 (any N:M)", "vector:N", "block:HxW"])
+
+
+def signed_or_not(name: str) -> tuple[str, str]:
+    """Return the names of a format for tensors with and without negative values.
+
+    Raises
+    ------
+    InputError
+        If there is no such format.
+    """
+    from workloads import formats
+
+    known = formats.get
+    try:
+        return known(f"{name}_signed").name, known(f"{name}_unsigned").name
+    except InputError:
+        exact = known(name).name
+        return exact, exact
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Recipes for the layers whose name matches a glob."""
+
+    layers: str
+    weights: TensorRecipe | None = None
+    activations: TensorRecipe | None = None
+    embeddings: TensorRecipe | None = None
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done to a model; see the module's text for the file."""
+
+    name: str
+    description: str = ""
+    weights: TensorRecipe = TensorRecipe()
+    activations: TensorRecipe = TensorRecipe()
+    embeddings: TensorRecipe = TensorRecipe()
+    override: tuple[Override, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind, where, tensors in self._parts():
+            if kind != "activations" and tensors.dynamic:
+                raise InputError(f"{where}: dynamic is for activations, whose input varies")
+            if kind == "activations" and tensors.prune is not None:
+                raise InputError(f"{where}: prune is for weights and embeddings")
+            if kind == "activations" and tensors.granularity != "tensor":
+                raise InputError(
+                    f"{where}: activations share one scale; granularity must be tensor, "
+                    f"got {tensors.granularity!r}"
+                )
+            if kind == "activations" and tensors.scheme == "codebook":
+                raise InputError(f"{where}: a codebook is for weights, which are known beforehand")
+            if tensors.dynamic and tensors.calibration == "entropy":
+                raise InputError(f"{where}: entropy is for calibration beforehand, not dynamic")
+
+    def _parts(self) -> Iterable[tuple[TensorClass, str, TensorRecipe]]:
+        kinds: tuple[TensorClass, ...] = ("weights", "activations", "embeddings")
+        for kind in kinds:
+            yield kind, f"recipe {self.name!r}, [{kind}]", getattr(self, kind)
+        for row in self.override:
+            for kind in kinds:
+                if getattr(row, kind) is not None:
+                    where = f"recipe {self.name!r}, override {row.layers!r}, {kind}"
+                    yield kind, where, getattr(row, kind)
+
+    def of(self, kind: TensorClass, layer: str) -> TensorRecipe:
+        """Return what is done to a tensor of the layer called ``layer``."""
+        for row in reversed(self.override):
+            given: TensorRecipe | None = getattr(row, kind)
+            if given is not None and fnmatch.fnmatchcase(layer, row.layers):
+                return given
+        found: TensorRecipe = getattr(self, kind)
+        return found
+
+    def check_names(self, layers: Iterable[str]) -> None:
+        """Check that every override matches a layer.
+
+        Raises
+        ------
+        InputError
+            If one does not.
+        """
+        layers = list(layers)
+        for row in self.override:
+            if not fnmatch.filter(layers, row.layers):
+                raise unknown(
+                    f"recipe {self.name!r}: no layer matches override", row.layers, layers
+                )
+
+
+def parse(text: str, where: str) -> Recipe:
+    """Return the recipe that a TOML text says.
+
+    Raises
+    ------
+    InputError
+        If it is not TOML, or a key is unknown, missing or wrong; ``where`` is named.
+    """
+    try:
+        return msgspec.toml.decode(text, type=Recipe)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InputError(f"{where} must be a recipe: {error}") from None
+
+
+def read(path: Path) -> Recipe:
+    """Return the recipe of a TOML file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is not a recipe.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the recipe {path}: {error}") from None
+    return parse(text, str(path))
+
+
+@cache
+def named() -> dict[str, Recipe]:
+    """Return the recipes that ship with Sparqsim, by name."""
+    recipes = [read(path) for path in sorted(NAMED.glob("*.toml"))]
+    return {recipe.name: recipe for recipe in recipes}
+
+
+def get(name_or_path: str) -> Recipe:
+    """Return a recipe by name, or read it from a file.
+
+    Raises
+    ------
+    InputError
+        If there is neither; near names are listed.
+    """
+    if name_or_path in named():
+        return named()[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.exists():
+        return read(path)
+    raise unknown("there is no recipe", name_or_path, named())
