@@ -146,7 +146,7 @@ def test_any_codebook_equals_the_plain_twin(data: st.DataObject) -> None:
         (-1.0, 1.0),  # the one threshold is zero
         tuple(1 + k * 2.0**-52 for k in range(9)),  # neighbours in float64, one number in float32
         (-3e100, -2e100, -1e100, 0.5, 1e100, 2e100),  # beyond float32
-        tuple(1 + k * 2.0**-30 for k in range(5)) + (1e-280, 1e280),  # crowded and far apart
+        (*(1 + k * 2.0**-30 for k in range(5)), 1e-280, 1e280),  # crowded and far apart
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
