@@ -21,6 +21,7 @@ K values from K-1 places in the row, found anew for each scale by galloping from
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +35,7 @@ from workloads.formats import Format, Int
 from workloads.formats.pairs import OutlierVictim
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # derived: the least normal float32
+WIDE = 2.0**64  # assumed: between what 8-bit floats reach (2**16) and bfloat16 (2**128)
 # Whole numbers are tried by arithmetic in slices shorter than so many times their count, where it
 # is the faster way: derived, measured on rows of 384 to 10**7 values.
 DIRECT_BELOW = 16
@@ -55,7 +57,9 @@ def checked(x: ArrayLike, what: str = "a tensor to quantize") -> NDArray[np.floa
         raise InputError(f"{what} must not be empty, got the shape {array.shape}")
     if array.dtype != np.float32:
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
-    if not np.isfinite(array.sum(dtype=np.float64)):  # cheap; only then look for the culprit
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=np.float64)
+    if not np.isfinite(total):  # cheap; only then look for the culprit
         bad = ~np.isfinite(array)
         if bad.any():
             place = np.unravel_index(int(bad.argmax()), array.shape)
@@ -112,12 +116,16 @@ class Slices:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Rows of values (slices, n), each counted ``counts`` times (once if None)."""
+    """Rows of values (slices, n), each counted ``counts`` times (once if None).
+
+    ``bin_width`` (slices,) is given if the values are the centres of a histogram's bins.
+    """
 
     values: NDArray[np.floating]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     counts: NDArray[np.float64] | None = None
+    bin_width: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, rows: NDArray[np.floating]) -> Samples:
@@ -144,7 +152,8 @@ def parameters(
     Symmetric: ``S = max(|low|, |high|) / the smaller end of the grid`` (127 for int8), so that
     neither end is clipped; an unsigned grid: ``S = high / the largest value``.
     Asymmetric: ``S = (high - low) / (qmax - qmin)``, ``Z = qmin - round(low / S)``; the range is
-    first widened to hold zero, so that a zero is exact. A slice of zeros gets the scale 1.
+    first widened to hold zero, so that a zero is exact. A slice of zeros gets the scale 1, and so
+    does every slice on a float so wide that it needs no scale (bfloat16).
 
     Raises
     ------
@@ -153,7 +162,9 @@ def parameters(
     """
     least, most = float(grid.values[0]), float(grid.values[-1])
     zero_point = None
-    if asymmetric:
+    if most > WIDE and grid.values[grid.values > 0][0] < 1 / WIDE:
+        scale = np.ones(len(low))
+    elif asymmetric:
         low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
         scale = (high - low) / (most - least)
     elif least >= 0:
@@ -487,12 +498,14 @@ class Entropy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 f"entropy.bins must be at least the {len(levels)} magnitudes of {grid.name}, got "
                 f"{self.bins}"
             )
+        if samples.bin_width is None:
+            width = samples.absmax / self.bins
+        else:  # whole bins of the histogram, or some would hold more of them than others
+            width = samples.bin_width * 2 ** max(0, math.ceil(math.log2(BINS / self.bins)))
         best = np.empty(len(samples.values), np.int64)
         weights = np.empty((0, 0)) if samples.counts is None else samples.counts
-        _least_divergence(
-            samples.values, weights, samples.absmax, levels, self.bins, self.stride, best
-        )
-        top = samples.absmax * best / self.bins
+        _least_divergence(samples.values, weights, samples.absmax, width, levels, self.stride, best)
+        top = best * width
         return np.maximum(samples.low, -top), np.minimum(samples.high, top)
 
 
@@ -531,18 +544,20 @@ def divergence_at(keep, count, filled, entropy, middles):
 
 
 @kernel(parallel=True)
-def _least_divergence(values, weights, absmax, levels, bins, stride, best):
-    """For each row, how many of ``bins`` over [0, absmax] to keep for ``levels`` (ascending)."""
+def _least_divergence(values, weights, absmax, width, levels, stride, best):
+    """For each row, how many bins of ``width`` to keep for ``levels`` (ascending)."""
     middles = 0.5 * (levels[1:] + levels[:-1]) / levels[-1]
     for r in prange(values.shape[0]):
+        best[r] = 0
+        if absmax[r] == 0.0:
+            continue
+        bins = int(np.ceil(absmax[r] / width[r] * (1.0 - 1e-12)))
+        best[r] = bins
         count = np.zeros(bins + 1)
         filled = np.zeros(bins + 1)
         entropy = np.zeros(bins + 1)
-        best[r] = bins
-        if absmax[r] == 0.0:
-            continue
         for i in range(values.shape[1]):
-            place = min(int(np.abs(values[r, i]) * (bins / absmax[r])), bins - 1)
+            place = min(int(np.abs(values[r, i]) / width[r]), bins - 1)
             count[place + 1] += weights[r, i] if weights.shape[0] else 1.0
         for i in range(1, bins + 1):
             c = count[i]
@@ -550,7 +565,7 @@ def _least_divergence(values, weights, absmax, levels, bins, stride, best):
             entropy[i] = entropy[i - 1] + (c * np.log(c) if c > 0.0 else 0.0)
             count[i] += count[i - 1]
         least = np.inf
-        for back in range((bins - len(levels)) // stride, -1, -1):
+        for back in range(max(bins - len(levels), 0) // stride, -1, -1):
             keep = bins - back * stride
             divergence = divergence_at(keep, count, filled, entropy, middles)
             if divergence < least:
@@ -658,14 +673,15 @@ class Observer:
         """
         if not len(self._counts):
             raise InputError("an observer must see a batch before it can tell a range")
-        centres = (np.arange(-BINS, BINS) + 0.5) * np.ldexp(1.0, self._exponent)[:, None]
+        width = np.ldexp(1.0, self._exponent)
+        centres = (np.arange(-BINS, BINS) + 0.5) * width[:, None]
         centres = np.clip(centres, self._low[:, None], self._high[:, None])
         values = np.insert(centres, BINS, 0.0, axis=1)
         counts = np.insert(self._counts, BINS, self._zeros, axis=1)
         # A bin at the end may be clipped past the zero: an empty one then, but out of order.
         values[:, :BINS] = np.minimum(values[:, :BINS], 0.0)
         values[:, BINS + 1 :] = np.maximum(values[:, BINS + 1 :], 0.0)
-        return Samples(values, self._low, self._high, counts)
+        return Samples(values, self._low, self._high, counts, width)
 
 
 class MovingAverage:
