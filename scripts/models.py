@@ -158,7 +158,7 @@ def _print_layers(model: Model, left_out: dict[str, int]) -> None:
             f"{layer.macs:,}",
             f"{layer.weights:,}",
             product if gemm.batch == 1 else f"{gemm.batch} * {product}",
-            *("" if (v := getattr(layer, field)) is None else f"{v:g}" for field in extra),
+            *("" if (v := getattr(layer, field)) is None else f"{v:.3g}" for field in extra),
         )
     console = _console()
     console.print(f"{model.name}: {model.source}", markup=False)

@@ -11,6 +11,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +19,7 @@ from scripts.models import command
 from sparqsim_base import InputError
 from workloads.layers import Conv2d, Linear, MatMul
 from workloads.models import get_layer, get_model, model_names, model_options
+from workloads.models.digits import load_digits
 
 DATA = Path(__file__).parent / "data"
 
@@ -161,6 +163,19 @@ def test_eie_layers() -> None:
         assert layer.activation_density * 100 == pytest.approx(float(numbers[3]))
     alias, own = get_layer("eie/alex-6"), get_layer("alexnet/fc6")
     assert alias.gemm() == own.gemm() and alias.weight_density == own.weight_density
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_digits_have_their_own_densities(network: str) -> None:
+    """The shipped classifiers are listed with the densities of their pruned weights."""
+    digits = load_digits(network)
+    model = get_model(f"digits-{network}", batch=3)
+    for layer in model.layers:
+        weights = digits.weights[layer.name]
+        assert layer.weight_shape == weights.shape
+        assert layer.weight_density is not None
+        assert round(layer.weight_density * weights.size) == np.count_nonzero(weights)
+    assert model.layers[-1].output_elements == 30
 
 
 def test_attention_is_counted() -> None:

@@ -47,6 +47,8 @@ TABLE = {
     "ant/resnet18": "ant:resnet18",
     "ant/resnet18_on_bitfusion": "ant:resnet18_on_bitfusion",
     "ant/bert_mnli": "ant:bert_mnli",
+    "digits-mlp": "trained:digits_mlp",
+    "digits-cnn": "trained:digits_cnn",
 }
 
 
