@@ -33,6 +33,8 @@ from workloads.recipes import KEEP, Recipe, TensorRecipe, signed_or_not
 from workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
+# derived: a bitmap costs a bit a code, so at 8 bits it pays if more than an eighth are zeros
+ZEROS_WORTH_LEAVING_OUT = 7 / 8
 Progress = Callable[[str, int, int], None]  # what is done, steps done, steps in all
 
 
@@ -311,8 +313,8 @@ def compress(
                 f"{subject.name}/{name} with the recipe {recipe.name!r}: {error} "
                 "(an [[override]] can treat this layer otherwise)"
             ) from None
-        has_zeros = chosen.prune is not None or not original.all()
-        stored[name] = storage.store(tensors[name], sparse=has_zeros)
+        sparse = chosen.prune is not None or density_of(original) < ZEROS_WORTH_LEAVING_OUT
+        stored[name] = storage.store(tensors[name], sparse)
         tensor_reports.append(_tensor_report(name, original, tensors[name], stored[name], chosen))
     quantizers: dict[str, Quantizer] = {}
     shared: dict[tuple[int, TensorRecipe], tuple[Quantizer, Array]] = {}

@@ -14,8 +14,8 @@ Codes lie in one of three ways:
 * ``gaps``: codes that are not the fill, each with the number of fills before it in 4 bits; a
   longer run takes entries of their own (Deep Compression, ICLR 2016).
 
-The last two are taken only for tensors with zeros before quantization, and then the smallest of
-the three. For 2:4 sparsity the bitmap takes just the bits of its metadata. Biases and
+The last two are tried only for tensors that were pruned or had an eighth of zeros before, and then
+the smallest of the three is taken; float32 values lie dense or by bitmap. For 2:4 sparsity the bitmap takes just the bits of its metadata. Biases and
 normalisation are not compressed and stay with the model.
 """
 
