@@ -483,6 +483,61 @@ def test_damaged_bytes_never_crash(tmp_path: Path, data: st.DataObject) -> None:
         assert str(letter)
 
 
+SIZES = st.sampled_from([0, 1, -1, 2, 3, 64, 2**31, 2**40, 2**62, -(2**62)])
+OPERATIONS = ["MatMul", "Gemm", "Add", "Div", "Transpose", "Squeeze", "Constant", "Identity"]
+ATTRIBUTES = ["strides", "pads", "group", "value", "perm"]
+DAMAGES = ["size", "type", "values", "open", "wire", "unwire", "operation", "attribute"]
+
+
+def damage(model: Any, data: st.DataObject) -> None:
+    """Change one thing of a graph: a size, a type, a value, a wire, an operation, an attribute."""
+    graph = model.graph
+    node = data.draw(st.sampled_from(graph.node))
+    tensor = data.draw(st.sampled_from(graph.initializer))
+    kind = data.draw(st.sampled_from(DAMAGES))
+    if kind == "size" and tensor.dims:
+        tensor.dims[0] = data.draw(SIZES)
+    elif kind == "type":
+        tensor.data_type = data.draw(st.integers(0, 30))
+    elif kind == "values" and tensor.int64_data:
+        tensor.int64_data[-1] = data.draw(SIZES)
+    elif kind == "open":
+        del data.draw(st.sampled_from(graph.input)).type.tensor_type.shape.dim[:]
+    elif kind == "wire" and node.input:
+        names = sorted({name for n in graph.node for name in (*n.input, *n.output)})
+        at = data.draw(st.integers(0, len(node.input) - 1))
+        node.input[at] = data.draw(st.sampled_from(["", *names]))
+    elif kind == "unwire" and node.input:
+        del node.input[data.draw(st.integers(0, len(node.input) - 1))]
+    elif kind == "operation":
+        node.op_type = data.draw(st.sampled_from(OPERATIONS))
+    elif kind == "attribute" and node.attribute:
+        attribute = data.draw(st.sampled_from(node.attribute))
+        if data.draw(st.booleans()):
+            attribute.name = data.draw(st.sampled_from(ATTRIBUTES))
+        elif attribute.ints:
+            attribute.ints[-1] = data.draw(SIZES)
+        else:
+            attribute.i = data.draw(SIZES)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_damaged_graphs_never_crash(tmp_path: Path, data: st.DataObject) -> None:
+    """A well-formed file with a nonsensical graph either imports or is refused by a letter."""
+    model = onnx.load(str(LIGHT / "light_zfnet512.onnx"))
+    for _ in range(data.draw(st.integers(1, 5))):
+        damage(model, data)
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(model.SerializeToString())
+    try:
+        import_onnx(path)
+    except InputError as letter:
+        assert str(letter)
+
+
 # -- what all importers share -------------------------------------------------------------------
 
 

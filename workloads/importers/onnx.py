@@ -14,6 +14,7 @@ weight until it is asked for. Source: the ONNX operator specification. Needs the
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -189,7 +190,7 @@ class _Importer:
         return shape
 
     def _sorted(self) -> list[tuple[int, Any]]:
-        """Nodes in an order in which each follows what it reads."""
+        """Nodes so that each follows what it reads, and otherwise in the file's order."""
         graph = self.model.graph
         nodes = list(enumerate(graph.node))
         maker: dict[str, int] = {}
@@ -213,15 +214,15 @@ class _Importer:
             waiting[position] = len(sources)
             for source in sources:
                 readers.setdefault(source, []).append(position)
-        ready = [position for position, _ in reversed(nodes) if not waiting[position]]
+        ready = [position for position, _ in nodes if not waiting[position]]  # a heap: it ascends
         order: list[tuple[int, Any]] = []
         while ready:
-            position = ready.pop()
+            position = heapq.heappop(ready)
             order.append(nodes[position])
-            for reader in reversed(readers.get(position, [])):
+            for reader in readers.get(position, []):
                 waiting[reader] -= 1
                 if not waiting[reader]:
-                    ready.append(reader)
+                    heapq.heappush(ready, reader)
         if len(order) < len(nodes):
             position, node = next(n for n in nodes if waiting[n[0]])
             raise self._fail(f"{_place(node, position)} waits for its own output: a cycle")
@@ -262,12 +263,12 @@ class _Importer:
         import onnx
 
         graph = self.model.graph
-        ordered = [node for _, node in self.order]
-        if ordered != list(graph.node):
-            copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        positions = [position for position, _ in self.order]
+        if positions != sorted(positions):
+            copies = [onnx.NodeProto.FromString(n.SerializeToString()) for _, n in self.order]
             del graph.node[:]
             graph.node.extend(copies)
-            self.order = list(zip((p for p, _ in self.order), graph.node, strict=True))
+            self.order = list(zip(positions, graph.node, strict=True))
         try:
             inferred = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
         except Exception as error:  # onnx raises several unrelated types here
@@ -317,10 +318,12 @@ class _Importer:
             return False
         made: _Constant
         if node.op_type == "ConstantOfShape":
-            shape = self._sane(place, tuple(int(n) for n in source.values().reshape(-1)))
-            value = np.zeros(1, np.float32)
+            sizes, value = source.values().reshape(-1), np.zeros(1, np.float32)
             if "value" in attributes:
-                value = self._stored(attributes["value"].t, place).values().reshape(-1)[:1]
+                value = self._stored(attributes["value"].t, place).values().reshape(-1)
+            if sizes.dtype.kind not in "iu" or value.size != 1:
+                raise self._fail(f"{place} must take whole sizes and repeat one value")
+            shape = self._sane(place, tuple(sizes.tolist()))
             # A view that repeats one number: a fully connected layer of it takes no memory.
             made = _Constant(shape, lambda: np.broadcast_to(value, shape), value.dtype.kind == "f")
         elif node.op_type == "Identity":
