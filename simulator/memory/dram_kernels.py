@@ -256,12 +256,12 @@ def replay(
     Room to work: ``waiting`` (requests in order of age, as many as all places) and ``leaving``
     ``[2, places + 2]`` (a row a kind: how many wait, how many leave, and when, in no order).
     """
-    here = following = entered = free = 0
+    here = following = free = 0
     while following < len(requests) or here > 0:
         now = free
         while following < len(requests):
             kind = requests[following, IS_WRITE]
-            at, place = entered, -1
+            at, place = now, -1
             if leaving[kind, QUEUED] + leaving[kind, LEFT] == entries[kind]:
                 if leaving[kind, LEFT] == 0:
                     break
@@ -269,7 +269,7 @@ def replay(
                 for i in range(FIRST + 1, FIRST + leaving[kind, LEFT]):
                     if leaving[kind, i] < leaving[kind, place]:
                         place = i
-                at = max(entered, leaving[kind, place])
+                at = leaving[kind, place]
             if at > now:
                 if here > 0:
                     break
@@ -277,7 +277,6 @@ def replay(
             if place >= 0:
                 leaving[kind, LEFT] -= 1
                 leaving[kind, place] = leaving[kind, FIRST + leaving[kind, LEFT]]
-            entered = at
             leaving[kind, QUEUED] += 1
             waiting[here] = following
             here += 1
