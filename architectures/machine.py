@@ -1,0 +1,174 @@
+"""What every machine is: a frozen configuration that lowers a layer to a program.
+
+A :class:`Machine` is a configuration that checks itself. ``lower`` encodes a layer the way the
+hardware stores it, runs the functional MAC core once, and turns the work counted in that pass into
+the busy times of a netlist: a :class:`Program`. :func:`run` simulates the program and gathers a
+:class:`~simulator.report.Report`. A registered machine needs nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import msgspec
+from numpy.typing import NDArray
+
+from simulator.energy.tables import Basis
+from simulator.engines import simulate
+from simulator.netlist import Netlist
+from simulator.report import (
+    Energy,
+    EnergyPart,
+    Macs,
+    Memory,
+    Report,
+    Verification,
+    balance_of,
+    path_of,
+    provenance_of,
+    stalls_of,
+    utilization_of,
+)
+from simulator.timeline import Timeline
+from workloads.tensors import LayerTensors
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a datasheet with its unit, basis and source."""
+
+    name: str
+    value: str
+    basis: Basis
+    source: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Program:
+    """A layer as a machine runs it.
+
+    Attributes
+    ----------
+    netlist
+        What the engines run.
+    layer
+        Name of the layer.
+    macs
+        Counted in the pass that computed the outputs.
+    worker
+        The actor whose lanes do the multiplications: load balance is told of it.
+    multipliers
+        Multiplications the machine can start in a cycle.
+    outputs
+        What the machine computed, or None where only the timing is known.
+    verify
+        Compares ``outputs`` with an independent reference.
+    counters, memory, energy
+        What happened in a run of the netlist, from its timeline.
+    executed
+        After a run with ``verify="execute"``: whether the tokens carried to the same outputs.
+    notes
+        What a reader of the report must know.
+    """
+
+    netlist: Netlist
+    layer: str
+    macs: Macs
+    worker: str
+    multipliers: int
+    outputs: NDArray[Any] | None
+    verify: Callable[[], Verification] | None
+    counters: Callable[[Timeline], dict[str, int]]
+    memory: Callable[[Timeline], dict[str, Memory]]
+    energy: Callable[[Timeline], list[EnergyPart]]
+    executed: Callable[[], bool] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A configuration of an accelerator; subclasses add its fields and check them when built.
+
+    ``title`` names the machine and its paper.
+    """
+
+    title: ClassVar[str] = ""
+
+    def lower(self, tensors: LayerTensors) -> Program:
+        """Encode, compute and count one layer; raises InputError if the machine cannot take it."""
+        raise NotImplementedError
+
+    def datasheet(self) -> list[Figure]:
+        """The machine's numbers, each with its source."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A report with what it was made from, for figures and traces."""
+
+    report: Report
+    timeline: Timeline
+    program: Program
+
+
+def run(
+    machine: Machine,
+    work: LayerTensors | Program,
+    *,
+    engine: str = "compiled",
+    record: str = "full",
+    verify: bool = True,
+    execute: bool = False,
+    seed: int | None = None,
+) -> Result:
+    """Lower a layer (unless it is a program already), simulate it, verify it, report.
+
+    Parameters
+    ----------
+    machine
+        Whose program it is.
+    work
+        A layer with its tensors, or a program of this machine.
+    engine, record
+        As for :func:`simulator.engines.simulate`.
+    verify
+        Compare the outputs with an independent reference.
+    execute
+        Let every firing run its arithmetic (SimPy engine).
+    seed
+        Of the tensors, for the record.
+    """
+    program = work if isinstance(work, Program) else machine.lower(work)
+    timeline = simulate(
+        program.netlist, engine=engine, record=record, verify="execute" if execute else None
+    )
+    checked = Verification(status="skipped")
+    if verify and program.verify is not None:
+        checked = program.verify()
+    if execute and program.executed is not None and not program.executed():
+        checked = msgspec.structs.replace(checked, status="mismatch")
+    cycles = timeline.cycles
+    utilization = utilization_of(timeline)
+    available = cycles * program.multipliers
+    utilization["multipliers"] = program.macs.effectual / available if available else 0.0
+    inputs = "counts" if isinstance(work, Program) else work.source
+    report = Report(
+        machine=type(machine).__name__.lower(),
+        layer=program.layer,
+        cycles=cycles,
+        seconds=timeline.seconds,
+        macs=program.macs,
+        utilization=utilization,
+        load_balance=balance_of(timeline, program.worker),
+        stalls=stalls_of(timeline),
+        critical_path=path_of(timeline),
+        counters=program.counters(timeline),
+        memory=program.memory(timeline),
+        energy=Energy.of(program.energy(timeline), timeline.seconds),
+        verification=checked,
+        provenance=provenance_of(machine, seed, engine, inputs),
+        notes=program.notes,
+    )
+    return Result(report, timeline, program)

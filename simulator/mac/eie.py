@@ -1,0 +1,159 @@
+"""EIE's MAC core: relative-index decode, codebook lookup, fixed-point multiply and accumulate.
+
+A processing element holds every N-th row of a column-compressed matrix. For a broadcast activation
+``a_j`` it walks the entries of column ``j``: ``row += run + 1``; the 4-bit code names one of 16
+shared 16-bit weights; weight times activation is added to the row's accumulator. A padding entry
+(code 0) takes its cycle and writes nothing. Sparse-matrix SRAM rows hold several entries; a row is
+read only when an entry's row address differs from the last one that element read.
+
+Accumulators are ``accumulator_bits`` wide and wrap around, as two's complement adders do. Wrapping
+commutes with addition, so the result does not depend on the order of the additions and an
+independent reference may add in any order.
+
+:func:`spmv` is the kernel, :func:`spmv_plain` the same in the plainest Python.
+
+Source: Han et al., EIE, ISCA 2016, section IV.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim_base import kernel
+
+
+@kernel(error_model="numpy")
+def spmv(
+    pointers: Any,
+    codes: Any,
+    runs: Any,
+    codebook: Any,
+    columns: Any,
+    activations: Any,
+    row_entries: int,
+    accumulators: Any,
+    entries: Any,
+    spmat_reads: Any,
+) -> int:
+    """Multiply the active columns of a matrix into the accumulators; returns effectual MACs.
+
+    Parameters
+    ----------
+    pointers : int64 [pes, columns of the matrix + 1]
+        Where each element's columns begin in ``codes`` and ``runs``.
+    codes, runs : uint8 [entries]
+        Code and run length of each entry.
+    codebook : int64 [16]
+        Shared weights in fixed point; code 0 is padding.
+    columns, activations : int64 [active]
+        The broadcast columns, in order, and their activations in fixed point.
+    row_entries
+        Entries an SRAM row holds.
+    accumulators : int64 [pes, rows of an element]
+        Added to; not yet wrapped.
+    entries : integers [active, pes]
+        Set to the entries each element walks for each broadcast column, padding included.
+    spmat_reads : int64 [pes]
+        Set to the SRAM rows each element reads.
+    """
+    macs = 0
+    for pe in range(pointers.shape[0]):
+        first = pointers[pe, 0]
+        last_row, reads = -1, 0
+        for k in range(columns.size):
+            low, high = pointers[pe, columns[k]], pointers[pe, columns[k] + 1]
+            entries[k, pe] = high - low
+            if low == high:
+                continue
+            top, bottom = (low - first) // row_entries, (high - 1 - first) // row_entries
+            reads += bottom - top + (1 if top != last_row else 0)
+            last_row = bottom
+            activation = activations[k]
+            row = np.int64(-1)
+            for entry in range(low, high):
+                row += runs[entry] + np.int64(1)
+                code = codes[entry]
+                if code:
+                    accumulators[pe, row] += codebook[code] * activation
+                    macs += 1
+        spmat_reads[pe] = reads
+    return macs
+
+
+def spmv_plain(
+    pointers: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    runs: NDArray[np.uint8],
+    codebook: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    activations: NDArray[np.int64],
+    row_entries: int,
+    accumulators: NDArray[np.int64],
+    entries: NDArray[Any],
+    spmat_reads: NDArray[np.int64],
+) -> int:
+    """The specification of :func:`spmv`: one entry after another, one address after another."""
+    macs = 0
+    for pe in range(len(pointers)):
+        held = None
+        spmat_reads[pe] = 0
+        for k, (column, activation) in enumerate(zip(columns, activations, strict=True)):
+            row = -1
+            entries[k, pe] = 0
+            for entry in range(pointers[pe, column], pointers[pe, column + 1]):
+                address = (entry - pointers[pe, 0]) // row_entries
+                if address != held:
+                    spmat_reads[pe] += 1
+                    held = address
+                entries[k, pe] += 1
+                row += int(runs[entry]) + 1
+                if codes[entry] != 0:
+                    accumulators[pe, row] += codebook[codes[entry]] * activation
+                    macs += 1
+    return macs
+
+
+def count_spmat_reads(
+    counts: NDArray[np.integer], columns: NDArray[np.int64], row_entries: int
+) -> NDArray[np.int64]:
+    """SRAM rows each element reads, from entries ``[pes, columns]`` alone.
+
+    ``counts`` covers every column of the matrix, in the order it is stored.
+    """
+    pointers = np.zeros((counts.shape[0], counts.shape[1] + 1), np.int64)
+    np.cumsum(counts, axis=1, out=pointers[:, 1:])
+    low, high = pointers[:, columns], pointers[:, columns + 1]
+    reads = np.zeros(len(counts), np.int64)
+    for pe in range(len(counts)):
+        used = high[pe] > low[pe]
+        top = low[pe][used] // row_entries
+        bottom = (high[pe][used] - 1) // row_entries
+        again = np.concatenate([[-1], bottom])[: len(top)] == top
+        reads[pe] = int((bottom - top + 1).sum() - again.sum())
+    return reads
+
+
+def wrap(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Two's complement of that many bits."""
+    half = np.int64(1) << np.int64(bits - 1)
+    full = np.int64(1) << np.int64(bits)
+    return (values + half) % full - half
+
+
+def requantize(
+    accumulators: NDArray[np.int64], shift: int, bits: int, relu: bool
+) -> NDArray[np.int64]:
+    """Drop ``shift`` fraction bits, rounding half away from zero; saturate; clip at 0 by ReLU.
+
+    A negative ``shift`` moves left.
+    """
+    if shift > 0:
+        half = np.int64(1) << np.int64(shift - 1)
+        moved = np.sign(accumulators) * ((np.abs(accumulators) + half) >> np.int64(shift))
+    else:
+        moved = accumulators << np.int64(-shift)
+    low = 0 if relu else -(1 << (bits - 1))
+    return np.clip(moved, low, (1 << (bits - 1)) - 1)
