@@ -384,6 +384,12 @@ def no_input(model: Any) -> None:
     del model.graph.node[0].input[:]
 
 
+def no_output(model: Any) -> None:
+    model.graph.node[0].op_type = "Constant"
+    del model.graph.node[0].output[:]
+    model.graph.node[1].input[0] = "x"
+
+
 def empty(model: Any) -> None:
     del model.graph.node[:]
 
@@ -401,6 +407,7 @@ def empty(model: Any) -> None:
         (unknown_type, "ONNX file"),
         (function, "it defines functions"),
         (no_input, "ONNX file"),
+        (no_output, "ONNX file"),
         (empty, "holds no ONNX graph"),
     ],
 )
@@ -485,8 +492,8 @@ def test_damaged_bytes_never_crash(tmp_path: Path, data: st.DataObject) -> None:
 
 SIZES = st.sampled_from([0, 1, -1, 2, 3, 64, 2**31, 2**40, 2**62, -(2**62)])
 OPERATIONS = ["MatMul", "Gemm", "Add", "Div", "Transpose", "Squeeze", "Constant", "Identity"]
-ATTRIBUTES = ["strides", "pads", "group", "value", "perm"]
-DAMAGES = ["size", "type", "values", "open", "wire", "unwire", "operation", "attribute"]
+ATTRIBUTES = ["strides", "pads", "group", "value", "perm", "auto_pad"]
+DAMAGES = ["size", "type", "values", "open", "wire", "unwire", "mute", "operation", "attribute"]
 
 
 def damage(model: Any, data: st.DataObject) -> None:
@@ -509,6 +516,8 @@ def damage(model: Any, data: st.DataObject) -> None:
         node.input[at] = data.draw(st.sampled_from(["", *names]))
     elif kind == "unwire" and node.input:
         del node.input[data.draw(st.integers(0, len(node.input) - 1))]
+    elif kind == "mute":
+        del node.output[:]
     elif kind == "operation":
         node.op_type = data.draw(st.sampled_from(OPERATIONS))
     elif kind == "attribute" and node.attribute:
@@ -519,6 +528,7 @@ def damage(model: Any, data: st.DataObject) -> None:
             attribute.ints[-1] = data.draw(SIZES)
         else:
             attribute.i = data.draw(SIZES)
+            attribute.s = b"SAME_\xff"
 
 
 @given(data=st.data())

@@ -363,21 +363,24 @@ class _Importer:
 
     def _visit(self, node: Any, position: int) -> None:
         place = _place(node, position)
-        handlers = {"Conv": self._conv, "Gemm": self._gemm, "MatMul": self._matmul}
         if node.domain not in STANDARD_DOMAINS:
             raise self._fail(
                 f"{place} is of the domain {node.domain!r}; export with standard operators only"
             )
+        try:
+            self._interpret(node, position, place)
+        except IndexError:
+            raise self._fail(f"{place} lacks an input or output") from None
+        except InputError as error:
+            if str(error).startswith(self.source):
+                raise
+            raise self._fail(f"{place}: {error}") from None
+
+    def _interpret(self, node: Any, position: int, place: str) -> None:
+        handlers = {"Conv": self._conv, "Gemm": self._gemm, "MatMul": self._matmul}
         if node.op_type in handlers:
             attributes = {attribute.name: attribute for attribute in node.attribute}
-            try:
-                handlers[node.op_type](node, position, attributes)
-            except IndexError:
-                raise self._fail(f"{place} lacks an input") from None
-            except InputError as error:
-                if str(error).startswith(self.source):
-                    raise
-                raise self._fail(f"{place}: {error}") from None
+            handlers[node.op_type](node, position, attributes)
         elif node.op_type not in PASSIVE:
             raise self._fail(
                 f"{place} is not supported: of the operations that multiply and accumulate, Conv, "
@@ -437,7 +440,11 @@ class _Importer:
             return values
 
         stride, dilation = along("strides", 1, rank), along("dilations", 1, rank)
-        auto = attributes["auto_pad"].s.decode() if "auto_pad" in attributes else "NOTSET"
+        auto = (
+            attributes["auto_pad"].s.decode(errors="replace")
+            if "auto_pad" in attributes
+            else "NOTSET"
+        )
         if auto.startswith("SAME"):
             pads = _same(shape[2:], weights.shape[2:], stride, dilation, auto == "SAME_LOWER")
         elif auto == "VALID":
