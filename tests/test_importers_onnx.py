@@ -7,17 +7,20 @@ operations. Files that lie are refused by a letter, whatever bytes they hold.
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from scripts.models import command
 from sparqsim_base import InputError
 from workloads.importers import Imported, Names, Tensors
 from workloads.importers.onnx import import_onnx
@@ -253,6 +256,19 @@ def test_imported_resnet50_is_our_table() -> None:
     ours = get_model("resnet50")
     assert sorted(x.gemm() for x in imported.model.layers) == sorted(x.gemm() for x in ours.layers)
     assert imported.model.weights == ours.weights
+
+
+def test_command_imports_a_file(tmp_path: Path) -> None:
+    """``sparqsim models FILE.onnx -o SIZE=N`` lists the layers of the file."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "[product]")]
+    constants = {"w": np.ones((4, 2), np.float32)}
+    path = saved(tmp_path / "m.onnx", nodes, {"x": ["N", 4]}, ["y"], constants)
+    result = CliRunner().invoke(command, [str(path), "-o", "N=3"], catch_exceptions=False)
+    assert "[product]  linear 4->2" in result.output and "total 24 MACs" in result.output
+    result = CliRunner().invoke(
+        command, [str(path), "-o", "N=3", "--json", "-"], catch_exceptions=False
+    )
+    assert json.loads(result.output)["layers"][0]["gemm"] == {"m": 3, "n": 2, "k": 4, "batch": 1}
 
 
 # -- what is refused ----------------------------------------------------------------------------
