@@ -15,8 +15,9 @@ Codes lie in one of three ways:
   longer run takes entries of their own (Deep Compression, ICLR 2016).
 
 The last two are tried only for tensors that were pruned or had an eighth of zeros before, and then
-the smallest of the three is taken; float32 values lie dense or by bitmap. For 2:4 sparsity the bitmap takes just the bits of its metadata. Biases and
-normalisation are not compressed and stay with the model.
+the smallest of the three is taken; float32 values lie dense or by bitmap. For 2:4 sparsity the
+bitmap takes just the bits of its metadata. Biases and normalisation are not compressed and stay
+with the model.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def pack_bits(codes: NDArray[np.unsignedinteger], bits: int) -> Bytes:
         return (even[::2] | (even[1::2] << 4)).astype(np.uint8)
     wide = np.uint16 if bits > 8 else np.uint8
     planes = np.unpackbits(
-        flat.astype(f"<u{np.dtype(wide).itemsize}").view(np.uint8).reshape(flat.size, -1),
+        flat.astype(f"<u{np.dtype(wide).itemsize}")
+        .view(np.uint8)
+        .reshape(flat.size, np.dtype(wide).itemsize),
         axis=1,
         count=bits,
         bitorder="little",
@@ -317,7 +320,14 @@ def restore(
         part("choice", np.uint8) if "choice" in arrays else None,
     )
     stored = unpack_bits(part("codes", np.uint8), quantizer.bits, entry.stored)
-    return QuantizedTensor(spread(stored, entry.fill), quantizer)
+    if not 0 <= entry.fill < 1 << quantizer.bits:
+        raise InputError(f"the fill must be a code of {quantizer.bits} bits, got {entry.fill}")
+    codes = spread(stored, entry.fill)
+    if len(quantizer.slices.split(codes)) != len(quantizer.scale):
+        raise InputError(
+            f"a tensor of shape {entry.shape} does not have {len(quantizer.scale)} scales"
+        )
+    return QuantizedTensor(codes, quantizer)
 
 
 def save(
