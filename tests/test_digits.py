@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,23 @@ def test_see_replaces_activations_and_weights_replace_weights() -> None:
     assert digits.accuracy({"fc1": digits.weights["fc1"]}) == digits.metadata.accuracy_pruned
     with pytest.raises(ValueError, match="read-only"):
         digits.weights["fc1"][0, 0] = 1
+
+
+def test_see_must_keep_the_shape() -> None:
+    """An input of another shape is refused with its layer."""
+    with pytest.raises(InputError, match=r"digits-mlp/fc2 of shape \(359, 128\)"):
+        load_digits("mlp").forward(see=lambda name, x: x.T if name == "fc2" else None)
+
+
+def test_needs_neither_torch_nor_scikit_learn() -> None:
+    """Loading and running a network works where neither can be imported."""
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['sklearn'] = None\n"
+        "from workloads.models.digits import load_digits\n"
+        "print(load_digits('mlp').accuracy())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == load_digits("mlp").metadata.accuracy_pruned
 
 
 @pytest.mark.parametrize(

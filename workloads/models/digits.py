@@ -174,7 +174,8 @@ class Digits:
         Raises
         ------
         InputError
-            If images or weights have a wrong shape or are not finite.
+            If images or weights, or what ``see`` returns, have a wrong shape; if images or
+            weights are not finite.
         """
         x = scale_pixels(self.images.test_images if images is None else images)
         used = dict(self.weights)
@@ -185,7 +186,12 @@ class Digits:
                 x = x.reshape(len(x), layer.in_features)
             if see is not None:
                 seen = see(layer.name, x)
-                x = x if seen is None else np.asarray(seen, dtype=np.float32).reshape(x.shape)
+                if seen is not None and np.shape(seen) != x.shape:
+                    raise InputError(
+                        f"see must return an input of {self.name}/{layer.name} of shape "
+                        f"{x.shape}, or None, got shape {np.shape(seen)}"
+                    )
+                x = x if seen is None else np.asarray(seen, dtype=np.float32)
             if isinstance(layer, Linear):
                 x = x @ used[layer.name].T + self.biases[layer.name]
             else:
