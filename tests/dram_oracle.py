@@ -31,6 +31,7 @@ class NaiveChannel:
         self.due = self.t.tREFI
         self.lookahead = self.dram.controller_cycles + self.t.tRP
         self.lookahead += max(self.t.tRCD_rd, self.t.tRCD_wr)
+        self.lookahead += (self.t.bank_groups - 1) * max(0, self.t.tRRD_S - self.t.tCCD_S)
 
     def group(self, bank: int) -> int:
         return bank // self.t.banks_per_group
@@ -115,6 +116,7 @@ class NaiveChannel:
                 at += 1
             self.precharges.append((at, bank))
             del self.rows[bank]
+        ends += [a + self.t.tRC for a, _ in self.activates]
         ends += [p + self.t.tRP for p, _ in self.precharges]
         ends += [r + self.t.tRFC for r in self.refreshes]
         self.refreshes.append(max(ends))

@@ -57,7 +57,10 @@ class Dram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Independent channels (pseudo-channels of HBM).
     mapping
         The fields of an address from the most significant: ``Ro`` row, ``Ba`` bank within its
-        group, ``Bg`` bank group, ``Co`` column, and with several channels ``Ch``.
+        group, ``Bg`` bank group, ``Co`` column, and with several channels ``Ch``. By default
+        neighbouring bursts take turns among the bank groups. With ``Co`` last a row, or a tile,
+        is read from one bank group at tCCD_L; only requests of single bursts, which the
+        controller may reorder, then overlap the end of one row with the next.
     page
         Whether rows stay open after a request.
     refresh
@@ -74,14 +77,14 @@ class Dram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Examples
     --------
-    >>> ddr = Dram(standard="DDR4-3200", channels=2, mapping="RoBaBgChCo")
+    >>> ddr = Dram(standard="DDR4-3200", channels=2, mapping="RoBaChCoBg")
     >>> round(ddr.peak_bytes_per_s / 1e9, 1)
     51.2
     """
 
     standard: str | DramStandard
     channels: int = 1
-    mapping: str = "RoBaBgCo"
+    mapping: str = "RoBaCoBg"
     page: Page = Page.OPEN
     refresh: bool = True
     # assumed: a queue of 32 that drains from .8 to .2, the watermarks Ramulator 2.1 has
@@ -102,7 +105,7 @@ class Dram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InputError(
                 f"dram.mapping must name each of {', '.join(sorted(wanted))} once, most "
                 f"significant first, got {self.mapping!r}; try "
-                f"'RoBaBg{'Ch' if self.channels > 1 else ''}Co'"
+                f"'RoBa{'Ch' if self.channels > 1 else ''}CoBg'"
             )
 
     @property
@@ -287,7 +290,9 @@ class DramChannel:
         """Constants of the channel, as :mod:`simulator.memory.dram_kernels` lists them."""
         dram, timing, where = self.dram, self.dram.timing, self.dram.layout()
         first = min(where, key=lambda name: (where[name][0], -where[name][1]))
+        # Hides a change of rows in every bank group behind the data of the rows before.
         lookahead = dram.controller_cycles + timing.tRP + max(timing.tRCD_rd, timing.tRCD_wr)
+        lookahead += (timing.bank_groups - 1) * max(0, timing.tRRD_S - timing.tCCD_S)
         return np.array(
             [
                 *(self.ticks.numerator, self.ticks.denominator, dram.controller_cycles, lookahead),

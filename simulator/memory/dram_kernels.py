@@ -5,8 +5,8 @@ precharged and accessed, when each bank group and the data bus may next take a c
 last four activates, the next refresh. Serving a request writes its commands onto them: precharge
 and activate if its row is not open, then one column command a burst, each at the first cycle that
 no constraint forbids. Commands are written at most ``LOOKAHEAD`` cycles before the data bus is
-free, just enough to hide one change of rows behind the data of other banks; then the channel
-waits, and so chooses among as many requests as a real controller does.
+free, just enough to hide a change of rows behind the data of other banks; then the channel waits,
+and so chooses among as many requests as a real controller does.
 
 The choice is FR-FCFS: first the request whose column command can issue first (a row hit before a
 closed bank, that before a conflict), then the oldest. Requests against the favoured direction of
@@ -105,10 +105,9 @@ def _refresh(params: Ints, state: Ints, until: int) -> None:
     while state[DUE] <= until:
         ready = state[DUE]
         for bank in range(FIRST_BANK, end, BANK_WORDS):
+            ready = max(ready, state[bank + B_ACT])
             if state[bank + B_ROW] >= 0:
                 ready = max(ready, max(state[DUE], state[bank + B_PRE]) + params[RP])
-            else:
-                ready = max(ready, state[bank + B_ACT])
         done = ready + params[RFC]
         for bank in range(FIRST_BANK, end, BANK_WORDS):
             state[bank + B_ROW] = -1
@@ -141,7 +140,7 @@ def _access(
             column = max(bus, leave + params[RCD_RD + kind])
         if column < state[DUE]:
             break
-        _refresh(params, state, column)
+        _refresh(params, state, max(start, state[DUE]))
     if hit:
         state[HITS] += 1
     else:
