@@ -212,6 +212,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         stored = sum(chunk.entries for chunk in work.encoded)
         return self._program(
             name=tensors.layer.name,
+            inputs=tensors.source,
             work=work.entries,
             passes=work.passes,
             macs=macs,
@@ -247,6 +248,11 @@ class EIE(Machine, frozen=True, kw_only=True):
             one = np.full((len(vectors), 1), 1 << fraction, np.int64)
             vectors = np.hstack([vectors, one])
         return vectors, weights.with_values(codes), codebook
+
+    def program_from_counts_file(self, path: str | os.PathLike[str]) -> Program:
+        """A program of which only the timing is known, from an npz file; see `load_counts`."""
+        counts, active_columns, bias = load_counts(path)
+        return self.program_from_counts(counts, active_columns, bias, name=os.path.basename(path))
 
     def program_from_counts(
         self,
@@ -284,6 +290,7 @@ class EIE(Machine, frozen=True, kw_only=True):
             notes.append(f"column {counts.shape[1] - 1} is the bias and always broadcast")
         return self._program(
             name=name,
+            inputs="entries per PE and column, given",
             work=entries,
             passes=[walk],
             macs=Macs(dense=0, effectual=total, padding=0),
@@ -300,6 +307,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         self,
         *,
         name: str,
+        inputs: str,
         work: NDArray[np.integer],
         passes: list[Pass],
         macs: Macs,
@@ -396,6 +404,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         return Program(
             netlist=self._netlist(name, work, passes, execute),
             layer=name,
+            inputs=inputs,
             macs=macs,
             worker="arithmetic",
             multipliers=self.pes,

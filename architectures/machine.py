@@ -53,8 +53,8 @@ class Program:
     ----------
     netlist
         What the engines run.
-    layer
-        Name of the layer.
+    layer, inputs
+        Name of the layer and where its numbers come from.
     macs
         Counted in the pass that computed the outputs.
     worker
@@ -75,6 +75,7 @@ class Program:
 
     netlist: Netlist
     layer: str
+    inputs: str
     macs: Macs
     worker: str
     multipliers: int
@@ -153,7 +154,6 @@ def run(
     utilization = utilization_of(timeline)
     available = cycles * program.multipliers
     utilization["multipliers"] = program.macs.effectual / available if available else 0.0
-    inputs = "counts" if isinstance(work, Program) else work.source
     report = Report(
         machine=type(machine).__name__.lower(),
         layer=program.layer,
@@ -168,7 +168,7 @@ def run(
         memory=program.memory(timeline),
         energy=Energy.of(program.energy(timeline), timeline.seconds),
         verification=checked,
-        provenance=provenance_of(machine, seed, engine, inputs),
+        provenance=provenance_of(machine, seed, engine, program.inputs),
         notes=program.notes,
     )
     return Result(report, timeline, program)

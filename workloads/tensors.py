@@ -166,3 +166,45 @@ def from_digits(network: str, layer: str, images: int | None = None) -> LayerTen
         source=f"{digits.name}: trained weights, inputs of {count} test images",
         relu=layer != digits.layers[-1].name,
     )
+
+
+def layer_tensors(
+    path: str,
+    rng: np.random.Generator,
+    *,
+    batch: int | None = None,
+    weight_density: float | None = None,
+    activation_density: float | None = None,
+) -> LayerTensors:
+    """The tensors of ``"MODEL/LAYER"``: real ones of a digits network, else made up.
+
+    Parameters
+    ----------
+    path
+        Such as ``"alexnet/fc6"``, ``"eie/vgg-7"`` or ``"digits-cnn/fc1"``.
+    rng
+        Draws what is made up.
+    batch
+        Vectors or images; by default one, or all test images of a digits network.
+    weight_density, activation_density
+        Of made-up tensors; by default as published for the layer, else 1.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer; the letter says what there is.
+    """
+    from workloads.models import get_layer
+
+    for name, value in (("weight", weight_density), ("activation", activation_density)):
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(f"the {name} density must be a fraction from 0 to 1, got {value}")
+    model, _, layer = path.rpartition("/")
+    if model.startswith("digits-"):
+        if weight_density is not None or activation_density is not None:
+            raise InputError(f"{model} has real tensors; a density cannot be asked of them")
+        return from_digits(model.removeprefix("digits-"), layer, batch)
+    shape = get_layer(path)
+    if batch is not None:
+        shape = with_rows(shape, batch)
+    return made_up(shape, rng, weight_density=weight_density, activation_density=activation_density)

@@ -106,13 +106,13 @@ def fit_codebook(data: npt.ArrayLike, bits: int = 4, *, zero: bool = False) -> C
     array = np.asarray(data)
     if array.dtype.kind not in "fiu":
         raise InputError(f"codebook: data must be real numbers, got dtype {array.dtype}")
-    flat = np.sort(array.astype(np.float64).reshape(-1))
+    flat = np.sort(array.reshape(-1)).astype(np.float64)
     if not np.isfinite(flat).all():
         count = int((~np.isfinite(flat)).sum())
         raise InputError(f"codebook: data must be finite, but {count} values are NaN or infinite")
     if zero:
         flat = flat[flat != 0]
-    distinct = np.unique(flat)
+    distinct = flat[np.concatenate([np.ones(min(1, len(flat)), bool), flat[1:] != flat[:-1]])]
     if len(distinct) + zero < 2:
         raise InputError(
             f"codebook: data must hold at least 2 different values, zero among them if it is kept, "

@@ -1,0 +1,99 @@
+"""What every command prints with: one console, one table style, one way to write JSON, one bar."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparqsim_base import written_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WIDTH = 100  # columns of a table where the output is not a terminal
+PATIENCE_SECONDS = 2.0  # a progress bar is shown to who waits longer
+
+json_option = click.option(
+    "--json", "json_path", metavar="FILE|-", help="Write JSON to a file; - is the terminal."
+)
+
+
+def console() -> Console:
+    """A console that is never wider than a table of 100 columns needs."""
+    from rich.console import Console
+
+    screen = Console(highlight=False)
+    if not screen.is_terminal or screen.width > WIDTH:
+        screen = Console(highlight=False, width=WIDTH)
+    return screen
+
+
+def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: str = "") -> Table:
+    """A plain table: columns of text to the left, then of numbers to the right."""
+    from rich.table import Table
+
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        caption=caption or None,
+        caption_justify="left",
+    )
+    for heading in left:
+        made.add_column(heading, overflow="fold")
+    for heading in right:
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
+
+
+def write_json(content: Any, path: str) -> None:
+    """Write JSON to a file, whole or not at all, or to the terminal where ``path`` is ``-``."""
+    import msgspec
+
+    text = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+    if path == "-":
+        click.echo(text, nl=False)
+        return
+    with written_whole(path) as temporary:
+        temporary.write_bytes(text)
+
+
+class PatientBar:
+    """A progress bar on standard error that appears only after :data:`PATIENCE_SECONDS`.
+
+    Call it with what is being done, and how many steps of how many are done.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.started = time.perf_counter()
+        self.bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.task = self.bar.add_task("")
+        self.shown = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.bar.update(self.task, description=what, completed=done, total=total)
+        if not self.shown and time.perf_counter() - self.started > PATIENCE_SECONDS:
+            self.bar.start()
+            self.shown = True
+
+    def __enter__(self) -> PatientBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            self.bar.stop()
