@@ -4,7 +4,7 @@
 repair what rounding broke. Rounding has no useful slope, so the straight-through estimator takes
 its slope as 1 inside the format's range and 0 outside [1]. LSQ also trains the step between grid
 points [2]; the same formulas hold for uneven grids (PoT, APoT, flint, float), where "step" is the
-unit the grid is written in. *Pruning* multiplies a weight by a mask: a pruned weight is exactly
+widest gap of the grid. *Pruning* multiplies a weight by a mask: a pruned weight is exactly
 zero, in every forward pass and at the end. Masks are set once and fine-tuned (so the 2:4 recipe:
 train dense, prune 2:4, train again [4]), or tightened on Zhu and Gupta's cubic schedule [3].
 
@@ -252,23 +252,20 @@ class _RoundToGrid(torch.autograd.Function):
 
 
 def unit_grid(grid: Format) -> NDArray[np.float64]:
-    """Return a format's values, scaled so that the largest is that of an int of as many bits.
+    """Return a format's values in units of the widest gap between two of them.
 
-    So an int format keeps its values, and a step means as much in each format of a width: its
-    range over the number of int steps. LSQ's gradient scale carries over unchanged.
+    So a value inside is at most half a step from its grid point, which LSQ's formulas and its
+    gradient scale assume; an int format keeps its values.
+
+    Raises
+    ------
+    InputError
+        Unless there are at least two values, the largest above zero.
     """
     values = np.asarray(grid.values, dtype=np.float64)
-    top = int_top(grid)
-    if values.ndim != 1 or len(values) < 2 or not values[-1] > 0 or (np.diff(values) <= 0).any():
-        raise InputError(
-            f"format {grid.name!r} must have ascending values up to one above zero to train in"
-        )
-    return values / values[-1] * top
-
-
-def int_top(grid: Format) -> int:
-    """Return the largest integer of as many bits, signed if the format has values below zero."""
-    return (1 << (grid.bits - (float(grid.values[0]) < 0))) - 1
+    if len(values) < 2 or not values[-1] > 0:
+        raise InputError(f"to train in {grid.name} it must have values above zero")
+    return values / np.diff(values).max()
 
 
 # Beyond the largest value too, as ANT tries them: a top grid point may well lie above it.
@@ -285,15 +282,17 @@ class Quantizer(nn.Module):
     sample : array
         What is to be quantized, or a sample of it. The step starts where the squared error over
         it is least, which is post-training quantization; LSQ's own start assumes even grids.
+    elements : int
+        LSQ's N: the number of weights, or of features of one image.
     learn : bool
         Train the step (LSQ), or keep it (plain straight-through).
 
     Attributes
     ----------
     step : torch.Tensor
-        A single number; see `unit_grid` for its meaning, `scale` for that of the format's values.
+        A single number: the width of the grid's widest gap.
     slope_scale : float
-        LSQ's 1 / sqrt(number of values * largest integer) for the step's gradient.
+        LSQ's ``1 / sqrt(elements * Q)`` for the step's slope; Q is the largest of `unit_grid`.
     """
 
     def __init__(self, grid: Format, sample: NDArray[Any], *, elements: int, learn: bool = True):
@@ -304,9 +303,12 @@ class Quantizer(nn.Module):
         self.register_buffer("grid", torch.tensor(values, dtype=torch.float32))
         middles = (values[1:] + values[:-1]) / 2
         self.register_buffer("midpoints", torch.tensor(middles, dtype=torch.float32))
-        self.slope_scale = float(1.0 / np.sqrt(elements * int_top(grid)))
+        self.slope_scale = float(1.0 / np.sqrt(elements * values[-1]))
         table = Codebook(entries=tuple(values), bits=grid.bits)
+        threads = torch.get_num_threads()
         start = ptq.fit(sample, table, method=TRIED_RANGES).scale[0]
+        # numba's first parallel kernel sets the number of OpenMP threads, which torch shares.
+        torch.set_num_threads(threads)
         self.step = nn.Parameter(torch.tensor(float(start)), requires_grad=learn)
 
     @property
