@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.memory import dram_kernels as kernels
-from simulator.memory.dram import Dram, DramChannel, Page, replay
+from simulator.memory.dram import Dram, DramChannel, Granularity, Page, replay
 from simulator.memory.standards import STANDARDS, DramStandard
 
 every_standard = pytest.mark.parametrize("name", STANDARDS)
@@ -209,6 +209,40 @@ def test_replay_equals_naive(case: tuple[Dram, np.ndarray], reads: int, writes: 
     run = replay(dram.channel(), requests, read_queue=reads, write_queue=writes)
     expected = naive_replay(dram, requests, reads, writes)
     assert list(zip(run.start.tolist(), run.end.tolist(), strict=True)) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    standards(),
+    st.sampled_from(["RoBaCoBg", "RoBaBgCo", "RoCoBaBg", "BaRoCoBg", "CoRoBgBa"]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_tile_is_its_bursts_in_order(
+    standard: DramStandard, mapping: str, refresh: bool, seed: int
+) -> None:
+    """One request of n bursts leaves the state, and ends, as n requests of one burst do."""
+    dram = Dram(standard=standard, mapping=mapping, refresh=refresh)
+    parameters = dram.channel().parameters()
+    tile, single = dram.channel().initial_state(), dram.channel().initial_state()
+    last = dram.timing.channel_bytes // dram.timing.burst_bytes
+    rng = np.random.default_rng(seed)
+    now = 0
+    for _ in range(4):
+        count = int(rng.integers(1, min(last, int(rng.choice([4, 40, 2000])) + 1)))
+        address = int(rng.integers(0, last - count + 1)) * dram.timing.burst_bytes
+        size = count * dram.timing.burst_bytes
+        write = bool(rng.random() < 0.4)
+        whole = dram.requests(address, size, write, Granularity.TILE)[0]
+        parts = dram.requests(address, size, write, Granularity.BURST)[0]
+        hold, busy, latency = kernels.serve(parameters, tile, whole[0], now)
+        for part in parts:
+            answer = kernels.serve(parameters, single, part, now)
+        assert (hold, busy, latency) == answer
+        batch = slice(kernels.FAVOUR, kernels.BATCH + 1)  # is counted in requests
+        tile[batch] = single[batch] = 0
+        np.testing.assert_array_equal(tile, single)
+        now += hold + int(rng.choice([0, 3, 500]))
 
 
 def test_kernels_equal_their_plain_twins() -> None:

@@ -289,7 +289,11 @@ class DramChannel:
     def parameters(self) -> Ints:
         """Constants of the channel, as :mod:`simulator.memory.dram_kernels` lists them."""
         dram, timing, where = self.dram, self.dram.timing, self.dram.layout()
-        first = min(where, key=lambda name: (where[name][0], -where[name][1]))
+        lowest = [name for name in sorted(where, key=lambda name: where[name]) if where[name][1]]
+        rounds = lowest[:2] == ["Bg", "Co"]
+        run = timing.bursts_per_row if lowest[:1] == ["Co"] else 1
+        if rounds:
+            run = timing.bursts_per_row * timing.bank_groups
         # Hides a change of rows in every bank group behind the data of the rows before.
         lookahead = dram.controller_cycles + timing.tRP + max(timing.tRCD_rd, timing.tRCD_wr)
         lookahead += (timing.bank_groups - 1) * max(0, timing.tRRD_S - timing.tCCD_S)
@@ -304,7 +308,7 @@ class DramChannel:
                 *(timing.banks, where["Ba"][1]),
                 *(where["Ro"][0], timing.rows - 1, where["Bg"][0], timing.bank_groups - 1),
                 *(where["Ba"][0], timing.banks_per_group - 1),
-                timing.bursts_per_row if first == "Co" else 1,
+                *(run, rounds),
             ],
             dtype=np.int64,
         )

@@ -36,7 +36,7 @@ RCD_RD, RCD_WR, RP, RAS, RC, CCD_S, CCD_L, RRD_S, RRD_L, FAW, WR, RTP = range(9,
 READ_TO_WRITE, WRITE_TO_READ_S, WRITE_TO_READ_L, RFC, REFI = range(21, 26)
 BANKS, BANK_BITS = range(26, 28)
 ROW_AT, ROW_MASK, GROUP_AT, GROUP_MASK, BANK_AT, BANK_MASK = range(28, 34)  # in an address
-RUN = 34  # neighbouring bursts that lie in one row
+RUN, ROUNDS = range(34, 36)  # neighbouring bursts of one row; if 1, of one row of each group
 
 # State: a header, then GROUP_WORDS for each bank group, then BANK_WORDS for each bank.
 NEXT_RD, NEXT_WR = range(2)  # the data bus: earliest column command of a read, of a write
@@ -118,6 +118,56 @@ def _refresh(params: Ints, state: Ints, until: int) -> None:
         state[DUE] += times * params[REFI]
 
 
+@_inlined
+def _after_column(params: Ints, state: Ints, group: int, bank: int, kind: int, column: int) -> None:
+    """What the last column command of a bank leaves on the timelines."""
+    if kind:
+        state[NEXT_WR] = column + params[CCD_S]
+        state[group + G_WR] = column + params[CCD_L]
+        state[NEXT_RD] = column + params[WRITE_TO_READ_S]
+        state[group + G_RD] = column + params[WRITE_TO_READ_L]
+        closable = column + params[CWL] + params[BURST] + params[WR]
+    else:
+        state[NEXT_RD] = column + params[CCD_S]
+        state[group + G_RD] = column + params[CCD_L]
+        state[NEXT_WR] = column + params[READ_TO_WRITE]
+        closable = column + params[RTP]
+    state[bank + B_PRE] = max(state[bank + B_PRE], closable)
+
+
+@_compiled
+def _rounds(
+    params: Ints, state: Ints, number: int, row: int, kind: int, bursts: int, start: int
+) -> tuple[int, int]:
+    """Write whole rounds of bursts that take turns among the bank groups, all of them row hits.
+
+    Only as far as each burst follows the one before by tCCD_S, and before the next refresh: then
+    the last round says it all. Returns the last column command and the number of bursts written,
+    0 where the bursts must be looked at one by one.
+    """
+    groups, step = params[GROUP_MASK] + 1, params[CCD_S]
+    first = state[NEXT_RD + kind]
+    number &= params[BANK_MASK]  # in bank group 0
+    if start > first or groups * step < params[CCD_L]:
+        return 0, 0
+    for g in range(groups):
+        group = HEADER + g * GROUP_WORDS
+        bank = FIRST_BANK + ((g << params[BANK_BITS]) | number) * BANK_WORDS
+        ready = max(state[group + G_RD + kind], state[bank + B_RD + kind])
+        if state[bank + B_ROW] != row or ready > first + g * step:
+            return 0, 0
+    count = min(bursts // groups, (state[DUE] - 1 - first + step) // (groups * step)) * groups
+    if count <= 0:
+        return 0, 0
+    last = first + (count - 1) * step
+    for g in range(groups):
+        group = HEADER + g * GROUP_WORDS
+        bank = FIRST_BANK + ((g << params[BANK_BITS]) | number) * BANK_WORDS
+        _after_column(params, state, group, bank, kind, last - (groups - 1 - g) * step)
+    state[HITS] += count
+    return last, count
+
+
 @_compiled
 def _access(
     params: Ints, state: Ints, number: int, row: int, kind: int, bursts: int, start: int
@@ -163,32 +213,9 @@ def _access(
         count = min(bursts, 1 + (state[DUE] - 1 - column) // params[CCD_L])
         column += (count - 1) * params[CCD_L]
         state[HITS] += count - 1
-        if hit:
+        if count > 1:
             leave = column
-    if state[LAST_KIND] == 1 - kind:
-        state[TURNS] += 1
-    state[LAST_KIND] = kind
-    if kind:
-        state[WRITE_BURSTS] += count
-        state[NEXT_WR] = column + params[CCD_S]
-        state[group + G_WR] = column + params[CCD_L]
-        state[NEXT_RD] = column + params[WRITE_TO_READ_S]
-        state[group + G_RD] = column + params[WRITE_TO_READ_L]
-        closable = column + params[CWL] + params[BURST] + params[WR]
-        state[BATCH] += count
-        state[FAVOUR] = 1
-        if state[BATCH] >= params[WRITE_BATCH]:
-            state[FAVOUR] = 0
-            state[BATCH] = 0
-    else:
-        state[READ_BURSTS] += count
-        state[NEXT_RD] = column + params[CCD_S]
-        state[group + G_RD] = column + params[CCD_L]
-        state[NEXT_WR] = column + params[READ_TO_WRITE]
-        closable = column + params[RTP]
-        state[FAVOUR] = 0
-        state[BATCH] = 0
-    state[bank + B_PRE] = max(state[bank + B_PRE], closable)
+    _after_column(params, state, group, bank, kind, column)
     return column, leave, count
 
 
@@ -207,15 +234,30 @@ def serve(params: Ints, state: Ints, request: Ints, now: int) -> tuple[int, int,
     bank, row, left, address = request[BANK], request[ROW], request[BURSTS], request[ADDRESS]
     column = leave = start
     while left > 0:
-        run = min(left, params[RUN] - (address & (params[RUN] - 1)))
         ahead = min(state[NEXT_RD], state[NEXT_WR]) - params[LOOKAHEAD]
         earliest = max(start, ahead) + params[CONTROLLER]
-        column, leave, count = _access(params, state, bank, row, kind, run, earliest)
+        run = min(left, params[RUN] - (address & (params[RUN] - 1)))
+        count = 0
+        if params[ROUNDS] and run > params[GROUP_MASK] + 1 and address & params[GROUP_MASK] == 0:
+            last, count = _rounds(params, state, bank, row, kind, run, earliest)
+            if count:
+                column = leave = last
+        if count == 0:
+            one = 1 if params[ROUNDS] else run
+            column, leave, count = _access(params, state, bank, row, kind, one, earliest)
         left -= count
         address += count
         row = (address >> params[ROW_AT]) & params[ROW_MASK]
         group = (address >> params[GROUP_AT]) & params[GROUP_MASK]
         bank = (group << params[BANK_BITS]) | ((address >> params[BANK_AT]) & params[BANK_MASK])
+    if state[LAST_KIND] == 1 - kind:
+        state[TURNS] += 1
+    state[LAST_KIND] = kind
+    state[READ_BURSTS + kind] += request[BURSTS]
+    state[BATCH] = (state[BATCH] + request[BURSTS]) * kind
+    if state[BATCH] >= params[WRITE_BATCH]:
+        state[BATCH] = 0
+    state[FAVOUR] = 1 if state[BATCH] > 0 else 0
     if params[CLOSED_PAGE]:
         for at in range(FIRST_BANK, FIRST_BANK + params[BANKS] * BANK_WORDS, BANK_WORDS):
             if state[at + B_ROW] >= 0:
