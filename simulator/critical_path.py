@@ -236,8 +236,7 @@ def walk(timeline: Timeline) -> CriticalPath:
             channel.offset if channel.pattern is Pattern.SHIFT else 0,
             channel.capacity,
         )
-        for column, rates in ((MADE, channel.produce), (TAKEN, channel.consume)):
-            rate = np.asarray(rates, np.int64)
+        for column, rate in zip((MADE, TAKEN), timeline.rates(channel.name), strict=True):
             if rate.shape == (1, 1):
                 row[column : column + 3] = -1, 1, rate[0, 0]
                 continue
@@ -298,7 +297,7 @@ def _holders(
     all_ends, all_rows, size = [np.zeros(0, np.int64)], [np.zeros((0, 3), np.int64)], 0
     for resource in netlist.resources:
         ends, rows = [], []
-        users = [i for i, actor in enumerate(netlist.actors) if actor.resource == resource.name]
+        users = netlist.holders[resource.name]
         for i in users:
             starts = timeline.starts_of(netlist.actors[i].name)
             grants = timeline.grants[i]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.netlist import Channel
 from simulator.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -77,6 +76,9 @@ class Deadlock(RuntimeError):
             lines.append("  no ring: the tokens are never made or never taken")
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple[type, tuple[Timeline, tuple[Waiting, ...]]]:
+        return Deadlock, (self.timeline, self.waiting)
+
 
 def find(timeline: Timeline) -> Deadlock | None:
     """The deadlock a run ended in, or None if every firing was done."""
@@ -89,49 +91,48 @@ def find(timeline: Timeline) -> Deadlock | None:
     ]
     if not left:
         return None
-    made = {c.name: _tokens(timeline, c, c.source, c.produce) for c in netlist.channels}
-    taken = {c.name: _tokens(timeline, c, c.target, c.consume) for c in netlist.channels}
+    rates = [timeline.rates(c.name) for c in netlist.channels]
+    made = [_moved(timeline, c.source, rates[i][0]) for i, c in enumerate(netlist.channels)]
+    taken = [_moved(timeline, c.target, rates[i][1]) for i, c in enumerate(netlist.channels)]
     waiting: list[Waiting] = []
     for i, lane in left:
         actor = netlist.actors[i]
         firing = int(timeline.fired[i][lane])
-        for c in netlist.channels:
-            if c.target == actor.name:
-                rate = _rate(c.consume, firing, lane)
-                lanes = c.source_lanes(lane, netlist.actor(c.source).lanes)
-                short = {j: int(made[c.name][j] - taken[c.name][lane]) for j in lanes}
-                lacking = [j for j, has in short.items() if has < rate]
-                if lacking:
-                    on = tuple((c.source, j) for j in lacking)
-                    has = min(short.values())
-                    waiting.append(
-                        Waiting(actor.name, lane, firing, "tokens", c.name, rate, has, on)
-                    )
-            if c.source == actor.name:
-                rate = _rate(c.produce, firing, lane)
-                lanes = c.target_lanes(lane, netlist.actor(c.target).lanes)
-                room = {j: c.capacity - int(made[c.name][lane] - taken[c.name][j]) for j in lanes}
-                lacking = [j for j, has in room.items() if has < rate]
-                if lacking:
-                    on = tuple((c.target, j) for j in lacking)
-                    has = min(room.values())
-                    waiting.append(Waiting(actor.name, lane, firing, "room", c.name, rate, has, on))
+        for x in netlist.inputs[i]:
+            c, needs = netlist.channels[x], _rate(rates[x][1], firing, lane)
+            lanes = c.source_lanes(lane, netlist.actor(c.source).lanes)
+            has = {(c.source, j): int(made[x][j] - taken[x][lane]) for j in lanes}
+            waiting += _lack(actor.name, lane, firing, "tokens", c.name, needs, has)
+        for x in netlist.outputs[i]:
+            c, needs = netlist.channels[x], _rate(rates[x][0], firing, lane)
+            lanes = c.target_lanes(lane, netlist.actor(c.target).lanes)
+            has = {(c.target, j): c.capacity - int(made[x][lane] - taken[x][j]) for j in lanes}
+            waiting += _lack(actor.name, lane, firing, "room", c.name, needs, has)
     return Deadlock(timeline, tuple(waiting))
 
 
-def _rate(rates: object, firing: int, lane: int) -> int:
-    assert isinstance(rates, np.ndarray)
+def _lack(
+    actor: str,
+    lane: int,
+    firing: int,
+    what: str,
+    channel: str,
+    needs: int,
+    has: dict[tuple[str, int], int],
+) -> list[Waiting]:
+    """The condition as a list of one if some lane of the other end lacks it, else no item."""
+    on = tuple(other for other, count in has.items() if count < needs)
+    return [Waiting(actor, lane, firing, what, channel, needs, min(has.values()), on)] if on else []
+
+
+def _rate(rates: NDArray[np.int64], firing: int, lane: int) -> int:
     return int(rates[firing % rates.shape[0], lane % rates.shape[1]])
 
 
-def _tokens(timeline: Timeline, channel: Channel, end: str, rates: object) -> NDArray[np.int64]:
-    """Tokens made or taken by each lane of one end of a channel."""
-    if timeline.token_counts and channel.name in timeline.token_counts:
-        made, taken = timeline.token_counts[channel.name]
-        return made if end == channel.source and rates is channel.produce else taken
-    assert isinstance(rates, np.ndarray)
+def _moved(timeline: Timeline, end: str, rates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Tokens made or taken so far by each lane of one end of a channel."""
     fired = timeline.fired[timeline.netlist.index(end)]
-    if rates.shape[0] == 1 and timeline.netlist.actor(end).count != 1:
+    if rates.shape[0] == 1:
         return fired * np.broadcast_to(rates[0], fired.shape)
     sums = np.vstack([np.zeros((1, rates.shape[1]), np.int64), np.cumsum(rates, axis=0)])
     columns = np.arange(fired.size) % rates.shape[1]

@@ -26,7 +26,7 @@ from __future__ import annotations
 import difflib
 import enum
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -111,17 +111,17 @@ class Actor:
     def __post_init__(self) -> None:
         where = f"actor {self.name!r}"
         _check_name("an actor", self.name)
-        _check_count(f"{where}: lanes", self.lanes, least=1)
+        check_count(f"{where}: lanes", self.lanes, least=1)
         if self.behaviour is not None:
             if self.firings is not None:
                 raise InputError(f"{where}: an actor with a behaviour decides its own firings")
             object.__setattr__(self, "firings", 0)
         elif self.firings is None:
-            size = np.ndim(self.busy) and len(np.asarray(self.busy))
-            if not np.ndim(self.busy):
+            busy = _as_array(f"{where}: busy", self.busy)
+            if not busy.ndim:
                 raise InputError(f"{where}: give firings, or busy as an array over firings")
-            object.__setattr__(self, "firings", int(size))
-        _check_count(f"{where}: firings", self.firings, least=0)
+            object.__setattr__(self, "firings", len(busy))
+        check_count(f"{where}: firings", self.firings, least=0)
         shape = (self.count, self.lanes)
         least = 1 if self.resource else 0
         object.__setattr__(self, "busy", _per_firing(f"{where}: busy", self.busy, shape, least))
@@ -134,7 +134,7 @@ class Actor:
             object.__setattr__(self, "part", self.name)
 
     def _checked_request(self, where: str) -> NDArray[np.int64]:
-        request = np.asarray(self.request)
+        request = _as_array(f"{where}: request", self.request)
         if request.dtype.kind not in "iu":
             raise InputError(f"{where}: request must hold integers, got {request.dtype}")
         if self.resource is None:
@@ -189,11 +189,12 @@ class Channel:
 
     def __post_init__(self) -> None:
         _check_name("a channel", self.name)
-        _check_count(f"channel {self.name!r}: capacity", self.capacity, least=1)
+        check_count(f"channel {self.name!r}: capacity", self.capacity, least=1)
         if not isinstance(self.pattern, Pattern):
             raise InputError(
                 f"channel {self.name!r}: pattern must be a Pattern, got {self.pattern!r}"
             )
+        check_count(f"channel {self.name!r}: offset", self.offset, least=-MOST_FIRINGS)
 
     def source_lanes(self, target_lane: int, lanes: int) -> range:
         """The lanes of the source (it has ``lanes``) that feed a lane of the target."""
@@ -258,7 +259,7 @@ class Resource:
 
     def __post_init__(self) -> None:
         _check_name("a resource", self.name)
-        _check_count(f"resource {self.name!r}: servers", self.servers, least=1)
+        check_count(f"resource {self.name!r}: servers", self.servers, least=1)
         if self.banked and self.model is not None:
             raise InputError(f"resource {self.name!r}: a stateful model keeps its own banks")
 
@@ -296,20 +297,21 @@ class Netlist:
     clock_hz: float = 1e9
     name: str = "netlist"
     _index: dict[str, int] = field(init=False, repr=False)
+    _channel_index: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for kind in ("actors", "channels", "resources"):
             object.__setattr__(self, kind, tuple(getattr(self, kind)))
         if not self.actors:
             raise InputError("a netlist needs at least one actor, got none")
-        if not (np.isfinite(self.clock_hz) and self.clock_hz > 0):
-            raise InputError(f"clock_hz must be a positive number of hertz, got {self.clock_hz}")
+        _check_clock(self.clock_hz)
         parts: list[Actor | Channel | Resource]
         parts = [*self.actors, *self.channels, *self.resources]
         doubled = [name for name, times in Counter(p.name for p in parts).items() if times > 1]
         if doubled:
             raise InputError(f"names in a netlist must differ; used twice: {', '.join(doubled)}")
         object.__setattr__(self, "_index", {a.name: i for i, a in enumerate(self.actors)})
+        object.__setattr__(self, "_channel_index", {c.name: i for i, c in enumerate(self.channels)})
         object.__setattr__(self, "channels", tuple(self._checked(c) for c in self.channels))
         self._check_resources()
 
@@ -317,9 +319,10 @@ class Netlist:
         """The channel with its rates as arrays ``[firings or 1, lanes or 1]``."""
         where = f"channel {channel.name!r}"
         for end in (channel.source, channel.target):
+            if not isinstance(end, str):
+                raise InputError(f"{where}: source and target must be names of actors, got {end!r}")
             if end not in self._index:
-                near = difflib.get_close_matches(end, self._index, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = _near(end, self._index)
                 raise InputError(f"{where} ends at {end!r}, but there is no such actor{hint}")
         source, target = self.actor(channel.source), self.actor(channel.target)
         fits = {
@@ -390,16 +393,41 @@ class Netlist:
             raise InputError(f"no actor holds the resource {', '.join(map(repr, idle))}; remove it")
 
     def actor(self, name: str) -> Actor:
-        """The actor of that name."""
-        return self.actors[self._index[name]]
+        """The actor of that name; raises InputError if there is none."""
+        return self.actors[self.index(name)]
 
     def index(self, name: str) -> int:
-        """The position of an actor in the order of declaration."""
-        return self._index[name]
+        """The position of an actor in the order of declaration; raises InputError if unknown."""
+        return _found(self._index, name, f"actor in {self.name!r}")
 
     def channel(self, name: str) -> Channel:
-        """The channel of that name."""
-        return next(channel for channel in self.channels if channel.name == name)
+        """The channel of that name; raises InputError if there is none."""
+        return self.channels[_found(self._channel_index, name, f"channel in {self.name!r}")]
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[int, ...], ...]:
+        """For each actor the positions of the channels into it, in the order of declaration."""
+        return self._ends("target")
+
+    @cached_property
+    def outputs(self) -> tuple[tuple[int, ...], ...]:
+        """For each actor the positions of the channels out of it, in the order of declaration."""
+        return self._ends("source")
+
+    def _ends(self, side: str) -> tuple[tuple[int, ...], ...]:
+        ends: list[list[int]] = [[] for _ in self.actors]
+        for i, channel in enumerate(self.channels):
+            ends[self._index[getattr(channel, side)]].append(i)
+        return tuple(map(tuple, ends))
+
+    @cached_property
+    def holders(self) -> dict[str, tuple[int, ...]]:
+        """For each resource the positions of the actors that hold it."""
+        users: dict[str, list[int]] = {resource.name: [] for resource in self.resources}
+        for i, actor in enumerate(self.actors):
+            if actor.resource is not None:
+                users[actor.resource].append(i)
+        return {name: tuple(actors) for name, actors in users.items()}
 
     @property
     def lane_firings(self) -> int:
@@ -440,7 +468,21 @@ class Netlist:
 
 
 def cycles_from_ns(nanoseconds: float, clock_hz: float) -> int:
-    """Whole cycles that cover a time in ns, in exact arithmetic on the decimal numbers given."""
+    """Whole cycles that cover a time in ns, in exact arithmetic on the decimal numbers given.
+
+    Raises
+    ------
+    InputError
+        If the time is negative or not finite, or the clock is not a positive number.
+
+    Examples
+    --------
+    >>> cycles_from_ns(2.5, 800e6), cycles_from_ns(2.6, 800e6)
+    (2, 3)
+    """
+    _check_clock(clock_hz)
+    if not _is_number(nanoseconds) or nanoseconds < 0:
+        raise InputError(f"a time must be a number of ns of at least 0, got {nanoseconds!r}")
     exact = Fraction(str(nanoseconds)) * Fraction(str(clock_hz)) / 10**9
     return -int(-exact // 1)
 
@@ -450,18 +492,45 @@ def _check_name(what: str, name: object) -> None:
         raise InputError(f"{what} must have a name, got {name!r}")
 
 
-def _check_count(what: str, value: object, least: int) -> None:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
+
+
+def _check_clock(clock_hz: object) -> None:
+    if not _is_number(clock_hz) or clock_hz <= 0:  # type: ignore[operator]
+        raise InputError(f"clock_hz must be a positive number of hertz, got {clock_hz!r}")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _found(index: dict[str, int], name: str, what: str) -> int:
+    if name not in index:
+        raise InputError(f"there is no {what} named {name!r}{_near(str(name), index)}")
+    return index[name]
+
+
+def check_count(what: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"{what} must be a whole number, got {value!r}")
     if not least <= value <= MOST_FIRINGS:
         raise InputError(f"{what} must be at least {least} and at most 2^40, got {value}")
 
 
+def _as_array(what: str, given: ArrayLike | None) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise InputError(f"{what} must be a rectangular array, got unequal rows") from None
+
+
 def _per_firing(
     what: str, given: ArrayLike, shape: tuple[int, int], least: int
 ) -> NDArray[np.integer]:
     """``given`` as integers of shape ``[1 or firings, 1 or lanes]``, or a letter."""
-    array = np.asarray(given)
+    array = _as_array(what, given)
     if array.dtype.kind not in "iu":
         raise InputError(f"{what} must hold whole numbers, got {array.dtype}")
     if array.ndim == 0:

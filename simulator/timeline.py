@@ -11,7 +11,8 @@ on the number of firings; what needs single firings is then refused with a lette
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,20 @@ class Grants:
     shown: NDArray[np.int64] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """The firings of an actor with a behaviour, decided during the run, each ``[firings, lanes]``.
+
+    ``busy`` and ``latency`` are cycles; ``consume`` and ``produce`` are tokens by channel. All
+    are 0 where a lane did not fire.
+    """
+
+    busy: NDArray[np.int64]
+    latency: NDArray[np.int64]
+    consume: dict[str, NDArray[np.int64]]
+    produce: dict[str, NDArray[np.int64]]
+
+
 @dataclass(frozen=True)
 class LoadBalance:
     """How evenly the work of an actor was spread over its lanes.
@@ -131,11 +146,8 @@ class Timeline:
         For each actor that holds a resource what is known of its requests, else None.
     sums
         Under ``record="summary"``, the times of each lane.
-    busy_of
-        Busy cycles ``[firings, lanes]`` of actors whose firings were decided during the run.
-    token_counts
-        Tokens made by each source lane and taken by each target lane of the channels of such
-        actors.
+    decided
+        The firings of each actor with a behaviour, by its name.
     """
 
     netlist: Netlist
@@ -145,27 +157,20 @@ class Timeline:
     causes: tuple[NDArray[np.int32], ...] | None = None
     grants: tuple[Grants | None, ...] = ()
     sums: tuple[LaneTimes, ...] | None = None
-    busy_of: dict[str, NDArray[np.int64]] | None = None
-    token_counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None
+    decided: Mapping[str, Decided] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
         """The run's time at the netlist's clock."""
         return self.cycles / self.netlist.clock_hz
 
-    def _index(self, actor: str) -> int:
-        if actor not in {a.name for a in self.netlist.actors}:
-            known = ", ".join(a.name for a in self.netlist.actors)
-            raise InputError(f"there is no actor {actor!r} in this run; there is {known}")
-        return self.netlist.index(actor)
-
     def starts_of(self, actor: str) -> NDArray[np.int64]:
         """Start cycles ``[firings, lanes]`` of an actor; -1 where a firing did not happen."""
-        return self._recorded(self.starts)[self._index(actor)]
+        return self._recorded(self.starts)[self.netlist.index(actor)]
 
     def causes_of(self, actor: str) -> NDArray[np.int32]:
         """Causes ``[firings, lanes]`` of an actor's starts; see the codes of this module."""
-        return self._recorded(self.causes)[self._index(actor)]
+        return self._recorded(self.causes)[self.netlist.index(actor)]
 
     def _recorded(self, kept: Any) -> Any:
         if kept is None:
@@ -176,18 +181,20 @@ class Timeline:
 
     def busy(self, actor: str) -> NDArray[np.int64]:
         """Cycles ``[firings, lanes]`` for which each firing occupied its lane."""
-        i = self._index(actor)
+        i = self.netlist.index(actor)
         part = self.netlist.actors[i]
-        if self.busy_of and actor in self.busy_of:
-            return self.busy_of[actor]
+        if actor in self.decided:
+            return self.decided[actor].busy
         busy = np.broadcast_to(np.asarray(part.busy, np.int64), (part.count, part.lanes))
         grants = self.grants[i] if self.grants else None
         return busy if grants is None or grants.busy is None else grants.busy
 
     def latency(self, actor: str) -> NDArray[np.int64]:
         """Cycles ``[firings, lanes]`` from each firing's start until its results are visible."""
-        i = self._index(actor)
+        i = self.netlist.index(actor)
         part = self.netlist.actors[i]
+        if actor in self.decided:
+            return self.decided[actor].latency
         grants = self.grants[i] if self.grants else None
         if grants is not None and grants.shown is not None:
             return grants.shown
@@ -195,13 +202,26 @@ class Timeline:
             return np.maximum(self.busy(actor), 1)
         return np.broadcast_to(np.asarray(part.latency, np.int64), (part.count, part.lanes))
 
+    def rates(self, channel: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens each firing of the source makes, and each of the target takes, of a channel.
+
+        Both are ``[1 or firings, 1 or lanes]``.
+        """
+        c = self.netlist.channel(channel)
+        produce, consume = c.produce, c.consume
+        if c.source in self.decided:
+            produce = self.decided[c.source].produce[channel]
+        if c.target in self.decided:
+            consume = self.decided[c.target].consume[channel]
+        return np.asarray(produce, np.int64), np.asarray(consume, np.int64)
+
     def lane_times(self, actor: str) -> LaneTimes:
         """Busy, starved, blocked, waiting and finished cycles of each lane.
 
         The whole of a gap before a firing goes to the last condition to hold; a wait for a
         resource is counted from the cycle in which all else held.
         """
-        i = self._index(actor)
+        i = self.netlist.index(actor)
         if self.sums is not None:
             return self.sums[i]
         return _lane_times(self, i)
@@ -242,10 +262,13 @@ class Timeline:
         c = self.netlist.channel(channel)
         source, target = self.netlist.actor(c.source), self.netlist.actor(c.target)
         shown = self.starts_of(c.source) + self.latency(c.source)
-        made = np.broadcast_to(np.asarray(c.produce, np.int64), shown.shape)
+        produce, consume = self.rates(channel)
+        made = np.broadcast_to(produce, shown.shape)
         shown = np.maximum.accumulate(np.where(made > 0, shown, 0), axis=0)
         popped = self.starts_of(c.target)
-        taken = np.broadcast_to(np.asarray(c.consume, np.int64), popped.shape)
+        taken = np.broadcast_to(consume, popped.shape)
+        if lane is not None and not 0 <= lane < target.lanes:
+            raise InputError(f"lanes of {target.name!r} are 0 to {target.lanes - 1}, got {lane}")
         at, change = [], []
         for j in range(target.lanes) if lane is None else [lane]:
             happened = popped[:, j] >= 0

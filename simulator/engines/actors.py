@@ -30,13 +30,14 @@ import numpy as np
 import simpy
 from simpy.resources.base import BaseResource, Get, Put
 
-from simulator.netlist import Actor, Channel, Netlist, Resource
+from simulator.netlist import Actor, Channel, Netlist, Resource, check_count
 from simulator.timeline import (
     FREE,
     GRANT,
     INPUT,
     OUTPUT,
     PREVIOUS,
+    Decided,
     Grants,
     LaneTimes,
     Timeline,
@@ -203,6 +204,11 @@ def _functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return model.serve, model.rank
     from simulator.engines import stateful
 
+    if model.kind not in stateful.KINDS:
+        raise InputError(
+            f"there is no stateful resource of kind {model.kind!r}; there is "
+            f"{', '.join(stateful.KINDS)}, or give the model methods serve and rank of its own"
+        )
     kind = stateful.KINDS[model.kind]
     return (lambda *args: stateful.serve(kind, *args), lambda *args: stateful.rank(kind, *args))
 
@@ -230,6 +236,9 @@ class Lane:
         self.shown: list[int] = []
         self.busy: list[int] = []
         self.finish = 0
+        self.delays: list[int] = []  # kept for a behaviour only, as are the two below
+        self.consumed: list[Mapping[str, int]] = []
+        self.produced: list[Mapping[str, int]] = []
         self.inputs: dict[str, tuple[int, list[Link], Any]] = {}
         self.outputs: dict[str, tuple[int, list[Link], Any]] = {}
 
@@ -265,24 +274,97 @@ class Lane:
             The values of the consumed tokens, a list a channel. The generator returns in the
             cycle the firing starts.
         """
+        taken = dict(consume or {})
         made = {
-            name: [None] * given if isinstance(given, int) else list(given)
+            name: [None] * given if isinstance(given, int | np.integer) else list(given)
             for name, given in (produce or {}).items()
         }
-        for name in (*(consume or {}), *made):
-            if name not in self.inputs and name not in self.outputs:
-                raise InputError(f"actor {self.actor.name!r} has no channel {name!r}")
-        takes = [(*self.inputs[name][:2], count) for name, count in (consume or {}).items()]
-        makes = [(*self.outputs[name][:2], len(values)) for name, values in made.items()]
+        counts = {name: len(values) for name, values in made.items()}
+        self._check(busy, latency, taken, counts, request)
+        takes = [
+            (code, links, taken[name])
+            for name, (code, links, _) in self.inputs.items()
+            if name in taken
+        ]
+        makes = [
+            (code, links, counts[name])
+            for name, (code, links, _) in self.outputs.items()
+            if name in counts
+        ]
         start, _, latency = yield from self._start(takes, makes, busy, latency, request)
+        self.delays.append(latency)
+        self.consumed.append(taken)
+        self.produced.append(counts)
         got = {
             name: [value for link in self.inputs[name][1] for value in link.take_tokens(start, n)]
-            for name, n in (consume or {}).items()
+            for name, n in taken.items()
         }
         for name, values in made.items():
             for link in self.outputs[name][1]:
                 link.put_tokens(start + latency, values)
         return got
+
+    def _check(
+        self,
+        busy: int,
+        latency: int | None,
+        consume: Mapping[str, int],
+        produce: Mapping[str, int],
+        request: Any,
+    ) -> None:
+        """A letter if a firing of a behaviour asks for what cannot be."""
+        where = f"actor {self.actor.name!r}[{self.index}] firing {len(self.starts)}"
+        resource = self._server and self._server.resource
+        check_count(f"{where}: busy", busy, least=1 if resource else 0)
+        if latency is not None:
+            check_count(f"{where}: latency", latency, least=1)
+        for moved, ends, verb in (
+            (consume, self.inputs, "consume"),
+            (produce, self.outputs, "produce"),
+        ):
+            for name, count in moved.items():
+                if name not in ends:
+                    raise InputError(
+                        f"{where} cannot {verb} tokens of {name!r}; its channels to {verb} are "
+                        f"{', '.join(ends) or 'none'}"
+                    )
+                check_count(f"{where}: tokens of {name!r} to {verb}", count, least=0)
+                capacity = self._run.netlist.channel(name).capacity
+                if count > capacity:
+                    raise InputError(
+                        f"{where} would {verb} {count} tokens of {name!r} at once, but it holds "
+                        f"{capacity} and the firing could never start"
+                    )
+        if resource and resource.fields:
+            if request is None or np.shape(request) != (resource.fields,):
+                raise InputError(
+                    f"{where}: request must be {resource.fields} integers for "
+                    f"{resource.name!r}, got {request!r}"
+                )
+            if resource.banked and not 0 <= request[0] < resource.servers:
+                raise InputError(
+                    f"{where}: banks of {resource.name!r} are 0 to {resource.servers - 1}, "
+                    f"got {request[0]}"
+                )
+
+    def process(self) -> Wait:
+        """The lane's whole life; an error in a user's code is told where it happened."""
+        behaviour = self.actor.behaviour
+        try:
+            body = behaviour(self) if behaviour else self.declared()
+            if not isinstance(body, Generator):
+                raise InputError(
+                    f"actor {self.actor.name!r}: behaviour must be a generator function, one that "
+                    f"fires with 'yield from lane.fire(...)'; got {behaviour!r}"
+                )
+            yield from body
+        except Exception as error:
+            error.add_note(
+                f"in actor {self.actor.name!r} lane {self.index}, after {len(self.starts)} "
+                f"firings, at cycle {self.now}"
+            )
+            self._run.failure = error
+            raise
 
     def _start(
         self,
@@ -374,6 +456,12 @@ class Lane:
                 for (name, _), (_, links, count) in zip(inputs, takes, strict=True)
             }
             made = execute(lane, k, got) or {}
+            if not made.keys() <= self.outputs.keys():
+                raise InputError(
+                    f"actor {actor.name!r} has no channels "
+                    f"{', '.join(sorted(made.keys() - self.outputs.keys()))} to make tokens for; "
+                    f"its outputs are {', '.join(self.outputs) or 'none'}"
+                )
             for (name, _), (_, links, count) in zip(outputs, makes, strict=True):
                 values = made.get(name, [None] * count)
                 if len(values) != count:
@@ -421,6 +509,7 @@ class Simulation:
         self.observers = tuple(observers)
         self.env = simpy.Environment()
         self.servers = {r.name: Server(self.env, r) for r in netlist.resources}
+        self.failure: Exception | None = None  # what went wrong in a lane, with its notes
         self.lanes: dict[str, list[Lane]] = {}
         self.links: dict[str, dict[tuple[int, int], Link]] = {}
         order = 0
@@ -433,7 +522,7 @@ class Simulation:
             self._connect(number, channel)
         for actor in netlist.actors:
             for lane in self.lanes[actor.name]:
-                self.env.process(actor.behaviour(lane) if actor.behaviour else lane.declared())
+                self.env.process(lane.process())
 
     def _connect(self, number: int, channel: Channel) -> None:
         source, target = self.lanes[channel.source], self.lanes[channel.target]
@@ -460,7 +549,12 @@ class Simulation:
 
     def run(self) -> Timeline:
         """Run to the end and return the timeline of what happened."""
-        self.env.run()
+        try:
+            self.env.run()
+        except Exception:
+            if self.failure is None:
+                raise
+            raise self.failure from None  # SimPy raises a copy, without the notes
         return self.timeline()
 
     def timeline(self) -> Timeline:
@@ -468,13 +562,13 @@ class Simulation:
         netlist = self.netlist
         starts, causes = [], []
         grants: list[Grants | None] = []
-        busy_of: dict[str, Any] = {}
+        decided: dict[str, Decided] = {}
         for actor in netlist.actors:
             lanes = self.lanes[actor.name]
             rows = actor.count
             if actor.behaviour is not None:
                 rows = max(len(lane.starts) for lane in lanes)
-                busy_of[actor.name] = _matrix([lane.busy for lane in lanes], rows)
+                decided[actor.name] = _decided(lanes, rows)
             starts.append(_matrix([lane.starts for lane in lanes], rows))
             causes.append(_matrix([lane.causes for lane in lanes], rows).astype(np.int32))
             if actor.resource is None:
@@ -486,7 +580,7 @@ class Simulation:
                     [lane.ready_causes[: len(lane.starts)] for lane in lanes], rows
                 ).astype(np.int32),
             )
-            if netlist.resources[self._resource(actor)].model is not None:
+            if self.servers[actor.resource].resource.model is not None:
                 answers = [
                     _matrix([getattr(lane, kind) for lane in lanes], rows)
                     for kind in ("held", "occupied", "shown")
@@ -503,35 +597,32 @@ class Simulation:
             starts=tuple(starts),
             causes=tuple(causes),
             grants=tuple(grants),
-            busy_of=busy_of,
-            token_counts=self._token_counts(),
+            decided=decided,
         )
         if self.record == "full":
             return timeline
         sums: list[LaneTimes] = [timeline.lane_times(actor.name) for actor in netlist.actors]
         return Timeline(netlist=netlist, cycles=cycles, fired=timeline.fired, sums=tuple(sums))
 
-    def _resource(self, actor: Actor) -> int:
-        return [r.name for r in self.netlist.resources].index(str(actor.resource))
 
-    def _token_counts(self) -> dict[str, Any]:
-        """Tokens made and taken, of the channels of actors whose firings were not declared."""
-        counts = {}
-        for channel in self.netlist.channels:
-            ends = self.netlist.actor(channel.source), self.netlist.actor(channel.target)
-            if all(actor.behaviour is None for actor in ends):
-                continue
-            made = np.zeros(ends[0].lanes, np.int64)
-            taken = np.zeros(ends[1].lanes, np.int64)
-            for (i, j), link in self.links[channel.name].items():
-                made[i], taken[j] = link.made, link.taken
-            counts[channel.name] = (made, taken)
-        return counts
+def _decided(lanes: list[Lane], rows: int) -> Decided:
+    """What the lanes of a behaviour did."""
+
+    def tokens(kind: str, channel: str) -> Any:
+        columns = [[moved.get(channel, 0) for moved in getattr(lane, kind)] for lane in lanes]
+        return _matrix(columns, rows, empty=0)
+
+    return Decided(
+        busy=_matrix([lane.busy for lane in lanes], rows, empty=0),
+        latency=_matrix([lane.delays for lane in lanes], rows, empty=0),
+        consume={name: tokens("consumed", name) for name in lanes[0].inputs},
+        produce={name: tokens("produced", name) for name in lanes[0].outputs},
+    )
 
 
-def _matrix(columns: list[list[int]], rows: int) -> Any:
-    """Lists over firings, one a lane, as ``[firings, lanes]`` with -1 where nothing happened."""
-    matrix = np.full((rows, len(columns)), -1, np.int64)
+def _matrix(columns: list[list[int]], rows: int, empty: int = -1) -> Any:
+    """Lists over firings, one a lane, as ``[firings, lanes]``, ``empty`` where nothing happened."""
+    matrix = np.full((rows, len(columns)), empty, np.int64)
     for lane, column in enumerate(columns):
         matrix[: len(column), lane] = column
     return matrix

@@ -102,7 +102,7 @@ def uniform_actors(netlist: Netlist) -> list[bool]:
     """For each actor whether whole rows of its lanes can be evaluated at once."""
     several = [actor.lanes > 1 for actor in netlist.actors]
     uneven = {i for i, a in enumerate(netlist.actors) if several[i] and a.resource}
-    pairs = []
+    neighbours: list[list[int]] = [[] for _ in netlist.actors]
     for channel in netlist.channels:
         source, target = netlist.index(channel.source), netlist.index(channel.target)
         rates = (_array(channel.produce).shape[1] > 1, _array(channel.consume).shape[1] > 1)
@@ -112,14 +112,14 @@ def uniform_actors(netlist: Netlist) -> list[bool]:
         )
         if any(rates) or partial:
             uneven |= {end for end in (source, target) if several[end]}
-        pairs.append((source, target))
-    spread = True
+        if several[source] and several[target]:
+            neighbours[source].append(target)
+            neighbours[target].append(source)
+    spread = list(uneven)
     while spread:
-        before = len(uneven)
-        for source, target in pairs:
-            if several[source] and several[target] and {source, target} & uneven:
-                uneven |= {source, target}
-        spread = len(uneven) > before
+        new = set(neighbours[spread.pop()]) - uneven
+        uneven |= new
+        spread += new
     return [several[i] and i not in uneven for i in range(len(netlist.actors))]
 
 
@@ -135,12 +135,7 @@ def flatten(netlist: Netlist) -> Layout:
     uniform = uniform_actors(netlist)
     number = {resource.name: i for i, resource in enumerate(netlist.resources)}
     actors = np.zeros((len(netlist.actors), ACTOR_COLUMNS), np.int64)
-    inputs: list[list[int]] = [[] for _ in netlist.actors]
-    outputs: list[list[int]] = [[] for _ in netlist.actors]
-    for i, channel in enumerate(netlist.channels):
-        outputs[netlist.index(channel.source)].append(i)
-        inputs[netlist.index(channel.target)].append(i)
-
+    inputs, outputs = netlist.inputs, netlist.outputs
     requests: list[NDArray[np.int64]] = []
     request_size = lane = record = grants = answers = first_input = first_output = 0
     for i, actor in enumerate(netlist.actors):
@@ -205,7 +200,7 @@ def flatten(netlist: Netlist) -> Layout:
         row[SERVERS], row[BANKED], row[FREE_AT] = resource.servers, resource.banked, servers
         row[WAITING] = waiting
         servers += resource.servers
-        waiting += sum(a.lanes for a in netlist.actors if a.resource == resource.name)
+        waiting += sum(netlist.actors[user].lanes for user in netlist.holders[resource.name])
         row[PARAMS] = row[PARAMS_END] = params_size
         row[STATE] = row[STATE_END] = state_size
         if resource.model is not None:
