@@ -141,7 +141,7 @@ def _not_before(starts: Any, causes: Any, at: int, lanes: int, time: int, code: 
         starts[mine + lane] = time if later else start
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", forceinline=True)
 def _rows(
     a: int,
     actors: Any,
@@ -253,19 +253,29 @@ def _rows(
                 for lane in range(width):
                     rings[copy + lane] = rings[slot + lane]
             counts[channels[c, MADE]] = made + rate
-        if actors[a, LATENCY] < 0:
-            for lane in range(width):
-                shown = max(ends[me + lane], starts[row + lane] + 1)
-                finish[me + lane] = max(finish[me + lane], shown)
-        elif actors[a, LATENCY_L]:
+        # Starts do not fall, so with one latency for all the last row finishes last.
+        if actors[a, LATENCY_K] and actors[a, LATENCY_L]:
             for lane in range(width):
                 shown = max(ends[me + lane], starts[row + lane] + pool[delay + lane])
                 finish[me + lane] = max(finish[me + lane], shown)
-        else:
+        elif actors[a, LATENCY_K]:
             for lane in range(width):
                 shown = max(ends[me + lane], starts[row + lane] + pool[delay])
                 finish[me + lane] = max(finish[me + lane], shown)
         k += 1
+    if k > first and not actors[a, LATENCY_K]:
+        last = np.uint64(actors[a, RECORD] + (k - 1) * lanes if record else base)
+        if actors[a, LATENCY] < 0:
+            for lane in range(width):
+                finish[me + lane] = max(ends[me + lane], starts[last + lane] + 1)
+        elif actors[a, LATENCY_L]:
+            delay = np.uint64(actors[a, LATENCY])
+            for lane in range(width):
+                finish[me + lane] = max(ends[me + lane], starts[last + lane] + pool[delay + lane])
+        else:
+            latency = pool[actors[a, LATENCY]]
+            for lane in range(width):
+                finish[me + lane] = max(ends[me + lane], starts[last + lane] + latency)
     fired[base] = k
     return k > first
 
