@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.validation.dram import REFERENCE, command, compare, read_runs
+from scripts.validation.dram import REFERENCE, Run, command, compare, read_runs
 from simulator.memory import dram_kernels as kernels
 from simulator.memory.dram import Dram, DramChannel, Granularity, Page, Replay, replay
 from simulator.memory.standards import STANDARDS, DramStandard, dram_standard
@@ -131,21 +131,29 @@ def test_random_reads_by_activates() -> None:
 # --- a published simulator ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("run", read_runs(REFERENCE), ids=lambda r: f"{r.standard}-{r.pattern}")
-def test_reference_table(run) -> None:
-    """Within the bounds that two independent simulators support (rows without one: 100 %)."""
+RUNS = read_runs(REFERENCE)
+# Rows the reference bounds by nothing: our miss today. With one place for reads the channel, which
+# chooses ahead of the bus, turns to a write whenever the next read has not entered yet.
+MISSES = {"_64B_diffbank_Q1": 0.83, "_64B_samebank": 0.08, "_64B_diffbank": 0.002}
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.standard}-{run.pattern}")
+def test_reference_table(run: Run) -> None:
+    """Within the bounds that two independent simulators support; the rest no worse than known."""
     row = compare(run)
-    assert abs(row.error) <= (row.bound or 1)
+    bound = row.bound
+    if bound is None:
+        bound = next(miss for name, miss in MISSES.items() if name in row.pattern)
+    assert abs(row.error) <= bound
+    assert row.within is (None if row.bound is None else True)
 
 
 def test_closed_forms_of_the_reference_table() -> None:
     """Latencies, streams and strides without refresh are the closed form, to the cycle."""
-    exact = [
-        row
-        for row in map(compare, read_runs(REFERENCE))
-        if row.formula is not None and row.bound == 0.01 and not row.refresh
-    ]
-    assert len(exact) == 24 + 4
+    patterns = ("lat_", "seq_", "stride_")
+    runs = [run for run in RUNS if run.pattern.startswith(patterns) and not run.refresh]
+    exact = [row for row in map(compare, runs) if row.formula is not None]
+    assert len(exact) == 12 + 8 + 4 + 4  # latencies, streams, strides, and those of `_Q32`
     assert [row.pattern for row in exact if row.simulated != row.formula] == []
 
 
