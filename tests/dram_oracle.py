@@ -137,9 +137,9 @@ class NaiveChannel:
             self.rows[bank] = row
         self.columns.append((column, bank, write))
         self.batch = self.batch + 1 if write else 0
-        self.favour_writes = write and self.batch < self.dram.write_batch
-        if write and not self.favour_writes:
+        if self.batch >= self.dram.write_batch:
             self.batch = 0
+        self.favour_writes = self.batch > 0
         if self.dram.page is Page.CLOSED:
             at = column
             while not self.may_precharge(bank, at):

@@ -225,6 +225,19 @@ def test_coarse_streams_of_a_kernel(name: str) -> None:
     assert coarse.cycles == pytest.approx(fine.cycles, rel=0.02)
 
 
+def test_reads_before_writes() -> None:
+    """Writes wait while reads do; then as many bursts are written as a batch holds."""
+    dram = Dram(standard="DDR4-3200", refresh=False, write_batch=4)
+    writes = np.arange(60) % 2
+    requests = dram.requests(np.arange(60) * 64, 64, writes, BURST)[0]
+    order = np.argsort(replay(dram.channel(), requests, read_queue=30, write_queue=30).start)
+    assert requests[order, kernels.IS_WRITE].tolist() == [0] * 30 + [1] * 30
+    # With 8 places a read that left let one more enter; then all 8 writes wait, and 4 are written.
+    order = np.argsort(replay(dram.channel(), requests, read_queue=8, write_queue=8).start)
+    kinds = requests[order, kernels.IS_WRITE].tolist()
+    assert kinds[:14] == [0] * 9 + [1] * 4 + [0]
+
+
 def test_rows_in_one_bank_group_reorder_only_as_bursts() -> None:
     """With columns lowest bursts overlap the ends of rows (75 to 80 % of peak); rows cannot."""
     dram = Dram(standard="DDR4-2400", mapping="RoBaBgCo", refresh=False)

@@ -4,7 +4,9 @@ A :class:`Dram` says which standard, how many channels, how addresses are spread
 what the controller does with open rows. :meth:`Dram.requests` cuts transfers of bytes into
 requests (one a burst, a row or a whole tile) for each channel; :meth:`Dram.resources` gives the
 resources those requests go to. A controller that holds 32 requests is an actor of 32 lanes: each
-lane waits with one request and is free again when the request has left the controller's queue.
+lane waits with one request and is free again when the request has left the controller's queue. A
+lane cannot open the first row of a request while it waits with the one before, so a DMA engine
+that keeps two requests in flight is an actor of two lanes.
 
 How a channel serves is told in :mod:`simulator.memory.dram_kernels`; the standards and their
 sources are in :mod:`simulator.memory.standards`. :func:`replay` runs one channel alone, without a

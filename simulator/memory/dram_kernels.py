@@ -11,7 +11,8 @@ and so chooses among as many requests as a real controller does.
 The choice is FR-FCFS: first the request whose column command can issue first (a row hit before a
 closed bank, that before a conflict), then the oldest. Requests against the favoured direction of
 the bus come after all others. Reads are favoured until none waits; once a write is served, writes
-are, for ``WRITE_BATCH`` bursts (a write drain).
+are, for ``WRITE_BATCH`` bursts (a write drain). Writes that wait are thus held back for as long as
+reads come without a pause.
 
 Left out: contention for the command bus, several ranks, refresh of single banks, power-down.
 Source: the constraints are those of the JEDEC standards, as datasheets print them.
@@ -254,9 +255,8 @@ def serve(params: Ints, state: Ints, request: Ints, now: int) -> tuple[int, int,
         state[TURNS] += 1
     state[LAST_KIND] = kind
     state[READ_BURSTS + kind] += request[BURSTS]
-    state[BATCH] = (state[BATCH] + request[BURSTS]) * kind
-    if state[BATCH] >= params[WRITE_BATCH]:
-        state[BATCH] = 0
+    written = (state[BATCH] + request[BURSTS]) * kind
+    state[BATCH] = written if written < params[WRITE_BATCH] else 0
     state[FAVOUR] = 1 if state[BATCH] > 0 else 0
     if params[CLOSED_PAGE]:
         for at in range(FIRST_BANK, FIRST_BANK + params[BANKS] * BANK_WORDS, BANK_WORDS):
