@@ -1,0 +1,568 @@
+"""Figures of a run. Each takes results and simulates nothing, and returns the axes it drew on.
+
+Every function draws on the ``ax`` it is given or on a new :class:`matplotlib.figure.Figure`, so
+figures can be joined into one. What is drawn of single lanes and over time needs the
+:class:`~simulator.timeline.Timeline` of the run; the rest needs its
+:class:`~simulator.report.Report` alone. :func:`save_figures` writes the whole set.
+
+A colour means the same in all of them; see :mod:`simulator.palette`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.palette import (
+    BLUE,
+    DPI,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SMALL,
+    TEXT,
+    TITLE,
+    VERMILION,
+    WIDTH,
+    lighter,
+)
+from simulator.queues import held, intervals, is_countable
+from simulator.report import Balance, PathStep, Report, Stalls
+from simulator.timeline import Timeline
+from simulator.topology import draw_topology
+from sparqsim_base import InputError, output_folder, written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Where the time of a lane goes: its colour and what it means.
+STATES = {
+    "busy": (BLUE, "busy"),
+    "starved": (ORANGE, "starved (no input)"),
+    "blocked": (VERMILION, "blocked (queue full)"),
+    "waiting": (PURPLE, "waiting (resource)"),
+    "finished": (GREY, "finished"),
+}
+PLACES = {"computing": BLUE, "full queue": VERMILION, "resource": PURPLE}
+FEW_LANES = 64  # up to here each lane is a bar of its own
+PANELS = 12  # queues drawn in one figure, at most
+
+
+def _axes(ax: Axes | None, width: float = WIDTH, height: float = 3.0) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def _dress(ax: Axes, title: str, x: str, y: str, grid: Literal["", "x", "y"] = "y") -> Axes:
+    """Title, labels and the common look."""
+    ax.set_title(title, loc="left", fontsize=TITLE, color=INK, pad=8)
+    ax.set_xlabel(x, fontsize=TEXT, color=INK)
+    ax.set_ylabel(y, fontsize=TEXT, color=INK)
+    ax.tick_params(labelsize=SMALL, colors=INK, length=3, width=0.6)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set(color=MUTED, linewidth=0.6)
+    ax.set_axisbelow(True)
+    if grid:
+        ax.grid(axis=grid, color=FAINT, linewidth=0.6)
+    return ax
+
+
+def _thousands(axis: Any) -> None:
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else "")
+
+
+def _legend_below(ax: Axes, columns: int) -> None:
+    """The legend under the axes if the figure is ours, else inside them."""
+    ours = ax.figure.get_layout_engine() is not None and len(ax.figure.axes) == 1
+    owner, place = (ax.figure, "outside lower center") if ours else (ax, "best")
+    handles, labels = ax.get_legend_handles_labels()
+    owner.legend(
+        *(handles, labels),
+        loc=place,
+        ncols=columns,
+        frameon=not ours,
+        fontsize=SMALL,
+        handlelength=1.2,
+    )
+
+
+# ------------------------------------------------------------------ the work of lanes
+
+
+def load_balance(balance: Balance, cycles: int, ax: Axes | None = None) -> Axes:
+    """Busy cycles of each lane beside their mean and the length of the run.
+
+    The gap from the mean to the busiest lane is what imbalance costs; from there to the run's
+    length, what queues and the beginning and end cost.
+
+    Parameters
+    ----------
+    balance
+        Of the actor that does the work: ``report.load_balance``, or
+        :func:`simulator.report.balance_of`.
+    cycles
+        Length of the run.
+    """
+    ax = _axes(ax)
+    work = np.asarray(balance.work_cycles)
+    mean = balance.mean_field_cycles
+    lanes = np.arange(len(work))
+    if len(work) <= FEW_LANES:
+        ax.bar(lanes, work, width=0.72, color=BLUE)
+    else:
+        ax.stairs(work, np.arange(len(work) + 1) - 0.5, fill=True, color=BLUE)
+    top = max(cycles, int(work.max(initial=0)), 1)
+    ax.axhline(mean, color=INK, linewidth=1.1, linestyle=(0, (4, 2)))
+    ax.axhline(cycles, color=VERMILION, linewidth=1.3)
+    ax.set(xlim=(-0.8, len(work) - 0.2), ylim=(0, top * 1.04))
+    title = f"Load balance: the busiest lane {100 * (balance.busiest_over_mean - 1):.1f} %"
+    title += f", the run {100 * (cycles / mean - 1):.1f} % above the mean" if mean else ""
+    _dress(ax, title, f"lane of {balance.actor}", "busy cycles")
+    _thousands(ax.yaxis)
+    # The two lines may be near each other: their names stand apart, in the margin.
+    apart = 0.075 * top
+    middle, upper = mean, float(cycles)
+    if upper - middle < apart:
+        middle, upper = (mean + cycles - apart) / 2, (mean + cycles + apart) / 2
+    for value, height, name, colour in (
+        (cycles, upper, "run", VERMILION),
+        (mean, middle, "mean", INK),
+    ):
+        ax.annotate(
+            f" {name} {value:,.0f}",
+            (1.0, height),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=SMALL,
+            color=colour,
+            annotation_clip=False,
+        )
+    return ax
+
+
+def lane_stalls(timeline: Timeline, actor: str, ax: Axes | None = None) -> Axes:
+    """Where the cycles of each lane of an actor went, stacked; each column is the whole run."""
+    ax = _axes(ax, height=3.3)
+    times = timeline.lane_times(actor)
+    lanes = len(times.busy)
+    base = np.zeros(lanes)
+    for state, (colour, label) in STATES.items():
+        part = getattr(times, state)
+        if not part.any():
+            continue
+        if lanes <= FEW_LANES:
+            ax.bar(np.arange(lanes), part, 0.8, bottom=base, color=colour, label=label)
+        else:
+            ax.stairs(
+                *(base + part, np.arange(lanes + 1) - 0.5),
+                baseline=base,
+                fill=True,
+                color=colour,
+                label=label,
+            )
+        base = base + part
+    ax.set(xlim=(-0.8, lanes - 0.2), ylim=(0, max(timeline.cycles, 1)))
+    busy = 100 * timeline.utilization(actor)
+    title = f"Where each lane of {actor} spent the run ({busy:.1f} % busy)"
+    _dress(ax, title, f"lane of {actor}", "cycles", grid="")
+    _thousands(ax.yaxis)
+    _legend_below(ax, 5)
+    return ax
+
+
+def stalls(parts: Mapping[str, Stalls], ax: Axes | None = None) -> Axes:
+    """Share of the lane-cycles of each actor that went into each state.
+
+    Parameters
+    ----------
+    parts
+        ``report.stalls``, or :func:`simulator.report.stalls_of`.
+    """
+    ax = _axes(ax, height=1.3 + 0.3 * len(parts))
+    names = list(parts)
+    totals = {
+        name: max(sum(getattr(part, state) for state in STATES), 1) for name, part in parts.items()
+    }
+    rows = np.arange(len(names))
+    base = np.zeros(len(names))
+    for state, (colour, label) in STATES.items():
+        share = np.array([100 * getattr(parts[name], state) / totals[name] for name in names])
+        if not share.any():
+            continue
+        ax.barh(rows, share, 0.68, left=base, color=colour, label=label)
+        for row in rows[share >= 7]:
+            white = state not in ("finished", "starved")
+            ax.text(
+                *(base[row] + share[row] / 2, row, f"{share[row]:.0f}"),
+                ha="center",
+                va="center",
+                fontsize=SMALL - 1,
+                color="white" if white else INK,
+            )
+        base = base + share
+    ax.set_yticks(rows, [_bank(name, parts[name].lanes) for name in names])
+    ax.set(xlim=(0, 100), ylim=(len(names) - 0.5, -0.5))
+    _dress(ax, "Where the time went, by actor", "share of lane-cycles (%)", "", grid="")
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    _legend_below(ax, 5)
+    return ax
+
+
+def _bank(name: str, lanes: int) -> str:
+    return name if lanes == 1 else f"{name} × {lanes}"
+
+
+def critical_path(steps: Sequence[PathStep], ax: Axes | None = None) -> Axes:
+    """The chain of causes that set the run's length, as one bar cut by place.
+
+    Pieces under 2 % are drawn together.
+
+    Parameters
+    ----------
+    steps
+        ``report.critical_path``, or :func:`simulator.report.path_of`; at least one.
+    """
+    if not steps:
+        raise InputError(
+            "there is no critical path to draw: the run is empty or was recorded as sums; "
+            "run it with record='full'"
+        )
+    total = sum(step.cycles for step in steps)
+    large = [step for step in steps if step.cycles >= 0.02 * total]
+    rest = total - sum(step.cycles for step in large)
+    ax = _axes(ax, height=1.25 + 0.2 * ((len(large) + 2) // 2))
+    seen = {kind: [step for step in large if step.kind == kind] for kind in PLACES}
+    left = 0
+    handles: list[tuple[int, int, Any, str]] = []
+    for kind, colour in PLACES.items():
+        for i, step in enumerate(seen[kind]):
+            shade = lighter(colour, 0.6 * i / max(len(seen[kind]), 1))
+            label = f"{kind}: {step.where}, {step.cycles:,} ({100 * step.cycles / total:.1f} %)"
+            handles.append((left, step.cycles, shade, label))
+            left += step.cycles
+    if rest:
+        label = f"elsewhere, {rest:,} ({100 * rest / total:.1f} %)"
+        handles.append((left, rest, GREY, label))
+    for start, length, shade, label in handles:
+        ax.barh(
+            *(0, length, 0.7),
+            left=start,
+            color=shade,
+            edgecolor="white",
+            linewidth=0.8,
+            label=label,
+        )
+    ax.set(xlim=(0, total), ylim=(-0.5, 0.5), yticks=[])
+    title = f"Critical path: what the {total:,} cycles were made of"
+    _dress(ax, title, "cycles of the critical path", "", grid="")
+    ax.spines["left"].set_visible(False)
+    _thousands(ax.xaxis)
+    _legend_below(ax, 2)
+    return ax
+
+
+# ------------------------------------------------------------------ over time
+
+
+def utilization_over_time(
+    timeline: Timeline, actors: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """The busy share of each actor's lanes over the run, one strip an actor.
+
+    Parameters
+    ----------
+    actors
+        Their names, from the top; all by default.
+    """
+    names = [a.name for a in timeline.netlist.actors] if actors is None else list(actors)
+    ax = _axes(ax, height=1.1 + 0.42 * len(names))
+    bins = len(intervals(timeline.cycles, 300)) - 1
+    for row, name in enumerate(names):
+        edges, busy = timeline.utilization_over_time(name, bins)
+        foot = len(names) - 1 - row
+        ax.stairs(foot + 0.82 * busy, edges, baseline=foot, fill=True, color=BLUE)
+        ax.axhline(foot, color=MUTED, linewidth=0.5)
+        ax.plot(edges[[0, -1]], [foot + 0.82] * 2, color=FAINT, linewidth=0.6, zorder=0)
+        ax.annotate(
+            f" {100 * timeline.utilization(name):.1f} %",
+            (1.0, foot + 0.41),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=SMALL,
+            color=INK,
+            annotation_clip=False,
+        )
+    lanes = {a.name: a.lanes for a in timeline.netlist.actors}
+    places = len(names) - 1 - np.arange(len(names)) + 0.41
+    ax.set_yticks(places, [_bank(name, lanes[name]) for name in names])
+    ax.set(xlim=(0, max(timeline.cycles, 1)), ylim=(-0.02, len(names)))
+    title = "Utilisation over time (a full strip is 100 %; at the right the mean)"
+    _dress(ax, title, "cycle", "", grid="x")
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    _thousands(ax.xaxis)
+    return ax
+
+
+def queue_occupancy(timeline: Timeline, channel: str, ax: Axes | None = None) -> Axes:
+    """Tokens held by a channel's queues over the run: mean, least and most filled, capacity."""
+    ax = _axes(ax, height=2.4)
+    _occupancy(timeline, channel, ax)
+    ax.set_xlabel("cycle", fontsize=TEXT, color=INK)
+    ax.set_ylabel("tokens in a queue", fontsize=TEXT, color=INK)
+    _legend_below(ax, 4)
+    return ax
+
+
+def _occupancy(timeline: Timeline, channel: str, ax: Axes) -> None:
+    full = held(timeline, channel)
+    edges, tokens = full.edges, full.tokens
+    queues = tokens.shape[1]
+    capacity = timeline.netlist.channel(channel).capacity
+    if queues > 1:
+        bands = ((0, 100, 0.8, "least to most filled queue"), (25, 75, 0.5, "middle half of them"))
+        for least, most, share, label in bands:
+            low, high = np.percentile(tokens, [least, most], axis=1)
+            colour = lighter(BLUE, share)
+            ax.stairs(high, edges, baseline=low, fill=True, color=colour, label=label)
+    if queues:
+        label = "mean of queues" if queues > 1 else "tokens held"
+        mean = tokens.mean(axis=1)
+        ax.stairs(mean, edges, baseline=None, color=BLUE, linewidth=1.1, label=label)
+    highest = float(tokens.max(initial=0))
+    # A capacity far above what is used would press the curve to the floor: it is told, not drawn.
+    near = capacity <= 4 * max(highest, 1)
+    if near:
+        ax.axhline(capacity, color=VERMILION, linewidth=1.1, label="capacity")
+    ax.set(xlim=(0, edges[-1]), ylim=(0, 1.12 * (capacity if near else max(highest, 1))))
+    what = f"{queues} queues, each holds" if queues > 1 else "holds"
+    _dress(ax, f"{channel} ({what} {capacity:,})", "", "")
+    ax.locator_params(axis="y", integer=True, nbins=5)
+    _thousands(ax.xaxis)
+    _thousands(ax.yaxis)
+
+
+def queue_panels(timeline: Timeline, channels: Sequence[str] | None = None) -> Figure:
+    """Occupancy of several channels, one panel each, in two columns.
+
+    Parameters
+    ----------
+    channels
+        Their names; by default all, or the twelve fullest if there are more.
+    """
+    from matplotlib.figure import Figure
+
+    netlist = timeline.netlist
+    names = [c.name for c in netlist.channels if is_countable(netlist, c)]
+    title = "Queue occupancy over time"
+    if channels is not None:
+        names = list(channels)
+    elif len(names) > PANELS:
+        filled = [_mean_fill(timeline, name) for name in names]
+        keep = set(np.argsort(filled, kind="stable")[-PANELS:].tolist())
+        title += f" (the {PANELS} fullest of {len(names)} channels)"
+        names = [name for i, name in enumerate(names) if i in keep]
+    if not names:
+        raise InputError("there is no queue to draw: this run has no channel of recorded tokens")
+    columns = min(len(names), 2)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.55 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, squeeze=False).reshape(-1)
+    shown: dict[str, Any] = {}
+    for i, (panel, name) in enumerate(zip(panels, names, strict=False)):
+        _occupancy(timeline, name, panel)
+        panel.title.set_fontsize(TEXT)
+        if i + columns >= len(names):
+            panel.set_xlabel("cycle", fontsize=TEXT)
+            panel.tick_params(labelbottom=True)
+        if i % columns == 0:
+            panel.set_ylabel("tokens", fontsize=TEXT)
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            shown.setdefault("mean of queues" if label == "tokens held" else label, handle)
+    for panel in panels[len(names) :]:
+        panel.remove()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
+    figure.legend(
+        list(shown.values()),
+        list(shown),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=SMALL,
+    )
+    return figure
+
+
+def _mean_fill(timeline: Timeline, channel: str) -> float:
+    tokens = held(timeline, channel).tokens
+    return float(tokens.mean() / timeline.netlist.channel(channel).capacity) if tokens.size else 0.0
+
+
+def bandwidth(
+    timeline: Timeline, bytes_per_token: Mapping[str, float], ax: Axes | None = None
+) -> Axes:
+    """Bytes moved over channels per second of the run's time.
+
+    The tokens of a firing move evenly while the firing that makes them lasts, which is a cycle at
+    least.
+
+    Parameters
+    ----------
+    bytes_per_token
+        Channel to bytes; one line each.
+    """
+    if not bytes_per_token:
+        raise InputError("name at least one channel and the bytes of its tokens, got none")
+    ax = _axes(ax, height=2.7)
+    colours = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
+    for i, (name, size) in enumerate(bytes_per_token.items()):
+        if not (np.isfinite(size) and size > 0):
+            raise InputError(f"channel {name!r}: bytes of a token must be above 0, got {size}")
+        edges, rate = channel_bandwidth(timeline, name, size)
+        mean = float(np.average(rate, weights=np.diff(edges))) / 1e9
+        label = f"{name} (mean {mean:,.3g} GB/s)"
+        ax.stairs(
+            *(rate / 1e9, edges),
+            baseline=None,
+            color=colours[i % len(colours)],
+            linewidth=1.2,
+            linestyle="-" if i < len(colours) else "--",
+            label=label,
+        )
+    ax.set(xlim=(0, max(timeline.cycles, 1)), ylim=(0, None))
+    _dress(ax, "Bandwidth over time", "cycle", "GB/s")
+    _thousands(ax.xaxis)
+    _legend_below(ax, 3)
+    return ax
+
+
+def channel_bandwidth(
+    timeline: Timeline, channel: str, bytes_per_token: float, most_intervals: int = 300
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Edges in cycles ``[n + 1]`` and bytes a second in each interval ``[n]``.
+
+    What a broadcast sends to all lanes counts once.
+    """
+    held(timeline, channel, 1)  # refuses what is not recorded
+    c = timeline.netlist.channel(channel)
+    starts = timeline.starts_of(c.source)
+    done = starts >= 0
+    tokens = np.broadcast_to(np.asarray(c.produce, np.int64), starts.shape)[done]
+    length = np.maximum(timeline.busy(c.source), 1)[done]
+    begin = starts[done]
+    edges = intervals(int(max(timeline.cycles, (begin + length).max(initial=1))), most_intervals)
+    rate = tokens / length
+
+    def moved(at: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Tokens times cycles since ``at``, before each edge, for firings ending or beginning."""
+        order = np.argsort(at, kind="stable")
+        sums = np.concatenate([[0.0], np.cumsum(rate[order])])
+        weighted = np.concatenate([[0.0], np.cumsum(rate[order] * at[order])])
+        count = np.searchsorted(at[order], edges)
+        return sums[count] * edges - weighted[count]
+
+    bytes_moved = np.diff(moved(begin) - moved(begin + length)) * bytes_per_token
+    seconds = np.diff(edges) / timeline.netlist.clock_hz
+    return edges, np.maximum(bytes_moved, 0.0) / seconds
+
+
+# ------------------------------------------------------------------ the whole set
+
+
+def figures(report: Report, timeline: Timeline | None = None) -> dict[str, Callable[[], Figure]]:
+    """What can be drawn of a run: a name to a function that draws it.
+
+    Parameters
+    ----------
+    report
+        Of the run.
+    timeline
+        Of the same run; without it, what is in the report alone. A run recorded as sums has no
+        figures over time.
+    """
+    drawn: dict[str, Callable[[], Any]] = {}
+    if timeline is not None:
+        drawn["topology"] = lambda: draw_topology(timeline.netlist)
+    drawn["load_balance"] = lambda: load_balance(report.load_balance, report.cycles)
+    drawn["stalls"] = lambda: stalls(report.stalls)
+    if report.critical_path:
+        drawn["critical_path"] = lambda: critical_path(report.critical_path)
+    if timeline is not None:
+        drawn["lane_stalls"] = lambda: lane_stalls(timeline, report.load_balance.actor)
+        if timeline.starts is not None:
+            netlist = timeline.netlist
+            drawn["utilization"] = lambda: utilization_over_time(timeline)
+            if any(is_countable(netlist, channel) for channel in netlist.channels):
+                drawn["queues"] = lambda: queue_panels(timeline)
+    return {name: _figure_of(draw) for name, draw in drawn.items()}
+
+
+def _figure_of(draw: Callable[[], Any]) -> Callable[[], Figure]:
+    def figure() -> Figure:
+        drawn = draw()
+        return getattr(drawn, "figure", None) or drawn
+
+    return figure
+
+
+def write_figure(figure: Figure, file: Any, kind: str, title: str) -> None:
+    """Write a figure as ``"png"`` or ``"svg"``; the same figure gives the same bytes."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "sparqsim"}):
+        about: dict[str, Any] = {"Title": title} | ({"Date": None} if kind == "svg" else {})
+        figure.savefig(file, format=kind, dpi=DPI, metadata=about)
+
+
+def save_figures(
+    report: Report,
+    timeline: Timeline | None,
+    folder: str | os.PathLike[str],
+    svg: bool = False,
+) -> list[Path]:
+    """Write all of :func:`figures` into a folder, which is made if need be.
+
+    Parameters
+    ----------
+    report, timeline
+        As for :func:`figures`.
+    folder
+        Where ``load_balance.png`` and the rest are to stand.
+    svg
+        Also write each as SVG.
+
+    Returns
+    -------
+    paths
+        Of the files, in the order of drawing.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written.
+    """
+    place = output_folder(folder)
+    paths = []
+    for name, draw in figures(report, timeline).items():
+        figure = draw()
+        for kind in ("png", "svg") if svg else ("png",):
+            paths.append(place / f"{name}.{kind}")
+            with written_whole(paths[-1]) as path:
+                write_figure(figure, path, kind, f"{report.machine} {report.layer}: {name}")
+    return paths
