@@ -1,9 +1,11 @@
 """Does training obey its formulas: slopes, masks at zero, the schedule, same seed same net?"""
 
 import copy
+import doctest
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from scripts.scenarios import qat_table  # noqa: E402
 from sparqsim_base import InputError  # noqa: E402
 from workloads import formats, prune, train  # noqa: E402
 from workloads.layers import Conv2d, Linear  # noqa: E402
 from workloads.models.digits import NETWORKS, load_digits, load_images, scale_pixels  # noqa: E402
 
 torch.set_num_threads(1)
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 NAMES = (
     "int2_signed",
@@ -59,11 +63,11 @@ def fitting(seed: int = 1, **changed):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_unit_grid_is_the_format_on_an_int_range(name: str) -> None:
-    """The grid is the format's values times one number, its top that of an int of that width."""
+def test_unit_grid_is_the_format_in_widest_gaps(name: str) -> None:
+    """The grid is the format's values times one number, its widest gap 1; an int keeps its own."""
     fmt = formats.get(name)
     grid = train.unit_grid(fmt)
-    assert grid[-1] == 2 ** (fmt.bits - ("unsigned" not in name)) - 1
+    assert np.diff(grid).max() == pytest.approx(1.0, rel=1e-15)
     np.testing.assert_allclose(grid * fmt.values[-1] / grid[-1], fmt.values, rtol=1e-12)
     if name.startswith("int"):
         assert np.array_equal(grid, fmt.values)
@@ -83,7 +87,7 @@ def test_rounds_as_the_format_does(name: str) -> None:
     from_tie = np.abs(u[:, None] - (grid[1:] + grid[:-1]) / 2).min(axis=1)
     clear = from_tie > 1e-5 * np.abs(u)
     assert clear.mean() > 0.98
-    ratio = fmt.values[-1] / grid[-1]  # format values an int step
+    ratio = fmt.values[-1] / grid[-1]  # of the format, a step
     wanted = step * fmt.round(u * ratio) / ratio
     np.testing.assert_allclose(got[clear], wanted[clear], rtol=2e-6, atol=1e-30)
     if name != "pot8_unsigned":  # its scale is below float32's least
@@ -122,7 +126,7 @@ def test_slopes_are_lsqs(name: str, seed: int, step: float, elements: int) -> No
             nearest = np.flatnonzero(distances == distances.min())[-1]
             slope, to_v[i] = float(grid[nearest]) - float(u), upstream[i]
         to_s += upstream[i] * slope
-    top = 2 ** (fmt.bits - (fmt.values[0] < 0)) - 1
+    top = fmt.values[-1] / max(b - a for a, b in pairwise(fmt.values))
     np.testing.assert_array_equal(x.grad.numpy(), to_v.astype(np.float32))
     scale = 1 / np.sqrt(elements * top)
     bound = 1e-4 * scale * (np.abs(upstream).sum() * grid[-1] + 1)
@@ -342,6 +346,18 @@ def test_global_random_state_is_untouched(data) -> None:
     assert np.array_equal(legacy, np.random.get_state()[1])  # noqa: NPY002
 
 
+def test_number_of_torch_threads_is_kept() -> None:
+    """Calibration's compiled kernels leave torch's threads alone: sums keep their order."""
+    code = (
+        "import numpy as np, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from workloads import formats, train\n"
+        "train.Quantizer(formats.get('int4'), np.ones(9, np.float32), elements=9)\n"
+        "assert torch.get_num_threads() == 1, torch.get_num_threads()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # -------------------------------------------------------------------------------- bad input
 
 
@@ -388,9 +404,15 @@ def test_bad_schedules_are_named(data) -> None:
 
 
 def test_bad_quantization_is_named(data) -> None:
-    """Unsigned weights, a net without layers, a step that fell to zero get a letter."""
+    """Unsigned weights, pairs, no zero, twice, no layers, a step fallen to 0: each a letter."""
     with pytest.raises(InputError, match="negative"):
         train.quantize(network(), data[0], weights=formats.get("uint4"), activations=None)
+    for name, message in (("ovp_int4", "rounds pairs"), ("abfloat4_E2M1", "have the value 0")):
+        with pytest.raises(InputError, match=message):
+            train.quantize(network(), data[0], weights=formats.get(name), activations=None)
+    done = train.quantize(network(), data[0], weights=formats.get("int4"), activations=None)
+    with pytest.raises(InputError, match="quantized already"):
+        train.quantize(done, data[0], weights=formats.get("int4"), activations=None)
     with pytest.raises(InputError, match="must have Linear or Conv2d layers"):
         train.quantize(torch.nn.ReLU(), data[0], weights=formats.get("int4"), activations=None)
     quantizer = train.Quantizer(formats.get("int4"), np.ones(3, np.float32), elements=3)
@@ -423,3 +445,50 @@ def test_shipped_layers_can_be_built() -> None:
         net = train.chain(layers, np.random.default_rng(0))
         shapes = {n: w.shape for n, w in train.weights_of(net).items()}
         assert shapes == {layer.name: layer.weight_shape for layer in layers}
+
+
+# ------------------------------------------------------------------------------------- docs
+
+
+def test_page_is_true() -> None:
+    """Each block of docs/training.md prints what it shows."""
+    failures, tried = doctest.testfile(str(DOCS / "training.md"), module_relative=False)
+    assert tried > 15 and failures == 0
+
+
+def test_table_is_that_of_the_data() -> None:
+    """The page's tables are what the kept measurements render to; they are whole and plausible."""
+    table = qat_table.read(DOCS / "data" / "qat.json")
+    page = (DOCS / "training.md").read_text()
+    assert qat_table.fill(page, qat_table.render(table)) == page
+    rows = {(row.family, row.bits): row for row in table.quantized}
+    assert set(rows) == {(f, bits) for f, grids in qat_table.GRIDS.items() for bits in grids}
+    assert len(table.seeds) >= 3
+    for row in (table.float32, *table.quantized, *table.pruned):
+        for accuracies in (row.before, row.after):
+            assert len(accuracies) == len(table.seeds)
+            images = np.array(accuracies) * table.test_images
+            np.testing.assert_allclose(images, np.round(images), atol=1e-9)
+
+
+def test_broken_data_or_page_is_named(tmp_path) -> None:
+    """A cut data file, an unknown key, a page without its places get a letter."""
+    text = (DOCS / "data" / "qat.json").read_text()
+    for broken in (text[: len(text) // 2], text.replace('"seeds"', '"seedz"'), ""):
+        (tmp_path / "qat.json").write_text(broken)
+        with pytest.raises(InputError, match=r"qat\.json must hold the measured table"):
+            qat_table.read(tmp_path / "qat.json")
+    with pytest.raises(InputError, match="must have one <!-- facts -->"):
+        qat_table.fill("no places", {"facts": ""})
+
+
+@pytest.mark.slow
+def test_table_can_be_measured_again() -> None:
+    """One seed measured anew is that seed of the kept table, where the libraries are the same."""
+    kept = qat_table.read(DOCS / "data" / "qat.json")
+    made = qat_table.measure([kept.seeds[0]])
+    if made.versions != kept.versions:
+        pytest.skip(f"measured with {kept.versions}, here {made.versions}")
+    for new, old in zip(made.quantized, kept.quantized, strict=True):
+        assert (new.family, new.bits) == (old.family, old.bits)
+        assert new.before[0] == old.before[0] and new.after[0] == old.after[0]

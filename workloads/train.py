@@ -29,7 +29,7 @@ from sparqsim_base import InputError
 from workloads import prune
 from workloads import quantize as ptq
 from workloads.calibrate import LeastSquares
-from workloads.formats import Codebook, Format
+from workloads.formats import Codebook, Format, OutlierVictim
 from workloads.layers import Conv2d, Linear, unknown
 
 try:
@@ -260,11 +260,13 @@ def unit_grid(grid: Format) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        Unless there are at least two values, the largest above zero.
+        If the format rounds pairs of values together, or has no zero (a pruned weight needs it).
     """
+    if isinstance(grid, OutlierVictim):
+        raise InputError(f"training rounds value by value, but {grid.name} rounds pairs")
     values = np.asarray(grid.values, dtype=np.float64)
-    if len(values) < 2 or not values[-1] > 0:
-        raise InputError(f"to train in {grid.name} it must have values above zero")
+    if 0.0 not in values:
+        raise InputError(f"to train in {grid.name} it must have the value 0")
     return values / np.diff(values).max()
 
 
@@ -352,8 +354,15 @@ def quantize(
         Formats of `workloads.formats`; None leaves float32.
     learn : bool
         Train the steps (LSQ), or keep them (plain straight-through).
+
+    Raises
+    ------
+    InputError
+        If the network is quantized already, or a tensor or format cannot be.
     """
     layers = weighted(net)
+    if any(isinstance(module, Quantizer) for module in net.modules()):
+        raise InputError("the network is quantized already; quantize a copy made before")
     inputs: dict[str, torch.Tensor] = {}
     if activations is not None:
         x, _ = _data(images, np.zeros(len(images), dtype=int))
