@@ -425,8 +425,8 @@ class EIE(Machine, frozen=True, kw_only=True):
         """The netlist of a sequence of passes; ``work`` is entries [broadcasts, pes]."""
         broadcasts = len(work)
         fetch = _Fetch.of(passes, self.pes)
-        busy = np.maximum(work, 1)
-        streams = busy + 1  # the last entry's result, one register later
+        walk = np.maximum(work, 1)  # a column without entries still takes a cycle
+        streams = walk + 1  # the last entry's result, one register later
         run = execute.actions() if execute is not None else {}
         actors = [
             Actor(name="lnzd", firings=len(fetch.found), part="LNZD quadtree"),
@@ -434,11 +434,11 @@ class EIE(Machine, frozen=True, kw_only=True):
         ]
         # A column streams through the PE one entry a cycle: each stage starts on it one register
         # after the stage before, long before that has finished.
-        for stage, latency, part in (
-            ("ptr_read", 1, "Pointer read"),
-            ("spmat_read", 1, "Sparse matrix read"),
-            ("arithmetic", ARITHMETIC_STAGES, "Arithmetic unit"),
-            ("act_write", streams, "Act R/W"),
+        for stage, busy, latency, part in (
+            ("ptr_read", walk, 1, "Pointer read"),
+            ("spmat_read", work, 1, "Sparse matrix read"),
+            ("arithmetic", work, ARITHMETIC_STAGES, "Arithmetic unit"),
+            ("act_write", work, streams, "Act R/W"),
         ):
             actors.append(
                 Actor(
