@@ -305,8 +305,8 @@ all-MiniLM-L6-v2 is a trained sentence encoder: 6 transformer layers, 22.7 milli
 runs here in numpy, on {found.pairs} pairs of sentences written for Sparqsim and graded by their
 writer from 0 (unrelated) to 5 (the same). Two measures: the mean **cosine** of an embedding to that
 of the float32 network, and Spearman's **rank** correlation of the pairs' cosines with the grades.
-In float32 the latter is {found.rank_float32:.3f}, with a standard error of {found.rank_error:.3f} over
-the choice of pairs: smaller differences of rank than that mean nothing, and one grader is one
+In float32 the latter is {found.rank_float32:.3f}, with a standard error of {found.rank_error:.3f}
+over the choice of pairs: smaller differences of rank than that mean nothing, and one grader is one
 opinion.
 
 This page is written by `python -m scripts.scenarios.minilm_bits`, with every number in it; they are
