@@ -172,7 +172,7 @@ class EIE(Machine, frozen=True, kw_only=True):
                 f"{type(tensors.layer).__name__}"
             )
         weights = tensors.sparse_weight
-        vectors, weight_codes, codebook = self._quantized(tensors, weights)
+        vectors, weight_codes, codebook, fraction = self._quantized(tensors, weights)
         outputs_at_once = self.registers if self.act_spill else weights.shape[0]
         chunks = [
             _rows_of(weight_codes, low, min(low + outputs_at_once, weights.shape[0]))
@@ -220,6 +220,7 @@ class EIE(Machine, frozen=True, kw_only=True):
             stored_entries=stored,
             stored_pointers=sum(chunk.pointers.size for chunk in work.encoded),
             outputs=outputs,
+            output_scale=2.0 ** (shift - fraction),
             verify=verify,
             notes=notes,
             execute=work,
@@ -227,18 +228,18 @@ class EIE(Machine, frozen=True, kw_only=True):
 
     def _quantized(
         self, tensors: LayerTensors, weights: CSC
-    ) -> tuple[NDArray[np.int64], CSC, NDArray[np.int64]]:
-        """Activations, weights as codes (the bias column last) and codebook, in fixed point."""
+    ) -> tuple[NDArray[np.int64], CSC, NDArray[np.int64], int]:
+        """Activations, weight codes (bias last), codebook, and the products' fraction bits."""
         if tensors.bias is not None:
             weights = _with_column(weights, tensors.bias)
-        values, fraction = np.zeros(1 << CODE_BITS), 0
+        values, weight_fraction = np.zeros(1 << CODE_BITS), 0
         codes = np.zeros(0, np.uint8)
         if weights.stored:
             fitted = np.asarray(_codebook(weights.values), np.float64)
             values[: len(fitted)] = fitted
             codes = _nearest(weights.values, values[: len(fitted)])
-            fraction = _fraction_bits(np.abs(values).max(), WEIGHT_BITS)
-        codebook = np.rint(values * 2.0**fraction).astype(np.int64)
+            weight_fraction = _fraction_bits(np.abs(values).max(), WEIGHT_BITS)
+        codebook = np.rint(values * 2.0**weight_fraction).astype(np.int64)
         largest = float(np.abs(tensors.activation).max(initial=0))
         if tensors.bias is not None:
             largest = max(largest, 1.0)
@@ -247,7 +248,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         if tensors.bias is not None:
             one = np.full((len(vectors), 1), 1 << fraction, np.int64)
             vectors = np.hstack([vectors, one])
-        return vectors, weights.with_values(codes), codebook
+        return vectors, weights.with_values(codes), codebook, weight_fraction + fraction
 
     def program_from_counts_file(self, path: str | os.PathLike[str]) -> Program:
         """A program of which only the timing is known, from an npz file; see `load_counts`."""
@@ -298,6 +299,7 @@ class EIE(Machine, frozen=True, kw_only=True):
             stored_entries=int(counts.sum()),
             stored_pointers=counts.shape[0] * (counts.shape[1] + 1),
             outputs=None,
+            output_scale=1.0,
             verify=None,
             notes=notes,
             execute=None,
@@ -315,6 +317,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         stored_entries: int,
         stored_pointers: int,
         outputs: NDArray[np.int64] | None,
+        output_scale: float,
         verify: Any,
         notes: list[str],
         execute: _Work | None,
@@ -409,6 +412,7 @@ class EIE(Machine, frozen=True, kw_only=True):
             worker="arithmetic",
             multipliers=self.pes,
             outputs=outputs,
+            output_scale=output_scale,
             verify=verify,
             counters=counters,
             memory=memory,

@@ -61,8 +61,9 @@ class Program:
         The actor whose lanes do the multiplications: load balance is told of it.
     multipliers
         Multiplications the machine can start in a cycle.
-    outputs
-        What the machine computed, or None where only the timing is known.
+    outputs, output_scale
+        What the machine computed, or None where only the timing is known; the real number that
+        an output of 1 stands for.
     verify
         Compares ``outputs`` with an independent reference.
     counters, memory, energy
@@ -84,6 +85,7 @@ class Program:
     counters: Callable[[Timeline], dict[str, int]]
     memory: Callable[[Timeline], dict[str, Memory]]
     energy: Callable[[Timeline], list[EnergyPart]]
+    output_scale: float = 1.0
     executed: Callable[[], bool] | None = None
     notes: list[str] = field(default_factory=list)
 
