@@ -107,7 +107,8 @@ def test_a_stored_tensor_comes_back_bit_for_bit(
     tensor = compress.compress_weight(x, recipe)
     assert isinstance(tensor, QuantizedTensor)
     stored = storage.store(tensor, sparse)
-    assert stored.bits >= 0 and (sparse or stored.bits == tensor.bits())
+    shared = 32 * sum(len(described.entries) for described in stored.entry.formats)
+    assert sparse or stored.bits == tensor.bits() + shared
     entry = msgspec.json.decode(msgspec.json.encode(stored.entry), type=storage.TensorEntry)
     back = storage.restore(entry, stored.arrays)
     assert isinstance(back, QuantizedTensor)
@@ -115,7 +116,7 @@ def test_a_stored_tensor_comes_back_bit_for_bit(
     assert back.dequantize().tobytes() == tensor.dequantize().tobytes()
     arrays = {part: array.nbytes * 8 for part, array in stored.arrays.items()}
     index_and_codes = arrays["codes"] + arrays.get("bitmap", 0) + arrays.get("runs", 0)
-    counted = stored.bits - arrays["scale"]
+    counted = stored.bits - arrays["scale"] - shared
     assert 0 <= index_and_codes - counted < 24, "each part is counted, but for filling up bytes"
 
 
@@ -129,9 +130,10 @@ def test_layouts_by_density_are_the_smallest() -> None:
         tensor = compress.compress_weight(x, recipe)
         found[density] = storage.store(tensor, True)
     assert [found[d].entry.layout for d in (1.0, 0.5, 0.05)] == ["dense", "bitmap", "gaps"]
-    assert found[1.0].bits == 4096 * 4 + 32
-    assert found[0.5].bits == 4096 + 2048 * 4 + 32
-    assert found[0.05].bits == found[0.05].entry.stored * 8 + 32 < 4096 + 205 * 4
+    table = 32 + 16 * 32  # a scale and 16 shared values
+    assert found[1.0].bits == 4096 * 4 + table
+    assert found[0.5].bits == 4096 + 2048 * 4 + table
+    assert found[0.05].bits == found[0.05].entry.stored * 8 + table < 4096 + 205 * 4 + table
 
 
 def test_two_of_four_costs_what_its_metadata_costs() -> None:
@@ -304,6 +306,7 @@ def test_damaged_files_are_refused(saved: Path) -> None:
         ("formats", [{"name": "int4_signed"}]),
         ("formats", [{"name": "nothing"}]),
         ("formats", []),
+        ("formats", [{"name": "int8_signed", "entries": [1.0, 2.0]}]),
     ],
 )
 def test_a_hostile_manifest_is_refused(saved: Path, field: str, value: object) -> None:

@@ -34,7 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim_base import InputError, output_folder, written_whole
+from workloads import formats
 from workloads.calibrate import Slices
+from workloads.formats import Format
+from workloads.formats.codebook import Codebook
 from workloads.quantize import SCALE_BITS, QuantizedTensor, Quantizer
 from workloads.recipes import Recipe
 
@@ -45,7 +48,7 @@ ARRAYS, MANIFEST = "compressed.safetensors", "compressed.json"
 VERSION = 1
 RUN_BITS = 4  # published: EIE's and Deep Compression's index width
 LONGEST_RUN = (1 << RUN_BITS) - 1
-LARGEST = 1 << 34  # assumed: no tensor of a file is larger, so a hostile header asks for no more
+LARGEST = 1 << 30  # assumed: no tensor of a file is larger, so a hostile header asks for no more
 
 
 def pack_bits(codes: NDArray[np.unsignedinteger], bits: int) -> Bytes:
@@ -124,18 +127,24 @@ class FormatEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     entries: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, grid: object) -> FormatEntry:
+    def of(cls, grid: Format) -> FormatEntry:
         """Describe a format."""
-        return cls(name=grid.name, entries=getattr(grid, "entries", ()))  # type: ignore[attr-defined]
+        return cls(name=grid.name, entries=grid.entries if isinstance(grid, Codebook) else ())
 
-    def format(self) -> object:
-        """Return the format described."""
-        from workloads import formats
-        from workloads.formats.codebook import Codebook
+    def format(self) -> Format:
+        """Return the format described.
 
-        if self.entries:
-            return Codebook(self.entries, int(self.name.removeprefix("codebook")))
-        return formats.get(self.name)
+        Raises
+        ------
+        InputError
+            If there is none so called.
+        """
+        if not self.entries:
+            return formats.get(self.name)
+        bits = self.name.removeprefix("codebook")
+        if not bits.isdecimal():
+            raise InputError(f"only a codebook has entries, got {self.name!r} with some")
+        return Codebook(self.entries, int(bits))
 
 
 class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,7 +202,7 @@ class StoredTensor:
     arrays : mapping of str to array
         By part, each a row: ``codes``, ``scale`` ...; ``values`` for float32.
     bits : int
-        Size of all parts together: codes and index at their width, scales at 32 bits.
+        Size of all together: codes and index at their width, scales and shared values at 32 bits.
     """
 
     entry: TensorEntry
@@ -213,14 +222,15 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
     if not isinstance(tensor, QuantizedTensor):
         return _store_floats(tensor, sparse)
     q, codes = tensor.quantizer, tensor.codes.reshape(-1)
-    fill, layout, size = 0, "dense", codes.size * q.bits
+    layout: Layout = "dense"
+    fill, size = 0, codes.size * q.bits
     kept = np.ones(codes.size, np.bool_)
     runs, is_code = np.empty(0, np.uint8), np.empty(0, np.bool_)
     if sparse:
         fill = int(np.bincount(codes).argmax())
         not_fill = codes != fill
         trial_runs, trial_is_code = runs_of(not_fill)
-        sizes = {
+        sizes: dict[Layout, int] = {
             "dense": size,
             "bitmap": codes.size + int(not_fill.sum()) * q.bits,
             "gaps": len(trial_runs) * (RUN_BITS + q.bits),
@@ -248,14 +258,15 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
         formats=tuple(FormatEntry.of(grid) for grid in q.formats),
         axis=q.slices.axis,
         group=q.slices.group,
-        layout=layout,  # type: ignore[arg-type]
+        layout=layout,
         fill=fill,
         stored=len(stored),
     )
-    overhead = len(q.scale) * (
-        SCALE_BITS + (0 if q.zero_point is None else q.bits) + (len(q.formats) - 1).bit_length()
-    )
-    return StoredTensor(entry, arrays, size + overhead)
+    per_slice = SCALE_BITS + (0 if q.zero_point is None else q.bits)
+    per_slice += (len(q.formats) - 1).bit_length()
+    size += len(q.scale) * per_slice
+    size += sum(SCALE_BITS * len(described.entries) for described in entry.formats)
+    return StoredTensor(entry, arrays, size)
 
 
 def _store_floats(tensor: NDArray[np.float32], sparse: bool) -> StoredTensor:
@@ -313,7 +324,7 @@ def restore(
     if not entry.formats:
         return spread(part("values", np.float32), 0)
     quantizer = Quantizer(
-        tuple(described.format() for described in entry.formats),  # type: ignore[misc]
+        tuple(described.format() for described in entry.formats),
         part("scale", np.float32),
         part("zero_point", np.int32) if "zero_point" in arrays else None,
         Slices(entry.axis, entry.group),
@@ -425,7 +436,7 @@ def load(
             raise InputError(f"{folder}, tensor {name!r}: {error}") from None
     quantizers = {
         name: Quantizer(
-            tuple(described.format() for described in entry.formats),  # type: ignore[misc]
+            tuple(described.format() for described in entry.formats),
             np.array([entry.scale], np.float32),
             None if entry.zero_point is None else np.array([entry.zero_point], np.int32),
         )
