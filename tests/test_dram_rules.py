@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from dram_oracle import NaiveChannel, naive_replay
@@ -147,7 +148,7 @@ def standards(draw) -> DramStandard:
         bank_groups=draw(st.sampled_from([1, 2, 4])),
         banks_per_group=draw(st.sampled_from([1, 2, 4])),
         rows=8,
-        row_bytes=256,
+        row_bytes=draw(st.sampled_from([256, 2048])),
         CWL=write,
         tRAS=ras,
         tRC=cycle,
@@ -211,6 +212,26 @@ def test_replay_equals_naive(case: tuple[Dram, np.ndarray], reads: int, writes: 
     assert list(zip(run.start.tolist(), run.end.tolist(), strict=True)) == expected
 
 
+def assert_tiles_are_bursts(dram: Dram, tiles: list[tuple[int, int, bool, int]]) -> None:
+    """Serve tiles (first burst, bursts, write, pause after) whole and in bursts; compare."""
+    parameters = dram.channel().parameters()
+    tile, single = dram.channel().initial_state(), dram.channel().initial_state()
+    burst, now = dram.timing.burst_bytes, 0
+    for first, count, write, pause in tiles:
+        whole, parts = (
+            dram.requests(first * burst, count * burst, write, granularity)[0]
+            for granularity in (Granularity.TILE, Granularity.BURST)
+        )
+        answer = kernels.serve(parameters, tile, whole[0], now)
+        for part in parts:
+            last = kernels.serve(parameters, single, part, now)
+        assert answer == last
+        batch = slice(kernels.FAVOUR, kernels.BATCH + 1)  # is counted in requests
+        tile[batch] = single[batch] = 0
+        np.testing.assert_array_equal(tile, single)
+        now += answer[0] + pause
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     standards(),
@@ -223,26 +244,33 @@ def test_a_tile_is_its_bursts_in_order(
 ) -> None:
     """One request of n bursts leaves the state, and ends, as n requests of one burst do."""
     dram = Dram(standard=standard, mapping=mapping, refresh=refresh)
-    parameters = dram.channel().parameters()
-    tile, single = dram.channel().initial_state(), dram.channel().initial_state()
-    last = dram.timing.channel_bytes // dram.timing.burst_bytes
+    bursts = standard.channel_bytes // standard.burst_bytes
     rng = np.random.default_rng(seed)
-    now = 0
-    for _ in range(4):
-        count = int(rng.integers(1, min(last, int(rng.choice([4, 40, 2000])) + 1)))
-        address = int(rng.integers(0, last - count + 1)) * dram.timing.burst_bytes
-        size = count * dram.timing.burst_bytes
-        write = bool(rng.random() < 0.4)
-        whole = dram.requests(address, size, write, Granularity.TILE)[0]
-        parts = dram.requests(address, size, write, Granularity.BURST)[0]
-        hold, busy, latency = kernels.serve(parameters, tile, whole[0], now)
-        for part in parts:
-            answer = kernels.serve(parameters, single, part, now)
-        assert (hold, busy, latency) == answer
-        batch = slice(kernels.FAVOUR, kernels.BATCH + 1)  # is counted in requests
-        tile[batch] = single[batch] = 0
-        np.testing.assert_array_equal(tile, single)
-        now += hold + int(rng.choice([0, 3, 500]))
+    tiles, end = [], 0
+    for _ in range(6):
+        count = int(rng.integers(1, min(bursts, int(rng.choice([4, 40, 2000])) + 1)))
+        first = int(rng.choice([0, end, rng.integers(0, bursts)]))  # anew, further on, anywhere
+        first = min(first, bursts - count)
+        end = first + count
+        pause = int(rng.choice([0, 3, 50, rng.integers(0, standard.tREFI)]))
+        tiles.append((first, count, bool(rng.random() < 0.5), pause))
+    assert_tiles_are_bursts(dram, tiles)
+
+
+@pytest.mark.parametrize("late", range(8))
+@pytest.mark.parametrize("near", [4, 8, 9, 12])
+def test_a_tile_after_a_turn_of_the_bus(near: int, late: int) -> None:
+    """Rounds of two bank groups that tCCD_L holds back, or whose first round is late by a few."""
+    two = msgspec.structs.replace(
+        STANDARDS["DDR4-2400"],
+        bank_groups=2,
+        tCCD_L=near,
+        tRRD_L=4,
+        tWTR_L=STANDARDS["DDR4-2400"].tWTR_S + late,
+    )
+    tiles = [(0, 64, False, 0), (1, 7, True, 0), (8, 64, False, 0), (0, 33, True, 0)]
+    tiles += [(2, 64, False, 0), (0, 2, True, 0), (2, 64, False, 0)]
+    assert_tiles_are_bursts(Dram(standard=two, refresh=False), tiles)
 
 
 def test_kernels_equal_their_plain_twins() -> None:
