@@ -280,7 +280,8 @@ class Lane:
             for name, given in (produce or {}).items()
         }
         counts = {name: len(values) for name, values in made.items()}
-        self._check(busy, latency, taken, counts, request)
+        self._check(busy, latency, taken, counts)
+        request = self._checked_request(request)
         takes = [
             (code, links, taken[name])
             for name, (code, links, _) in self.inputs.items()
@@ -310,12 +311,10 @@ class Lane:
         latency: int | None,
         consume: Mapping[str, int],
         produce: Mapping[str, int],
-        request: Any,
     ) -> None:
         """A letter if a firing of a behaviour asks for what cannot be."""
         where = f"actor {self.actor.name!r}[{self.index}] firing {len(self.starts)}"
-        resource = self._server and self._server.resource
-        check_count(f"{where}: busy", busy, least=1 if resource else 0)
+        check_count(f"{where}: busy", busy, least=1 if self._server else 0)
         if latency is not None:
             check_count(f"{where}: latency", latency, least=1)
         for moved, ends, verb in (
@@ -335,17 +334,24 @@ class Lane:
                         f"{where} would {verb} {count} tokens of {name!r} at once, but it holds "
                         f"{capacity} and the firing could never start"
                     )
-        if resource and resource.fields:
-            if request is None or np.shape(request) != (resource.fields,):
-                raise InputError(
-                    f"{where}: request must be {resource.fields} integers for "
-                    f"{resource.name!r}, got {request!r}"
-                )
-            if resource.banked and not 0 <= request[0] < resource.servers:
-                raise InputError(
-                    f"{where}: banks of {resource.name!r} are 0 to {resource.servers - 1}, "
-                    f"got {request[0]}"
-                )
+
+    def _checked_request(self, given: Any) -> Any:
+        """The request of a behaviour's firing as the integers its resource reads."""
+        if self._server is None or not (fields := self._server.resource.fields):
+            return None
+        resource = self._server.resource
+        request = np.asarray(given)
+        where = f"actor {self.actor.name!r}[{self.index}] firing {len(self.starts)}"
+        if request.dtype.kind not in "iu" or request.shape != (fields,):
+            raise InputError(
+                f"{where}: request must be {fields} integers for {resource.name!r}, got {given!r}"
+            )
+        if resource.banked and not 0 <= request[0] < resource.servers:
+            raise InputError(
+                f"{where}: banks of {resource.name!r} are 0 to {resource.servers - 1}, "
+                f"got {request[0]}"
+            )
+        return request.astype(np.int64)
 
     def process(self) -> Wait:
         """The lane's whole life; an error in a user's code is told where it happened."""
@@ -363,7 +369,7 @@ class Lane:
                 f"in actor {self.actor.name!r} lane {self.index}, after {len(self.starts)} "
                 f"firings, at cycle {self.now}"
             )
-            self._run.failure = error
+            self._run.failure = self._run.failure or error
             raise
 
     def _start(
@@ -509,7 +515,7 @@ class Simulation:
         self.observers = tuple(observers)
         self.env = simpy.Environment()
         self.servers = {r.name: Server(self.env, r) for r in netlist.resources}
-        self.failure: Exception | None = None  # what went wrong in a lane, with its notes
+        self.failure: Exception | None = None  # what first went wrong in a lane, with its note
         self.lanes: dict[str, list[Lane]] = {}
         self.links: dict[str, dict[tuple[int, int], Link]] = {}
         order = 0
