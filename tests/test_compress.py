@@ -161,6 +161,18 @@ def test_pruned_floats_are_stored_sparse_and_exact() -> None:
     assert kept.max() == 2, "groups run along the input channels of a convolution"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "axes"), [("filter", (1, 2, 3)), ("channel", (0, 2, 3)), ("vector:4", ())]
+)
+def test_patterns_cut_convolutions_where_they_say(pattern: str, axes: tuple[int, ...]) -> None:
+    """Filters go by outputs, channels by inputs, vectors along inputs: half stays, whole groups."""
+    x = np.random.default_rng(4).standard_normal((8, 8, 3, 3)).astype(np.float32)
+    kept = np.asarray(compress.compress_weight(x, TensorRecipe(prune=pattern, density=0.5))) != 0
+    groups = kept.any(axis=axes) if axes else kept.reshape(8, 2, 4, 3, 3).any(axis=2)
+    whole = kept.all(axis=axes) if axes else kept.reshape(8, 2, 4, 3, 3).all(axis=2)
+    assert np.array_equal(groups, whole) and groups.mean() == 0.5
+
+
 @pytest.mark.parametrize("name", sorted(recipes.named()))
 def test_named_recipes_on_digits_reload_and_answer_alike(name: str, tmp_path: Path) -> None:
     """Saved and reloaded, each named recipe gives the same codes, weights and accuracy."""

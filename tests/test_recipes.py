@@ -38,7 +38,7 @@ def test_a_recipe_reads_as_written() -> None:
     """What the file says is what the record holds."""
     recipe = parse(FULL, "here")
     assert recipe.weights.group == 64
-    assert recipe.weights.pattern == prune.NM(n=2, m=4)
+    assert recipe.weights.pattern == prune.NM(n=2, m=4, axis=1)
     assert recipe.activations.dynamic and recipe.activations.asymmetric
     assert recipe.embeddings.scheme == "keep"
 
@@ -110,9 +110,9 @@ def test_an_override_must_match() -> None:
 def test_patterns_compose() -> None:
     """``a+b`` prunes by a, then what is left by b, and pad lets groups be short."""
     both = TensorRecipe(prune="channel+2:4", density=0.25, pad=True).pattern
-    assert both == prune.CHANNEL & prune.NM(n=2, m=4, ragged="short")
+    assert both == prune.CHANNEL & prune.NM(n=2, m=4, axis=1, ragged="short")
     assert TensorRecipe(prune="block:4x8", density=0.5).pattern == prune.Blocks(height=4, width=8)
-    assert TensorRecipe(prune="vector:16", density=0.5).pattern == prune.Vectors(length=16)
+    assert TensorRecipe(prune="vector:16", density=0.5).pattern == prune.Vectors(length=16, axis=1)
 
 
 def test_named_recipes_are_what_their_names_say() -> None:

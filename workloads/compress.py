@@ -215,10 +215,7 @@ def compress_weight(x: Array, recipe: TensorRecipe) -> QuantizedTensor | Array:
     """
     x = checked(x, "a weight").astype(np.float32, copy=False)
     if recipe.prune is not None:
-        # N:M and vectors run along the inputs: axis 1 of [out, in, kernel h, kernel w].
-        along = np.moveaxis(x, 1, -1) if x.ndim > 2 else x
-        kept = prune(along, recipe.pattern, recipe.density)
-        x = np.ascontiguousarray(np.moveaxis(kept, -1, 1) if x.ndim > 2 else kept)
+        x = prune(x, recipe.pattern, recipe.density)
         x += np.float32(0)  # no minus zero, which a bitmap would have to keep
     if recipe.scheme == "keep":
         return x

@@ -168,7 +168,7 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def _stage(text: str, pad: bool) -> AnyPattern:
-    """Return the pattern of one part of ``prune``."""
+    """Return the pattern of one part of ``prune``, for weights [out, in, ...]."""
     from workloads import prune
 
     named: dict[str, AnyPattern] = {
@@ -182,9 +182,9 @@ def _stage(text: str, pad: bool) -> AnyPattern:
         return named[text]
     if match := re.fullmatch(r"(\d+):(\d+)", text):
         ragged: Literal["short", "refuse"] = "short" if pad else "refuse"
-        return prune.NM(n=int(match[1]), m=int(match[2]), ragged=ragged)
+        return prune.NM(n=int(match[1]), m=int(match[2]), axis=1, ragged=ragged)
     if match := re.fullmatch(r"vector:(\d+)", text):
-        return prune.Vectors(length=int(match[1]))
+        return prune.Vectors(length=int(match[1]), axis=1)
     if match := re.fullmatch(r"block:(\d+)x(\d+)", text):
         return prune.Blocks(height=int(match[1]), width=int(match[2]))
     raise unknown("there is no pattern", text, [*named, "2:4 (any N:M)", "vector:N", "block:HxW"])
