@@ -55,6 +55,7 @@ STATES = {
 }
 PLACES = {"computing": BLUE, "full queue": VERMILION, "resource": PURPLE}
 FEW_LANES = 64  # up to here each lane is a bar of its own
+OVER_TIME = 240  # intervals of a figure over time, at most: two dots of print each
 PANELS = 12  # queues drawn in one figure, at most
 
 
@@ -292,7 +293,7 @@ def utilization_over_time(
     """
     names = [a.name for a in timeline.netlist.actors] if actors is None else list(actors)
     ax = _axes(ax, height=1.1 + 0.42 * len(names))
-    bins = len(intervals(timeline.cycles, 300)) - 1
+    bins = len(intervals(timeline.cycles, OVER_TIME)) - 1
     for row, name in enumerate(names):
         edges, busy = timeline.utilization_over_time(name, bins)
         foot = len(names) - 1 - row
@@ -331,7 +332,7 @@ def queue_occupancy(timeline: Timeline, channel: str, ax: Axes | None = None) ->
 
 
 def _occupancy(timeline: Timeline, channel: str, ax: Axes) -> None:
-    full = held(timeline, channel)
+    full = held(timeline, channel, OVER_TIME)
     edges, tokens = full.edges, full.tokens
     queues = tokens.shape[1]
     capacity = timeline.netlist.channel(channel).capacity
@@ -342,7 +343,7 @@ def _occupancy(timeline: Timeline, channel: str, ax: Axes) -> None:
             colour = lighter(BLUE, share)
             ax.stairs(high, edges, baseline=low, fill=True, color=colour, label=label)
     if queues:
-        label = "mean of queues" if queues > 1 else "tokens held"
+        label = "mean" if queues > 1 else "tokens held"
         mean = tokens.mean(axis=1)
         ax.stairs(mean, edges, baseline=None, color=BLUE, linewidth=1.1, label=label)
     highest = float(tokens.max(initial=0))
@@ -394,7 +395,7 @@ def queue_panels(timeline: Timeline, channels: Sequence[str] | None = None) -> F
         if i % columns == 0:
             panel.set_ylabel("tokens", fontsize=TEXT)
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            shown.setdefault("mean of queues" if label == "tokens held" else label, handle)
+            shown.setdefault("mean" if label == "tokens held" else label, handle)
     for panel in panels[len(names) :]:
         panel.remove()
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
@@ -453,7 +454,7 @@ def bandwidth(
 
 
 def channel_bandwidth(
-    timeline: Timeline, channel: str, bytes_per_token: float, most_intervals: int = 300
+    timeline: Timeline, channel: str, bytes_per_token: float, most_intervals: int = OVER_TIME
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Edges in cycles ``[n + 1]`` and bytes a second in each interval ``[n]``.
 
