@@ -131,6 +131,7 @@ class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             reuse=Reuse.OUTPUT if still else Reuse.WEIGHT,
             drain=drain,
             drain_cycles=2 * side - 1,
+            exchange_cycles=side,  # derived: a fold's sums, or its weights, a row a cycle
             pass_is_fold=True,
         )
 

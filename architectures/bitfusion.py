@@ -9,14 +9,29 @@ has its slice of the weight buffer, so a tile's weights cost no load cycles. Thr
 SRAMs, one DRAM port.
 
 Here: the configuration, its composition and energies, and the authors' performance model as an
-analytic twin. That model leaves out array fill and drain, DRAM latency and rows, and pooling.
-Source: the ISCA 2018 paper and the authors' released simulator and RTL.
+analytic twin (:meth:`BitFusion.analytic`, which leaves out array fill and drain). An event-driven
+run (:meth:`BitFusion.lower`) is :mod:`architectures.systolic`'s netlist of tiles, back to back as
+the RTL has them. Activations are integers, unsigned where none is negative; weights are signed, a
+scale an output channel; 1 bit is a sign. Left out: DRAM latency and rows, and pooling. Source: the
+ISCA 2018 paper and the authors' released simulator and RTL.
 """
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any, ClassVar
 
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from architectures.array_machine import (
+    KIB,
+    PUBLISHED,
+    ArrayMachine,
+    Operand,
+    check_choice,
+    shipped_energies,
+)
 from architectures.systolic import back_to_back_cycles, column_edge
 from architectures.tiling import (
     ArrayRules,
@@ -25,17 +40,18 @@ from architectures.tiling import (
     Drain,
     Layout,
     Mapping,
-    Rates,
     Reuse,
     check_positive,
     check_whole,
     cost,
     search,
 )
-from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
+from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit, table_names
+from simulator.mac import bitbrick
 from sparqsim_base import InputError
+from workloads.layers import Layer
+from workloads.quantize import quantize
 
-KIB = 1024 * 8  # bits
 BRICK_BITS = 2  # published: a BitBrick multiplies 2 bits by 2 bits
 FUSED_BITS = 8  # published: sixteen BitBricks compose to 8 x 8 bits
 WIDTHS = (1, 2, 4, 8, 16)  # published; 1 bit computes as 2 and is stored as 1
@@ -86,8 +102,13 @@ ENERGY = EnergyTable(
 )  # fmt: skip
 
 
-class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The configuration of the paper; every number published unless said otherwise."""
+class BitFusion(ArrayMachine, frozen=True, kw_only=True):
+    """The configuration of the paper; every number published unless said otherwise.
+
+    ``energy_table`` prices a run: ``published``, or a shipped table.
+    """
+
+    title: ClassVar[str] = "Bit Fusion (ISCA 2018): bit-level composable systolic array"
 
     rows: int = 16
     columns: int = 32
@@ -99,9 +120,13 @@ class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     clock_mhz: float = 500.0
     node_nm: float = 45.0
     batch: int = 16
+    energy_table: str = PUBLISHED
 
     def __post_init__(self) -> None:
         fields = msgspec.structs.asdict(self)
+        check_choice(
+            "BitFusion.energy_table", fields.pop("energy_table"), (PUBLISHED, *table_names())
+        )
         for field in ("clock_mhz", "node_nm"):
             check_positive("BitFusion", **{field: fields.pop(field)})
         check_whole("BitFusion", **fields)
@@ -171,9 +196,63 @@ class BitFusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return cost(shape, rules, mapping or search(shape, rules, self.rates))
 
     @property
-    def rates(self) -> Rates:
-        """The authors' energies."""
-        return Rates.of(ENERGY)
+    def clock_hz(self) -> float:
+        """Clock of the array."""
+        return self.clock_mhz * 1e6
+
+    @property
+    def energies(self) -> EnergyTable:
+        """The authors' energies, or those of a shipped table."""
+        if self.energy_table == PUBLISHED:
+            return ENERGY
+        return shipped_energies(
+            self.energy_table,
+            node_nm=self.node_nm,
+            multipliers=self.rows * self.columns,
+            buffers_kib=(self.input_buffer_kib, self.weight_buffer_kib, self.output_buffer_kib),
+            dram="dram.ddr3",
+        )
+
+    def widths(self, layer: Layer) -> tuple[int, int]:
+        """The layer's bits, 8 where it says nothing."""
+        found = (layer.activation_bits or FUSED_BITS, layer.weight_bits or FUSED_BITS)
+        for bits in found:
+            _composed(bits)
+        return found
+
+    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
+        """Tiles back to back; fill and drain once a layer."""
+        return self.rules(*widths, unfold=self.unfolds(shape), drain=Drain.PER_LAYER)
+
+    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
+        """Symmetric integers, unsigned where no activation is negative; 1 bit is a sign."""
+        axis = 0 if weights else None
+        if bits == 1:
+            size = np.abs(values).mean(axis=(1, 2, 3)) if weights else [np.abs(values).mean()]
+            scale = np.where(np.asarray(size) > 0, size, 1.0).astype(np.float64)
+            codes = np.where(values >= 0, 1, -1).astype(np.int32)
+            # A padded place is 0, which two bits hold.
+            return Operand(codes=codes, levels=codes.astype(np.float64), scale=scale, signed=True,
+                           format="sign of 1 bit")  # fmt: skip
+        signed = weights or bool(values.min() < 0)
+        name = f"int{bits}_{'signed' if signed else 'unsigned'}"
+        stored = quantize(values, name, axis=axis)
+        levels = stored.integers()
+        return Operand(
+            codes=levels.astype(np.int32),
+            levels=levels.astype(np.float64),
+            scale=stored.scale.astype(np.float64),
+            signed=signed,
+            format=name,
+        )
+
+    def multiply(
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
+        widths: tuple[int, int],
+    ) -> NDArray[np.integer]:  # fmt: skip
+        """Products of 2-bit digits, shifted and added."""
+        bits = (_composed(widths[0]), _composed(widths[1]))
+        return bitbrick.gemm(rows, columns, bits, (x.signed, w.signed))
 
     def final_edge(self, *, tile: int, column: int, steps: int) -> int:
         """Return the clock edge after which a column's sum of a tile is final, as in the RTL."""

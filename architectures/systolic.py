@@ -12,20 +12,43 @@ Operands enter skewed, a row or column a cycle later than its neighbour, so a fo
 leaves R + C - 2 cycles after its last step begins. Simulators differ by whether that, and the load,
 are paid per fold (nothing overlaps), per layer (folds follow back to back) or not at all: here it
 is a named :class:`Charge`, which reports must print. A second closed form, :func:`column_edge`, is
-the clock edge of a tile's result in a column-accumulating array as RTL has it. Left out: memory;
-see ``tiling`` and the event-driven machines. Source: SCALE-Sim 3's published equations (which count
-from cycle 0 and so print one less), Bit Fusion's RTL.
+the clock edge of a tile's result in a column-accumulating array as RTL has it.
+
+Both are proved by netlists of single processing elements, :func:`element_netlist`. A whole layer
+runs at the level of tiles, :func:`tile_netlist`, one firing a tile:
+
+    input_dma  => inputs  =>                                               (=> is a buffer: a ring
+    weight_dma => weights => array -> drain -> post -> outputs => output_dma      of blocks)
+    psum_dma   => psums   =>
+
+All DMAs share the DRAM. A buffer is a ring of as many blocks as fit in it, at least its two halves;
+a block's place is free again when the last tile that uses it has ended (outputs: when they are
+stored). Tiles follow each other as in RTL, each occupying the array for its steps, or longer where
+a pass is shorter than what must be shifted in or out behind it; what is left of fill and drain is
+paid once, at the end. Source: SCALE-Sim 3's published equations (which count from cycle 0 and so
+print one less), Bit Fusion's RTL.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from architectures.tiling import check_whole
+from architectures.tiling import ArrayRules, ConvShape, Cost, Datum, Mapping, check_whole, cost
+from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim_base import InputError
+
+POST_STAGES = 3  # assumed: multiply, rounding shift, offset and clamp; a result a column and cycle
+# assumed: weights come in pieces of so many words of the DRAM bus, between which the other DMAs,
+# whose blocks are needed sooner, get their turn; but not the first block: nothing can start without
+WEIGHT_PIECE_WORDS = 64
+
+Ints = NDArray[np.int64]
 
 
 class Dataflow(enum.StrEnum):
@@ -178,3 +201,279 @@ def column_edge(*, tile: int, column: int, steps: int, rows: int) -> int:
 def back_to_back_cycles(*, tiles: int, steps: int, rows: int, columns: int) -> int:
     """Return the cycles of a run of equal tiles without a bubble: the last tile's last edge."""
     return column_edge(tile=tiles - 1, column=columns - 1, steps=steps, rows=rows)
+
+
+class _Stream(NamedTuple):
+    """The transfers of one DMA: a firing each.
+
+    ``busy`` is cycles of the bus; ``opens`` and ``closes`` are 1 for the first and last transfer
+    of a block.
+    """
+
+    busy: Ints
+    opens: Ints
+    closes: Ints
+
+
+def _stream(blocks: int, block_bits: int, width: int, piece_words: int | None = None) -> _Stream:
+    """Cut blocks that follow each other without a gap into bus words.
+
+    A block's last word may carry the next block's first bits, so that a stream takes the cycles of
+    its bits; every transfer takes a cycle at least.
+    """
+    pieces = np.ones(blocks, np.int64)
+    if piece_words is not None:
+        pieces[1:] = max(1, -(-block_bits // (width * piece_words)))
+    block = np.repeat(np.arange(blocks), pieces)
+    place = np.arange(len(block)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    ends = block * block_bits + (place + 1) * block_bits // pieces[block]
+    busy = np.diff(-(-np.concatenate([[0], ends]) // width))
+    closes = place == pieces[block] - 1
+    return _Stream(np.maximum(busy, 1), (place == 0).astype(np.int64), closes.astype(np.int64))
+
+
+def _later(flags: Ints, free: int) -> Ints:
+    """The flags without the first ``free`` that are set: so many places are free at the start."""
+    waits = flags.copy()
+    waits[np.flatnonzero(flags)[:free]] = 0
+    return waits
+
+
+def tile_netlist(
+    shape: ConvShape, rules: ArrayRules, mapping: Mapping, *, clock_hz: float, name: str = "tiles"
+) -> tuple[Netlist, Cost]:
+    """A layer at the level of tiles, and what the analytic model says of it.
+
+    Every tile takes the time of a whole one; a tile at the edge of a layer is padded.
+
+    Raises
+    ------
+    InputError
+        If a tile exceeds the layer, or does not fit its buffer.
+    """
+    analytic = cost(shape, rules, mapping)
+    trips = mapping.trips(shape)
+    tiles, width = analytic.tiles, rules.dram_bits_per_cycle
+    steps, passes = rules.steps(shape, mapping.tile), rules.passes(shape, mapping.tile)
+    between, _ = rules.bubbles(steps // passes)
+    number = np.arange(tiles)
+    opens, closes, streams, places = {}, {}, {}, {}
+    for datum, kept in zip(Datum, analytic.residences, strict=True):
+        each = math.prod(trips[loop] for loop in mapping.order[5 - kept.absorbed :])
+        opens[datum] = (number % each == 0).astype(np.int64)
+        closes[datum] = (number % each == each - 1).astype(np.int64)
+        piece = WEIGHT_PIECE_WORDS if datum is Datum.WEIGHT else None
+        streams[datum] = _stream(kept.transfers, kept.held_bits, width, piece)
+        places[datum] = min(kept.transfers, 2 * rules.rooms[datum] // kept.held_bits)
+
+    def dma(label: str, datum: Datum, part: str) -> Actor:
+        return Actor(name=label, busy=streams[datum].busy, resource="dram", part=part)
+
+    actors = [
+        dma("input_dma", Datum.INPUT, "Input DMA"),
+        dma("weight_dma", Datum.WEIGHT, "Weight DMA"),
+    ]
+    channels = []
+    for label, datum in (("input", Datum.INPUT), ("weight", Datum.WEIGHT)):
+        channels += [
+            Channel(
+                name=f"{label}s",
+                source=f"{label}_dma",
+                target="array",
+                capacity=places[datum],
+                produce=streams[datum].closes,
+                consume=opens[datum],
+            ),
+            Channel(
+                name=f"{label}_place",
+                source="array",
+                target=f"{label}_dma",
+                capacity=places[datum],
+                produce=closes[datum],
+                consume=_later(streams[datum].opens, places[datum]),
+            ),
+        ]
+    out, room = Datum.OUTPUT, places[Datum.OUTPUT]
+    blocks = analytic.residences[out].transfers
+    wants = "array"
+    place_for = _later(opens[out], room)
+    if rules.outputs_read_back:
+        actors.append(dma("psum_dma", out, "Partial sum DMA"))
+        channels.append(
+            Channel(
+                name="psums",
+                source="psum_dma",
+                target="array",
+                capacity=room,
+                produce=streams[out].closes,
+                consume=opens[out],
+            )
+        )
+        wants, place_for = "psum_dma", _later(streams[out].opens, room)
+    block_values = analytic.residences[out].held_bits // rules.output_bits
+    actors += [
+        Actor(name="array", firings=tiles, busy=steps + passes * between, part="Array"),
+        Actor(
+            name="drain",
+            firings=blocks,
+            busy=0,
+            latency=max(1, rules.drain_cycles + rules.exchange_cycles),
+            part="Array drain",
+        ),
+        Actor(  # results stream through it while they drain
+            name="post",
+            firings=blocks,
+            busy=-(-block_values // rules.outputs_per_step),
+            latency=POST_STAGES,
+            part="Post-processing",
+        ),
+        dma("output_dma", out, "Output DMA"),
+    ]
+    channels += [
+        Channel(name="sums", source="array", target="drain", capacity=room, produce=closes[out]),
+        Channel(name="drained", source="drain", target="post", capacity=room),
+        Channel(
+            name="outputs",
+            source="post",
+            target="output_dma",
+            capacity=room,
+            consume=streams[out].opens,
+        ),
+        Channel(
+            name="output_place",
+            source="output_dma",
+            target=wants,
+            capacity=room,
+            produce=streams[out].closes,
+            consume=place_for,
+        ),
+    ]
+    netlist = Netlist(
+        actors=actors,
+        channels=channels,
+        resources=[Resource(name="dram")],
+        clock_hz=clock_hz,
+        name=name,
+    )
+    return netlist, analytic
+
+
+def accumulator_netlist(*, rows: int, columns: int, steps: int, tiles: int) -> Netlist:
+    """Single elements of an array whose columns sum into accumulators, as Bit Fusion's.
+
+    Actor ``row r`` has a lane an element; inputs shift from lane to lane, partial sums go down.
+    Actor ``accumulators`` adds a column's sum every step; its firing ``(t + 1) steps - 1`` ends
+    tile ``t``.
+    """
+    count = steps * tiles
+    actors = [Actor(name=f"row {r}", lanes=columns, firings=count) for r in range(rows)]
+    actors.append(Actor(name="accumulators", lanes=columns, firings=count))
+    channels = [_shifted(f"inputs {r}", f"row {r}", 2) for r in range(rows)]
+    channels += [
+        Channel(name=f"sums {r}", source=f"row {r}", target=actors[r + 1].name, capacity=2)
+        for r in range(rows)
+    ]
+    return Netlist(actors=actors, channels=channels, name="accumulating array")
+
+
+def _shifted(name: str, actor: str, capacity: int) -> Channel:
+    return Channel(
+        name=name, source=actor, target=actor, capacity=capacity, pattern=Pattern.SHIFT, offset=1
+    )
+
+
+def element_netlist(grid: SystolicGrid, folds: Folds) -> Netlist:
+    """Single elements of a grid working through the folds of a product.
+
+    Actor ``row r`` has a lane an element and fires once a step. Both moving operands (or one and
+    the partial sums) come from the left and from above, so operands enter skewed of themselves.
+    A stationary operand comes in from the top through ``load r``, an element's next value waiting
+    in it beside the one in use. Charged per fold, a fold begins when the last result of the one
+    before is there; else folds follow each other, and the sums of an output-stationary grid
+    leave through ``out r`` at the bottom, one row a cycle.
+
+    Raises
+    ------
+    InputError
+        If only one of two overheads is charged per fold.
+    """
+    rows, columns, count = grid.rows, grid.columns, folds.count
+    stationary = grid.dataflow is not Dataflow.OUTPUT_STATIONARY
+    apart = grid.skew is Charge.PER_FOLD
+    if stationary and (grid.load is Charge.PER_FOLD) != apart:
+        raise InputError("elements load and drain per fold both, or neither: charge them alike")
+    first = np.tile(np.arange(folds.steps) == 0, count).astype(np.int64)
+    last = np.tile(np.arange(folds.steps) == folds.steps - 1, count).astype(np.int64)
+    actors = [Actor(name=f"row {r}", lanes=columns, firings=len(first)) for r in range(rows)]
+    channels = [_shifted(f"right {r}", f"row {r}", 2) for r in range(rows) if columns > 1]
+    channels += [
+        Channel(name=f"down {r}", source=f"row {r}", target=f"row {r + 1}", capacity=2)
+        for r in range(rows - 1)
+    ]
+    begins = "row 0"
+    begin = _later(first, 1)
+    if stationary:
+        begins = "load 0"
+        for r in range(rows):
+            through = np.arange(count * (rows - r)) % (rows - r)
+            keeps = (through == rows - r - 1).astype(np.int64)
+            actors.append(Actor(name=f"load {r}", lanes=columns, firings=len(through)))
+            channels.append(
+                Channel(
+                    name=f"held {r}",
+                    source=f"load {r}",
+                    target=f"row {r}",
+                    capacity=1,
+                    produce=keeps,
+                    consume=first,
+                )
+            )
+            if r + 1 < rows:
+                channels.append(
+                    Channel(
+                        name=f"load {r} down",
+                        source=f"load {r}",
+                        target=f"load {r + 1}",
+                        capacity=2,
+                        produce=1 - keeps,
+                    )
+                )
+        begin = _later((np.arange(count * rows) % rows == 0).astype(np.int64), 1)
+    elif not apart:
+        for r in range(rows):
+            own = (np.arange(count * (r + 1)) % (r + 1) == 0).astype(np.int64)
+            actors.append(Actor(name=f"out {r}", lanes=columns, firings=len(own)))
+            channels.append(
+                Channel(
+                    name=f"result {r}",
+                    source=f"row {r}",
+                    target=f"out {r}",
+                    capacity=1,
+                    produce=last,
+                    consume=own,
+                )
+            )
+            if r:
+                channels.append(
+                    Channel(
+                        name=f"out {r - 1} down",
+                        source=f"out {r - 1}",
+                        target=f"out {r}",
+                        capacity=2,
+                        consume=1 - own,
+                    )
+                )
+    if apart and count > 1:
+        channels.append(
+            Channel(
+                name="fold done",
+                source=f"row {rows - 1}",
+                target=begins,
+                capacity=2,
+                pattern=Pattern.SHIFT,
+                offset=1 - columns,
+                produce=last,
+                consume=begin,
+            )
+        )
+    return Netlist(actors=actors, channels=channels, name=f"{grid.dataflow} elements")

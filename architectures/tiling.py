@@ -86,8 +86,8 @@ class Drain(enum.IntEnum):
 
     NONE = 0  # never, as the published models have it
     PER_LAYER = 1  # once: passes follow each other through the array without a bubble
-    SHORT_PASSES = 2  # once, and a pass occupies the array at least drain_cycles: only one pass
-    #                   may be draining behind the one that computes, as with two sets of results
+    SHORT_PASSES = 2  # once, and a pass occupies the array at least exchange_cycles: while it
+    #                   computes, the results before it leave, or the weights after it come in
     PER_PASS = 3  # every pass is drained before the next one enters
 
 
@@ -294,6 +294,9 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         When fill and drain are paid.
     drain_cycles : int
         Cycles from the last step of a pass to its last result leaving the array.
+    exchange_cycles : int
+        Cycles to shift the results of a pass out of the processing elements, or stationary
+        operands into them, through the side of the array; at most ``drain_cycles``.
     pass_is_fold : bool
         Whether a pass is one fold, the part of a tile that is on the array at a time, rather than
         the tile: output- and weight-stationary arrays hold a fold in their processing elements.
@@ -320,12 +323,19 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reuse: Reuse = Reuse.CHEAPEST
     drain: Drain = Drain.NONE
     drain_cycles: int = 0
+    exchange_cycles: int = 0
     pass_is_fold: bool = False
     repeats: int = 1
 
     def __post_init__(self) -> None:
         fields = msgspec.structs.asdict(self)
-        check_whole("ArrayRules", least=0, drain_cycles=fields.pop("drain_cycles"))
+        for field in ("drain_cycles", "exchange_cycles"):
+            check_whole("ArrayRules", least=0, **{field: fields.pop(field)})
+        if self.exchange_cycles > self.drain_cycles:
+            raise InputError(
+                f"ArrayRules.exchange_cycles must be at most drain_cycles ({self.drain_cycles}), "
+                f"got {self.exchange_cycles}"
+            )
         for choice in ("layout", "reuse", "drain", *_SWITCHES):
             del fields[choice]
         check_whole("ArrayRules", **fields)
@@ -417,7 +427,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             return 0, 0
         between = {
             Drain.PER_LAYER: 0,
-            Drain.SHORT_PASSES: max(0, self.drain_cycles - steps),
+            Drain.SHORT_PASSES: max(0, self.exchange_cycles - steps),
             Drain.PER_PASS: self.drain_cycles,
         }[self.drain]
         return between, self.drain_cycles
@@ -701,7 +711,7 @@ def _search(
      in_ch, out_ch, groups) = shape  # fmt: skip
     (per_pixels, per_outputs, per_reduction, layout, granule, padded, read_back, last_store,
      out_granule, in_bits, w_bits, out_bits, in_room, w_room, out_room, width, reuse, drain,
-     drain_cycles, pass_is_fold, repeats) = rules  # fmt: skip
+     drain_cycles, exchange_cycles, pass_is_fold, repeats) = rules  # fmt: skip
     taps = kernel_h * kernel_w
     room = np.array([in_room, w_room, out_room])
     trips = np.empty(5, np.int64)
@@ -768,7 +778,7 @@ def _search(
                     if drain != 0:
                         last = drain_cycles
                         if drain == 2:
-                            between = max(np.int64(0), drain_cycles - steps // passes)
+                            between = max(np.int64(0), exchange_cycles - steps // passes)
                         elif drain == 3:
                             between = drain_cycles
                     compute = tiles * steps

@@ -15,7 +15,7 @@ ALLOWED = {
     "architectures": {"architectures", "simulator", "workloads", "sparqsim_base"},
     "scripts": {"scripts", "architectures", "simulator", "workloads", "sparqsim_base"},
 }
-SHARED_BY_MACHINES = {"machine", "systolic", "tiling", "registry"}
+SHARED_BY_MACHINES = {"machine", "array_machine", "systolic", "tiling", "registry"}
 
 
 def modules() -> list[Path]:

@@ -56,6 +56,7 @@ RULES = ArrayRules(
     output_room_bits=4096,
     dram_bits_per_cycle=64,
     drain_cycles=11,
+    exchange_cycles=8,
 )
 RATES = Rates(
     core_static_per_cycle=1.0,
@@ -111,7 +112,8 @@ rules = st.builds(
     dram_bits_per_cycle=whole(200),
     reuse=st.sampled_from(Reuse),
     drain=st.sampled_from(Drain),
-    drain_cycles=st.integers(0, 20),
+    drain_cycles=st.integers(10, 20),
+    exchange_cycles=st.integers(0, 10),
     pass_is_fold=st.booleans(),
     repeats=whole(2),
 )
@@ -262,14 +264,14 @@ def test_a_layer_worked_by_hand() -> None:
     [
         (Drain.NONE, False, 0),
         (Drain.PER_LAYER, False, 11),
-        (Drain.SHORT_PASSES, False, 11 + 3 * (11 - 6)),
+        (Drain.SHORT_PASSES, False, 11 + 3 * (8 - 6)),
         (Drain.PER_PASS, False, 11 + 3 * 11),
-        (Drain.SHORT_PASSES, True, 11 + 7 * (11 - 3)),  # a tile is two folds of the reduction
+        (Drain.SHORT_PASSES, True, 11 + 7 * (8 - 3)),  # a tile is two folds of the reduction
         (Drain.PER_PASS, True, 11 + 7 * 11),
     ],
 )
 def test_bubbles_are_what_cannot_overlap(drain: Drain, by_fold: bool, bubbles: int) -> None:
-    """Four tiles of six steps on an array that takes eleven cycles to empty."""
+    """Four tiles of six steps; the array takes 11 cycles to empty, 8 to shift its results out."""
     shape = ConvShape(batch=3, in_channels=32, out_channels=8)
     tile = Tile(batch=3, out_width=1, out_height=1, in_channels=16, out_channels=4)
     array = replace(RULES, drain=drain, pass_is_fold=by_fold)
@@ -369,6 +371,8 @@ def test_shapes_reject_what_is_not_a_count(field: str, bad: object) -> None:
         ({"input_bits": 0}, "ArrayRules.input_bits"),
         ({"dram_bits_per_cycle": math.inf}, "ArrayRules.dram_bits_per_cycle"),
         ({"drain_cycles": -1}, "ArrayRules.drain_cycles"),
+        ({"exchange_cycles": -1}, "ArrayRules.exchange_cycles"),
+        ({"exchange_cycles": 12}, "exchange_cycles must be at most drain_cycles"),
         ({"drain": 2}, "ArrayRules.drain must be one of Drain.s NONE, "),
         ({"pass_is_fold": 1}, "ArrayRules.pass_is_fold must be true or false"),
         ({"layout": "im2col"}, "ArrayRules.layout must be one of Layout.s PATCH"),

@@ -73,7 +73,8 @@ def gemm_plain(
 def gemm_terms(left: Terms, right: Terms) -> NDArray[np.int32]:
     """Products of operands of one or two terms each: one element, or a gang of four."""
     out = np.zeros((left[0][1].shape[0], right[0][1].shape[1]), np.int32)
+    columns = [(np.ascontiguousarray(ew), np.ascontiguousarray(iw)) for ew, iw in right]
     for ea, ia in left:
-        for ew, iw in right:
-            gemm(*(np.ascontiguousarray(part) for part in (ea, ia, ew, iw)), out)
+        for ew, iw in columns:
+            gemm(np.ascontiguousarray(ea), np.ascontiguousarray(ia), ew, iw, out)
     return out

@@ -99,9 +99,11 @@ def operand(
     if codes.shape[-1] % 2:
         raise InputError(f"pairs need an even last axis, got shape {codes.shape}; append a zero")
     flat = np.ascontiguousarray(codes).reshape(-1)
-    exponents, integers = np.empty(flat.size, np.int32), np.empty(flat.size, np.int32)
-    outliers = decode_pairs(flat, identifier, normal, outlier, exponents, integers)
-    exponents, integers = exponents.reshape(codes.shape), integers.reshape(codes.shape)
+    decoded = np.empty((2, *codes.shape), np.int32)
+    exponents, integers = decoded
+    outliers = decode_pairs(
+        flat, identifier, normal, outlier, exponents.reshape(-1), integers.reshape(-1)
+    )
     if bits <= HALF_BITS:
         return [(exponents, integers)], outliers
     # Four elements: a normal value in two halves; an outlier's integer goes through the low one.

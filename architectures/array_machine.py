@@ -1,0 +1,551 @@
+"""What the quantized array machines have in common: from a layer to a verified, priced program.
+
+An :class:`ArrayMachine` runs a layer as a convolution (a fully connected layer is one of a single
+pixel): operands are quantized as the machine stores them, unfolded, multiplied by the machine's own
+MAC core, summed in 32-bit accumulators that start from the bias, and requantized. The tiling search
+picks a mapping under the machine's rules, :func:`architectures.systolic.tile_netlist` turns it into
+a netlist. Outputs are compared with a convolution that never unfolds, of the values the number
+formats' tables give, requantized by the formula written out.
+
+A machine says how operands are stored (:meth:`ArrayMachine.store`), how they are multiplied
+(:meth:`ArrayMachine.multiply`), its rules and its energies. Left out: pooling and element-wise
+layers; zero points (operands are symmetric, or unsigned where no value is negative).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from architectures.machine import Figure, Machine, Program, run
+from architectures.systolic import tile_netlist
+from architectures.tiling import ArrayRules, ConvShape, Cost, Datum, Drain, Mapping, Rates, search
+from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit, get_table
+from simulator.mac import dense
+from simulator.netlist import Netlist
+from simulator.report import EnergyPart, Macs, Memory, Report, Verification, memory_use
+from simulator.timeline import Timeline
+from sparqsim_base import InputError
+from workloads.encodings.csc import CSC
+from workloads.layers import Conv2d, Layer, Model
+from workloads.requantize import Multiplier, requantize
+from workloads.tensors import LayerTensors
+
+KIB = 1024 * 8  # bits
+PUBLISHED = "published"
+ACCUMULATOR_LIMIT = 2**31 - 1
+# The parts of an array machine's energy: its rate, and what it multiplies.
+_CYCLES = {"array static": "core_static_per_cycle", "DRAM static": "dram_static_per_cycle"}
+_MOVED = {
+    "input buffer": ("input_buffer_read", "input_buffer_write"),
+    "weight buffer": ("weight_buffer_read", "weight_buffer_write"),
+    "output buffer": ("output_buffer_read", "output_buffer_write"),
+    "DRAM": ("dram_read", "dram_write"),
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Operand:
+    """A tensor as a machine stores it.
+
+    Attributes
+    ----------
+    codes : integers
+        ``[batch, channels, height, width]`` or ``[out, channels of a group, kh, kw]``, as the MAC
+        core takes them; 0 stands for 0.
+    levels : float64, of the shape of ``codes``
+        The whole numbers the codes stand for, by the format's table.
+    scale : float64 [1] or [out]
+        Real value of one.
+    signed : bool
+        Whether codes are signed integers.
+    format : str
+        What it is stored in, for the record.
+    """
+
+    codes: NDArray[Any]
+    levels: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    signed: bool
+    format: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Timing:
+    """How long a layer takes on a machine: the netlist and its analytic twin.
+
+    ``products_per_step`` is what the array multiplies in a step when it is full, ``rule`` how fill
+    and drain are charged. ``capacities`` and ``used`` are bits of each buffer, by
+    :class:`~architectures.tiling.Datum`.
+    """
+
+    netlist: Netlist
+    analytic: Cost
+    products_per_step: int
+    repeats: int
+    capacities: tuple[int, int, int]
+    used: tuple[int, int, int]
+    rule: str
+
+
+class ArrayMachine(Machine, frozen=True, kw_only=True):
+    """A machine around an array of multipliers; see the module."""
+
+    # ------------------------------------------------------------------ what a machine says
+
+    @property
+    def clock_hz(self) -> float:
+        """Clock of the array."""
+        raise NotImplementedError
+
+    @property
+    def energies(self) -> EnergyTable:
+        """Energies with an entry for each of :class:`~architectures.tiling.Rates`."""
+        raise NotImplementedError
+
+    def widths(self, layer: Layer) -> tuple[int, int]:
+        """Bits at which a layer's activations and weights are stored and multiplied."""
+        raise NotImplementedError
+
+    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
+        """The rules of an event-driven run."""
+        raise NotImplementedError
+
+    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
+        """Quantize a tensor (weights: a scale an output channel) and code it."""
+        raise NotImplementedError
+
+    def multiply(
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
+        widths: tuple[int, int],
+    ) -> NDArray[np.integer]:  # fmt: skip
+        """Multiply codes ``[M, K]`` by ``[K, N]`` on the machine's MAC core."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ what follows
+
+    @property
+    def rates(self) -> Rates:
+        """The energies as the tiling search takes them."""
+        return Rates.of(self.energies)
+
+    def shape_of(self, layer: Layer, batch: int) -> ConvShape:
+        """The layer as tiling sees it."""
+        return ConvShape.of(layer, batch=batch)
+
+    def timing(
+        self, shape: ConvShape, widths: tuple[int, int], name: str, mapping: Mapping | None = None
+    ) -> Timing:
+        """The netlist of a layer under a mapping, by default the best."""
+        rules = self.layer_rules(shape, widths)
+        chosen = mapping or search(shape, rules, self.rates)
+        netlist, analytic = tile_netlist(shape, rules, chosen, clock_hz=self.clock_hz, name=name)
+        used = tuple(
+            min(2 * room // kept.held_bits, kept.transfers) * kept.held_bits
+            for room, kept in zip(rules.rooms, analytic.residences, strict=True)
+        )
+        return Timing(
+            netlist=netlist,
+            analytic=analytic,
+            products_per_step=(
+                rules.pixels_per_step * rules.outputs_per_step * rules.reduction_per_step
+            ),
+            repeats=rules.repeats,
+            capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
+            used=used,  # type: ignore[arg-type]
+            rule=_told(rules),
+        )
+
+    def plan(self, layer: Layer, *, batch: int = 1, mapping: Mapping | None = None) -> Program:
+        """A program of which only the timing is known: shapes without tensors."""
+        widths = self.widths(layer)
+        shape = self.shape_of(layer, batch)
+        timing = self.timing(shape, widths, layer.name, mapping)
+        note = "timing only: no tensors; every multiply-accumulate of the shape counts as effectual"
+        return self._program(
+            name=layer.name,
+            inputs="shapes alone",
+            macs=shape.macs,
+            effectual=shape.macs,
+            timing=timing,
+            work=None,
+            notes=[note],
+        )
+
+    def lower(self, tensors: LayerTensors) -> Program:
+        """Quantize, multiply, requantize and time a layer.
+
+        Raises
+        ------
+        InputError
+            If the layer has widths the machine does not multiply, or does not fit its buffers.
+        """
+        layer = tensors.layer
+        widths = self.widths(layer)
+        timing = self.timing(self.shape_of(layer, 1), widths, layer.name)
+        work = _Work(self, tensors, widths)
+        notes = [f"activations as {work.x.format}, weights as {work.w.format}"]
+        if work.wrapped:
+            notes.append(f"{work.wrapped} sums left the 32-bit accumulators and wrapped around")
+        return self._program(
+            name=layer.name,
+            inputs=tensors.source,
+            macs=layer.macs,
+            effectual=work.effectual,
+            timing=timing,
+            work=work,
+            notes=notes,
+        )
+
+    def _program(
+        self,
+        *,
+        name: str,
+        inputs: str,
+        macs: int,
+        effectual: int,
+        timing: Timing,
+        work: _Work | None,
+        notes: list[str],
+    ) -> Program:
+        cost, table = timing.analytic, self.energies
+        moved = msgspec.structs.asdict(cost.traffic)
+        slots = cost.compute_cycles // timing.repeats * timing.products_per_step
+
+        def counters(timeline: Timeline) -> dict[str, int]:
+            return {
+                "tiles": cost.tiles,
+                "compute_cycles": cost.compute_cycles,
+                "analytic_cycles": cost.cycles,
+                **{f"{field}_bits": bits for field, bits in moved.items()},
+            }
+
+        def memory(timeline: Timeline) -> dict[str, Memory]:
+            found = {}
+            for datum in Datum:
+                part = f"{datum.name.lower()}_buffer"
+                found[part] = memory_use(
+                    capacity_bits=timing.capacities[datum],
+                    used_bits=timing.used[datum],
+                    read_bits=moved[f"{part}_read"],
+                    written_bits=moved[f"{part}_write"],
+                    seconds=timeline.seconds,
+                    source="size of the machine's configuration; traffic by the mapping",
+                )
+            found["dram"] = memory_use(
+                capacity_bits=0,
+                used_bits=0,
+                read_bits=moved["dram_read"],
+                written_bits=moved["dram_write"],
+                seconds=timeline.seconds,
+                source="no size published; traffic by the mapping",
+            )
+            return found
+
+        def energy(timeline: Timeline) -> list[EnergyPart]:
+            dynamic = table.entry("core_dynamic_per_compute_cycle")
+            parts = [_part("array dynamic", [(dynamic, cost.compute_cycles)])]
+            for part, rate in _CYCLES.items():
+                parts.append(_part(part, [(table.entry(rate), timeline.cycles)]))
+            for part, rates in _MOVED.items():
+                parts.append(_part(part, [(table.entry(rate), moved[rate]) for rate in rates]))
+            return parts
+
+        return Program(
+            netlist=timing.netlist,
+            layer=name,
+            inputs=inputs,
+            macs=Macs(dense=macs, effectual=effectual, padding=max(0, slots - macs)),
+            worker="array",
+            multipliers=max(1, timing.products_per_step // timing.repeats),
+            outputs=None if work is None else work.outputs,
+            output_scale=1.0 if work is None else work.output_scale,
+            verify=None if work is None else work.verify,
+            counters=counters,
+            memory=memory,
+            energy=energy,
+            notes=[*notes, timing.rule],
+        )
+
+    def datasheet(self) -> list[Figure]:
+        """The configuration and the energies, each with its source."""
+        figures = [
+            Figure(field, str(value), Basis.PUBLISHED, self.source)
+            for field, value in msgspec.structs.asdict(self).items()
+        ]
+        return figures + [
+            Figure(entry.name, f"{entry.value:.4g} {entry.unit}", entry.basis, entry.source)
+            for entry in self.energies.entries
+        ]
+
+    @property
+    def source(self) -> str:
+        """Where the configuration comes from."""
+        return self.title
+
+
+def _told(rules: ArrayRules) -> str:
+    """How fill and drain are charged, in words."""
+    told = {
+        Drain.NONE: "fill and drain of the array are not in the analytic cycles",
+        Drain.PER_LAYER: "fill and drain of the array are charged once a layer",
+        Drain.SHORT_PASSES: "fill and drain of the array are charged once a layer; a pass takes "
+        f"at least the {rules.exchange_cycles} cycles its operands or results are shifted",
+        Drain.PER_PASS: "fill and drain of the array are charged every pass",
+    }
+    return told[rules.drain]
+
+
+def _part(part: str, shares: list[tuple[Entry, int]]) -> EnergyPart:
+    first = shares[0][0]
+    sources = dict.fromkeys(
+        f"{entry.value:.4g} {entry.unit}: {entry.source}" for entry, _ in shares
+    )
+    return EnergyPart(
+        part=part,
+        energy_pj=sum(entry.value * times for entry, times in shares),
+        basis=max((entry.basis for entry, _ in shares), key=list(Basis).index),
+        source=f"{'; '.join(sources)} ({first.node_nm:g} nm)",
+    )
+
+
+def shipped_energies(
+    name: str, *, node_nm: float, multipliers: int, buffers_kib: tuple[float, float, float],
+    dram: str,
+) -> EnergyTable:  # fmt: skip
+    """An array's rates from a shipped table, in place of its authors'.
+
+    Parameters
+    ----------
+    multipliers
+        8-bit multiply-accumulates of a full array in a cycle.
+    buffers_kib
+        Sizes of input, weight and output buffer; a write is priced as a read.
+    dram
+        Which DRAM of the table ``cacti-aladdin``.
+
+    Raises
+    ------
+    InputError
+        If there is no such table.
+    """
+    table = get_table(name)
+    mac = table.entry("mac.int8", node_nm=node_nm)
+    outside = get_table("cacti-aladdin").entry(dram)
+
+    def renamed(entry: Entry, rate: str, unit: Unit, value: float, said: str = "") -> Entry:
+        return Entry(
+            name=rate,
+            value=value,
+            unit=unit,
+            node_nm=node_nm,
+            kind=entry.kind,
+            basis=entry.basis,
+            source=entry.source + said,
+        )
+
+    entries = [
+        renamed(
+            mac,
+            "core_dynamic_per_compute_cycle",
+            Unit.PJ_PER_CYCLE,
+            mac.value * multipliers,
+            f"; {multipliers} of them",
+        )
+    ]
+    for rate in ("core_static_per_cycle", "dram_static_per_cycle"):
+        entries.append(
+            Entry(
+                name=rate,
+                value=0.0,
+                unit=Unit.PJ_PER_CYCLE,
+                node_nm=node_nm,
+                kind=Kind.LOGIC,
+                basis=Basis.ASSUMED,
+                source=f"{name} has no static power of an array: left out",
+            )
+        )
+    for part, size in zip(("input", "weight", "output"), buffers_kib, strict=True):
+        sram = table.sram(capacity_kib=size, node_nm=node_nm)
+        for way in ("read", "write"):
+            rate = f"{part}_buffer_{way}"
+            entries.append(renamed(sram, rate, Unit.PJ_PER_BIT, sram.value))
+    for rate in ("dram_read", "dram_write"):
+        entries.append(renamed(outside, rate, Unit.PJ_PER_BIT, outside.value))
+    return EnergyTable(name=name, entries=tuple(entries))
+
+
+class _Work:
+    """A layer quantized, multiplied and requantized; and what it is checked against."""
+
+    def __init__(
+        self, machine: ArrayMachine, tensors: LayerTensors, widths: tuple[int, int]
+    ) -> None:
+        layer = tensors.layer
+        weight = tensors.weight.to_dense() if isinstance(tensors.weight, CSC) else tensors.weight
+        activation, self.groups = np.asarray(tensors.activation), 1
+        self.stride, self.padding, self.dilation = (1, 1), (0, 0, 0, 0), (1, 1)
+        if isinstance(layer, Conv2d):
+            self.groups, self.stride, self.dilation = layer.groups, layer.stride, layer.dilation
+            self.padding = layer.padding  # type: ignore[assignment]
+        else:  # a convolution of one pixel
+            activation, weight = activation[:, :, None, None], weight[:, :, None, None]
+        self.x = machine.store(activation, widths[0], weights=False, groups=self.groups)
+        self.w = machine.store(weight, widths[1], weights=True, groups=self.groups)
+        kernel = self.w.codes.shape[2:]
+        geometry = (kernel, self.stride, self.padding, self.dilation, self.groups)
+        rows = dense.unfold(self.x.codes, *geometry)
+        columns = dense.unfold_weights(self.w.codes, self.groups)
+        self.effectual = sum(
+            dense.effectual(r, c) for r, c in zip(
+                dense.unfold(self.x.levels != 0, *geometry),
+                dense.unfold_weights(self.w.levels != 0, self.groups), strict=True,
+            )
+        )  # fmt: skip
+        sums = np.stack(
+            [
+                machine.multiply(r, c, self.x, self.w, widths)
+                for r, c in zip(rows, columns, strict=True)
+            ]
+        )
+        out = layer.output if isinstance(layer, Conv2d) else (1, 1)
+        batch = len(activation)
+        scale = self.x.scale * self.w.scale  # real value of 1 in an accumulator, by channel
+        self.bias = np.zeros(len(weight), np.int64)
+        if tensors.bias is not None:
+            units = np.rint(tensors.bias.astype(np.float64) / scale)
+            limits = (-ACCUMULATOR_LIMIT, ACCUMULATOR_LIMIT)
+            self.bias = np.clip(units, *limits).astype(np.int64)
+        self.sums = self._biased(dense.fold_outputs(sums.astype(np.int64), batch, out))
+        bits = max(widths[0], 2)
+        self.low, self.high = -(2 ** (bits - 1) - 1), 2 ** (bits - 1) - 1
+        if tensors.relu:
+            self.low, self.high = 0, 2**bits - 1
+        real = self.sums * scale[:, None, None]
+        largest = float(real.max(initial=0) if tensors.relu else np.abs(real).max(initial=0))
+        self.output_scale = largest / self.high if largest > 0 else 1.0
+        self.multipliers = [
+            Multiplier.of(float(one) / self.output_scale)
+            for one in np.broadcast_to(scale, (len(weight),))
+        ]
+        last = np.moveaxis(self.sums, 1, -1)
+        found = requantize(last, self.multipliers, 0, self.low, self.high)
+        self.outputs = self._shaped(np.moveaxis(found, -1, 1), layer)
+        self.layer = layer
+        self._reference: NDArray[np.int64] | None = None
+
+    def _biased(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
+        return dense.wrap(sums + self.bias[:, None, None])
+
+    def _shaped(self, values: NDArray[Any], layer: Layer) -> NDArray[Any]:
+        return values if isinstance(layer, Conv2d) else values[:, :, 0, 0]
+
+    @property
+    def exact(self) -> NDArray[np.int64]:
+        """The sums of the reference, before they wrap; ``[batch, out, height, width]``."""
+        if self._reference is None:
+            products = dense.convolve_levels(
+                self.x.levels, self.w.levels, self.stride, self.padding, self.dilation, self.groups
+            )
+            self._reference = products.astype(np.int64) + self.bias[:, None, None]
+        return self._reference
+
+    @property
+    def wrapped(self) -> int:
+        """Sums beyond 32 bits; the reference is not needed where none can be so large."""
+        depth = int(np.prod(self.w.levels.shape[1:]))
+        bound = np.abs(self.x.levels).max(initial=0) * np.abs(self.w.levels).max(initial=0) * depth
+        if bound + np.abs(self.bias).max(initial=0) <= ACCUMULATOR_LIMIT:
+            return 0
+        return int(np.count_nonzero(self.exact != dense.wrap(self.exact)))
+
+    def verify(self) -> Verification:
+        """Compare with the reference, bit by bit."""
+        expected = self._shaped(
+            requantized(dense.wrap(self.exact), self.multipliers, self.low, self.high), self.layer
+        )
+        mismatches = int(np.count_nonzero(self.outputs != expected))
+        return Verification(
+            status="mismatch" if mismatches else "exact",
+            outputs=self.outputs.size,
+            mismatches=mismatches,
+            against="tap-by-tap convolution of decoded values in floating point, requantized",
+        )
+
+
+def requantized(
+    sums: NDArray[np.int64], multipliers: list[Multiplier], low: int, high: int
+) -> NDArray[np.int64]:
+    """Requantize ``[batch, channels, ...]`` by the definition, for checks.
+
+    A doubling high product rounded to the nearest, then a rounded division, half away from zero.
+    """
+    shape = (-1, *(1,) * (sums.ndim - 2))
+    factor = np.array([m.m0_q31 for m in multipliers], np.int64).reshape(shape)
+    right = np.array([m.right_shift for m in multipliers], np.int64).reshape(shape)
+    left = np.minimum(np.maximum(-right, 0), 31)
+    held = np.clip(sums << left, -(2**31), 2**31 - 1)
+    product = held * factor
+    nudged = product + np.where(product >= 0, 2**30, 1 - 2**30)
+    high_part = np.sign(nudged) * (np.abs(nudged) // 2**31)
+    divisor = np.int64(1) << np.minimum(np.maximum(right, 0), 40)
+    rounded = np.sign(high_part) * ((2 * np.abs(high_part) + divisor) // (2 * divisor))
+    return np.clip(rounded, low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRun:
+    """One layer of a network; ``like`` names the identical layer that was simulated for it."""
+
+    layer: Layer
+    report: Report
+    like: str | None = None
+
+
+def run_network(
+    machine: ArrayMachine, model: Model, *, batch: int = 1, engine: str = "compiled"
+) -> list[LayerRun]:
+    """Time every layer of a network from its shapes; identical layers are simulated once.
+
+    Parameters
+    ----------
+    batch
+        Multiplies the batch of every layer.
+
+    Returns
+    -------
+    list of LayerRun
+        A row a layer of the table; ``layer.repeat`` says how often it runs.
+    """
+    seen: dict[Any, LayerRun] = {}
+    found = []
+    for layer in model.layers:
+        key = (machine.shape_of(layer, batch), machine.widths(layer))
+        if key in seen:
+            report = msgspec.structs.replace(seen[key].report, layer=layer.name)
+            found.append(LayerRun(layer, report, seen[key].layer.name))
+            continue
+        program = machine.plan(layer, batch=batch)
+        seen[key] = LayerRun(layer, run(machine, program, engine=engine, record="summary").report)
+        found.append(seen[key])
+    return found
+
+
+def total_cycles(runs: list[LayerRun]) -> int:
+    """Cycles of a network, layer after layer."""
+    return sum(each.report.cycles * each.layer.repeat for each in runs)
+
+
+def total_energy_pj(runs: list[LayerRun]) -> float:
+    """Energy of a network."""
+    return sum(each.report.energy.total_pj * each.layer.repeat for each in runs)
+
+
+def check_choice(where: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise unless the value is one of the choices."""
+    if value not in choices:
+        raise InputError(f"{where} must be one of {', '.join(choices)}, got {value!r}")
