@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.netlist import Actor, Netlist
+from simulator.netlist import Actor, Netlist, check_count
 from sparqsim_base import InputError
 
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ class Timeline:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Bin edges in cycles ``[bins + 1]`` and the busy fraction of all lanes in each bin."""
         starts, busy = self.starts_of(actor), self.busy(actor)
+        check_count("bins", bins, least=1)
         done = starts >= 0
         edges = np.linspace(0, max(self.cycles, 1), bins + 1)
         busy_until = _covered(starts[done], busy[done], edges)
