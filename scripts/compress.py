@@ -202,7 +202,8 @@ def command(
 def _print(report: Report, activations: bool, out: str | None) -> None:
     from rich.console import Console
 
-    console = Console(width=min(WIDTH, Console().width))
+    terminal = Console()
+    console = Console(width=min(WIDTH, terminal.width) if terminal.is_terminal else WIDTH)
     console.print(weights_table(report))
     if activations and report.activations:
         console.print(activations_table(report))
