@@ -11,7 +11,7 @@ from scripts.output import console
 from sparqsim_base import InputError
 
 # What is checked beside the machines, whose validations are in their rows of the registry.
-PARTS: dict[str, str] = {}
+PARTS = {"dram": "scripts.validation.dram:command"}
 
 
 def validations() -> dict[str, str]:

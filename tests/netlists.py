@@ -5,20 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from simulator.memory.open_row import OpenRow
 from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
-
-
-class OpenRow:
-    """A toy memory with one open row a bank; requests are (bank, row, further cycles)."""
-
-    kind = "open_row"
-    fields = 3
-
-    def parameters(self) -> np.ndarray:
-        return np.array([2, 7], np.int64)  # cycles of a row hit and of a miss
-
-    def initial_state(self) -> np.ndarray:
-        return np.full(2, -1, np.int64)
 
 
 def amounts(draw, firings: int, lanes: int, low: int, high: int):

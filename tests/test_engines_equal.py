@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from netlists import OpenRow, netlists
+from netlists import netlists
 
 from simulator.deadlock import Deadlock
 from simulator.engines import simulate
+from simulator.memory.open_row import OpenRow
 from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from simulator.timeline import Timeline
 

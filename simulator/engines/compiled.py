@@ -90,11 +90,15 @@ from sparqsim_base import kernel
 NEVER = np.iinfo(np.int64).max
 BROADCAST, GATHER = 1, 2
 
+# Without reference counts, which none of these functions needs: they own no array.
+_compiled = kernel(error_model="numpy", _nrt=False)
+_inlined = kernel(error_model="numpy", _nrt=False, forceinline=True)
+
 # Rows of the per-lane sums kept under record="summary".
 BUSY_SUM, STARVED_SUM, BLOCKED_SUM, WAITING_SUM = range(4)
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _row_is_known(
     a: int, k: int, actors: Any, channels: Any, inputs: Any, outputs: Any, pool: Any, counts: Any
 ) -> bool:
@@ -113,7 +117,7 @@ def _row_is_known(
     return True
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _latest(
     starts: Any, causes: Any, at: int, lanes: int, times: Any, base: int, code: int
 ) -> None:
@@ -130,7 +134,7 @@ def _latest(
         starts[mine + lane] = time if later else start
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _not_before(starts: Any, causes: Any, at: int, lanes: int, time: int, code: int) -> None:
     """Raise the starts of all lanes to one time."""
     mine = np.uint64(at)
@@ -141,7 +145,7 @@ def _not_before(starts: Any, causes: Any, at: int, lanes: int, time: int, code: 
         starts[mine + lane] = time if later else start
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _rows(
     a: int,
     actors: Any,
@@ -280,7 +284,7 @@ def _rows(
     return k > first
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _ready(
     actor: Any,
     lane: int,
@@ -330,7 +334,7 @@ def _ready(
     return start, cause
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _fire(
     actor: Any,
     lane: int,
@@ -378,7 +382,7 @@ def _fire(
     fired[me] = k + 1
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _earliest_grant(resource: Any, waiting: Any, count: int, request_at: Any, bank: Any, free: Any):  # type: ignore[no-untyped-def]
     """The first cycle at which a resource can grant one of its waiting requests."""
     if count == 0:
@@ -398,7 +402,7 @@ def _earliest_grant(resource: Any, waiting: Any, count: int, request_at: Any, ba
     return first
 
 
-@kernel(error_model="numpy", forceinline=True)
+@_inlined
 def _wake(
     actor: Any, channels: Any, inputs: Any, outputs: Any, work: Any, listed: Any, end: int
 ) -> int:
@@ -418,7 +422,7 @@ def _wake(
     return end
 
 
-@kernel(error_model="numpy")
+@_compiled
 def run(
     actors: Any,
     channels: Any,
@@ -445,22 +449,21 @@ def run(
     shown: Any,
     sums: Any,
     finish: Any,
+    ends: Any,
+    request_at: Any,
+    request_cause: Any,
+    bank: Any,
+    queued: Any,
+    grant_at: Any,
+    stale: Any,
+    work: Any,
+    listed: Any,
 ) -> None:
     """Run a netlist laid out by :func:`simulator.engines.layout.flatten` until nothing can fire.
 
     ``record`` false keeps no time of a single firing, only the sums a lane. Every array after
     ``state`` is written.
     """
-    ends = np.zeros(fired.size, np.int64)
-    request_at = np.full(fired.size, -1, np.int64)
-    request_cause = np.zeros(fired.size, np.int32)
-    bank = np.zeros(fired.size, np.int64)
-    queued = np.zeros(resources.shape[0], np.int64)
-    grant_at = np.full(resources.shape[0], NEVER, np.int64)
-    stale = np.zeros(resources.shape[0], np.bool_)
-
-    work = np.arange(actors.shape[0])
-    listed = np.ones(actors.shape[0], np.bool_)
     head, end = 0, actors.shape[0]
 
     while True:
@@ -696,6 +699,15 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
         shown,
         sums,
         finish,
+        np.zeros(layout.lanes, np.int64),
+        np.full(layout.lanes, -1, np.int64),
+        np.zeros(layout.lanes, np.int32),
+        np.zeros(layout.lanes, np.int64),
+        np.zeros(len(layout.resources), np.int64),
+        np.full(len(layout.resources), NEVER, np.int64),
+        np.zeros(len(layout.resources), np.bool_),
+        np.arange(len(layout.actors)),
+        np.ones(len(layout.actors), np.bool_),
     )
     done = []
     for i, row in enumerate(layout.actors):
