@@ -4,6 +4,7 @@ against plain loops over starts and causes."""
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def steps(run: Timeline) -> list[tuple[str, int, int, int, int]]:
 @given(net=netlists())
 def test_every_step_of_the_critical_path_is_the_cause_of_the_next(net: Netlist) -> None:
     """From the firing of cycle 0 to the one that ends last, each firing is what the next waited
-    for: it ended, its token showed, it popped or freed the server in the cycle of the next start."""
+    for: its end, its token, its pop or its server came in the cycle of the next start."""
     run = outcome(net)
     path = steps(run)
     assert sum(step[4] for step in path) == run.cycles
@@ -212,9 +213,7 @@ def test_every_step_of_the_critical_path_is_the_cause_of_the_next(net: Netlist) 
     all_queues = {c.name: queues(run, c) for c in net.channels}
     name, lane, k, _, _ = path[0]
     assert run.starts_of(name)[k, lane] == 0 and run.causes_of(name)[k, lane] == FREE
-    for (name, lane, k, code, cycles), (after, lane2, k2, _, _) in zip(
-        path, path[1:], strict=False
-    ):
+    for (name, lane, k, code, cycles), (after, lane2, k2, _, _) in pairwise(path):
         actor = net.actor(name)
         begun, start = run.starts_of(name)[k, lane], run.starts_of(after)[k2, lane2]
         cause = int(run.causes_of(after)[k2, lane2])
@@ -267,7 +266,8 @@ def test_critical_path_shares_by_hand() -> None:
     (held, own) = simulate(bus).critical_path.shares()
     assert (held.kind, held.where, held.cycles) == ("resource", "bus", 8)
     assert (own.kind, own.where, own.cycles) == ("computing", "a", 4)
-    assert [s.lane for s in simulate(bus).critical_path.shares(by_lane=True)] == [0, 1, 2]
+    by_lane = {(s.kind, s.lane): s.cycles for s in simulate(bus).critical_path.shares(by_lane=True)}
+    assert by_lane == {("resource", 0): 4, ("resource", 1): 4, ("computing", 2): 4}
 
 
 # what is kept
@@ -299,7 +299,7 @@ def test_a_summary_does_not_grow_with_the_firings() -> None:
         lambda: many.utilization_over_time("b"),
         lambda: many.critical_path,
     ):
-        with pytest.raises(InputError, match="kept only the sums of lanes.*record='full'"):
+        with pytest.raises(InputError, match=r"kept only the sums of lanes.*record='full'"):
             ask()
 
 
