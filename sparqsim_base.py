@@ -34,10 +34,17 @@ def _give_numba_a_cache() -> None:
     import numba
 
     here = Path(__file__).resolve().parent
-    home_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    # As numba does; unlike Path.home() it does not fail for a user without a home.
+    home_cache = Path(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")))
     if numba.config.CACHE_DIR or _writable(here / "__pycache__") or _writable(home_cache):
         return
-    numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"sparqsim-numba-{os.getuid()}")
+    folder = Path(tempfile.gettempdir()) / f"sparqsim-numba-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # A cache holds code, so one that another user made or can write must not be loaded.
+    owner = folder.lstat()
+    if folder.is_symlink() or owner.st_uid != os.getuid() or owner.st_mode & 0o022:
+        folder = Path(tempfile.mkdtemp(prefix="sparqsim-numba-"))
+    numba.config.CACHE_DIR = str(folder)
 
 
 def kernel(**options: Any) -> Callable[[F], F]:
@@ -67,7 +74,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; move it there if the block ends well.
 
     A reader therefore sees the old file or the whole new one, never a part, and a failure leaves
-    nothing behind.
+    nothing behind. A link stays a link; a device or a pipe is written as it is, not replaced.
 
     Raises
     ------
@@ -77,6 +84,11 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise InputError(f"{target} must be a file to write, but it is a folder")
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    if target.is_symlink():
+        target = target.resolve()
     try:
         handle, name = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
