@@ -404,21 +404,38 @@ def _earliest_grant(resource: Any, waiting: Any, count: int, request_at: Any, ba
 
 @_inlined
 def _wake(
-    actor: Any, channels: Any, inputs: Any, outputs: Any, work: Any, listed: Any, end: int
+    actor: Any,
+    lane: int,
+    actors: Any,
+    channels: Any,
+    inputs: Any,
+    outputs: Any,
+    work: Any,
+    listed: Any,
+    stirred: Any,
+    end: int,
 ) -> int:
-    """List the neighbours of an actor for evaluation; the new end of the worklist."""
-    for x in range(actor[INPUTS], actor[INPUTS_END]):
-        other = channels[inputs[x], SOURCE]
+    """List the neighbours of a lane that fired (of all lanes: -1); the new end of the worklist.
+
+    Only the lanes it shares a queue with are stirred: of a wide bank nothing else is known anew.
+    """
+    in_count = actor[INPUTS_END] - actor[INPUTS]
+    for x in range(in_count + actor[OUTPUTS_END] - actor[OUTPUTS]):
+        back = x < in_count
+        c = channels[inputs[actor[INPUTS] + x] if back else outputs[actor[OUTPUTS] + x - in_count]]
+        other = c[SOURCE] if back else c[TARGET]
         if not listed[other]:
             listed[other] = True
             work[end % work.size] = other
             end += 1
-    for x in range(actor[OUTPUTS], actor[OUTPUTS_END]):
-        other = channels[outputs[x], TARGET]
-        if not listed[other]:
-            listed[other] = True
-            work[end % work.size] = other
-            end += 1
+        if actors[other, UNIFORM]:
+            continue
+        begin, stop = 0, actors[other, LANES]
+        if lane >= 0 and c[KIND] != BROADCAST and c[KIND] != GATHER:
+            partner = lane - c[OFFSET] if back else lane + c[OFFSET]
+            begin, stop = max(0, partner), min(stop, partner + 1)
+        for partner in range(begin, stop):
+            stirred[actors[other, FIRST_LANE] + partner] = True
     return end
 
 
@@ -458,6 +475,7 @@ def run(
     stale: Any,
     work: Any,
     listed: Any,
+    stirred: Any,
 ) -> None:
     """Run a netlist laid out by :func:`simulator.engines.layout.flatten` until nothing can fire.
 
@@ -472,7 +490,6 @@ def run(
             head += 1
             listed[a] = False
             actor = actors[a]
-            moved = False
             if actor[UNIFORM]:
                 moved = _rows(
                     a,
@@ -491,9 +508,17 @@ def run(
                     sums,
                     finish,
                 )
+                if moved:
+                    end = _wake(
+                        actor, -1, actors, channels, inputs, outputs, work, listed, stirred, end
+                    )
             else:
                 for lane in range(actor[LANES]):
                     me = actor[FIRST_LANE] + lane
+                    if not stirred[me]:
+                        continue
+                    stirred[me] = False
+                    moved = False
                     while fired[me] < actor[FIRINGS] and request_at[me] < 0:
                         k = fired[me]
                         start, cause = _ready(
@@ -555,8 +580,19 @@ def run(
                         )
                         sums[BUSY_SUM, me] += busy
                         moved = True
-            if moved:
-                end = _wake(actor, channels, inputs, outputs, work, listed, end)
+                    if moved:
+                        end = _wake(
+                            actor,
+                            lane,
+                            actors,
+                            channels,
+                            inputs,
+                            outputs,
+                            work,
+                            listed,
+                            stirred,
+                            end,
+                        )
 
         first, best = NEVER, -1
         for r in range(resources.shape[0]):
@@ -654,7 +690,8 @@ def run(
             listed[a] = True
             work[end % work.size] = a
             end += 1
-        end = _wake(actor, channels, inputs, outputs, work, listed, end)
+        stirred[me] = True
+        end = _wake(actor, lane, actors, channels, inputs, outputs, work, listed, stirred, end)
 
 
 def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
@@ -708,6 +745,7 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
         np.zeros(len(layout.resources), np.bool_),
         np.arange(len(layout.actors)),
         np.ones(len(layout.actors), np.bool_),
+        np.ones(layout.lanes, np.bool_),
     )
     done = []
     for i, row in enumerate(layout.actors):
