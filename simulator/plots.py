@@ -411,8 +411,11 @@ def queue_panels(timeline: Timeline, channels: Sequence[str] | None = None) -> F
 
 
 def _mean_fill(timeline: Timeline, channel: str) -> float:
-    tokens = held(timeline, channel).tokens
-    return float(tokens.mean() / timeline.netlist.channel(channel).capacity) if tokens.size else 0.0
+    full = held(timeline, channel, OVER_TIME)
+    if not full.tokens.size:
+        return 0.0
+    mean = np.average(full.tokens.mean(axis=1), weights=np.diff(full.edges))
+    return float(mean) / timeline.netlist.channel(channel).capacity
 
 
 def bandwidth(

@@ -56,8 +56,7 @@ def write_trace(timeline: Timeline, path: str | os.PathLike[str]) -> Path:
         If the ending is another, the file cannot be written, or the run was recorded as sums.
     """
     path = Path(path)
-    if not path.name.endswith((".json", ".json.gz")):
-        raise InputError(f"a trace must be named .json or .json.gz, got {path}")
+    check_trace_name(path)
     if timeline.starts is None:
         raise InputError(
             "a trace shows single firings, but this run kept only sums; run it with record='full'"
@@ -72,6 +71,18 @@ def write_trace(timeline: Timeline, path: str | os.PathLike[str]) -> Path:
             file.write((separator + text).encode())
         file.write(b"\n]}\n")
     return path
+
+
+def check_trace_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name whose ending does not say how the trace is written.
+
+    Raises
+    ------
+    InputError
+        If it ends neither in ``.json`` nor in ``.json.gz``.
+    """
+    if not Path(path).name.endswith((".json", ".json.gz")):
+        raise InputError(f"a trace must be named .json or .json.gz, got {path}")
 
 
 def _head(timeline: Timeline) -> str:
