@@ -7,76 +7,58 @@ elements gang into one 8-bit integer element, so the array is 64 x 64 at 4 bits 
 runs output-stationary or weight-stationary. Three double-buffered SRAMs, one DRAM port; every layer
 is unfolded (im2col); outputs leave requantized in 16-bit words and are never read back.
 
-Here: the configuration, its energies, and the authors' performance model as an analytic twin. That
-model leaves out array fill and drain, DRAM latency and rows. Known quirks of the released code
-(non-square kernels taken as square, an arithmetic 'geomean') are not copied. Source: the MICRO
-2022 paper and the authors' released simulator.
+Here: the configuration and the authors' performance model as an analytic twin
+(:meth:`Ant.analytic`, which leaves out array fill and drain). An event-driven run
+(:meth:`Ant.lower`) chooses the types from the layer's tensors and runs the netlist of tiles. Left
+out: DRAM latency and rows. Known quirks of the released code (non-square kernels taken as square,
+an arithmetic 'geomean') are not copied. Source: the MICRO 2022 paper and the authors' released
+simulator.
 """
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any, ClassVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from architectures.array_machine import (
+    ANT_ENERGY as ENERGY,
+)
+from architectures.array_machine import (
+    ArrayMachine,
+    Operand,
+    four_or_eight,
+    unfolded_rules,
+)
 from architectures.systolic import Dataflow
 from architectures.tiling import (
     ArrayRules,
     ConvShape,
     Cost,
     Drain,
-    Layout,
     Mapping,
-    Rates,
-    Reuse,
-    check_positive,
-    check_whole,
     cost,
     search,
 )
-from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
+from simulator.energy.tables import EnergyTable
+from simulator.mac import flint
 from sparqsim_base import InputError
-
-KIB = 1024 * 8  # bits
-_AUTHORS = "ANT authors' released simulator"
-_SOLVED = f"{_AUTHORS}: printed to 3 or 4 digits, the others solved from its per-layer energies"
-
-
-def _entry(
-    name: str, value: float, unit: Unit, kind: Kind, source: str = _SOLVED, node_nm: float = 28
-) -> Entry:
-    return Entry(
-        name=name,
-        value=value,
-        unit=unit,
-        node_nm=node_nm,
-        kind=kind,
-        basis=Basis.DERIVED,
-        source=source,
-    )
+from workloads import formats
+from workloads.formats.base import TableFormat
+from workloads.layers import Layer
+from workloads.quantize import fit_ant
 
 
-_REUSED = f"{_SOLVED}; the authors reuse processing-element power of 45 nm"
-ENERGY = EnergyTable(
-    name="ant",
-    entries=(
-        _entry("core_static_per_cycle", 131.715, Unit.PJ_PER_CYCLE, Kind.LOGIC, _REUSED, 45),
-        _entry(
-            "core_dynamic_per_compute_cycle", 573.358, Unit.PJ_PER_CYCLE, Kind.LOGIC, _REUSED, 45
-        ),
-        _entry("dram_static_per_cycle", 969.23, Unit.PJ_PER_CYCLE, Kind.OFF_CHIP),
-        _entry("weight_buffer_read", 0.0329930, Unit.PJ_PER_BIT, Kind.MEMORY),
-        _entry("weight_buffer_write", 0.0397309, Unit.PJ_PER_BIT, Kind.MEMORY),
-        _entry("input_buffer_read", 0.0347047, Unit.PJ_PER_BIT, Kind.MEMORY),
-        _entry("input_buffer_write", 0.04860664, Unit.PJ_PER_BIT, Kind.MEMORY),
-        _entry("output_buffer_read", 0.00921705, Unit.PJ_PER_BIT, Kind.MEMORY),
-        _entry("output_buffer_write", 0.01299764, Unit.PJ_PER_BIT, Kind.MEMORY),
-        _entry("dram_read", 644.304 / 1024, Unit.PJ_PER_BIT, Kind.OFF_CHIP),
-        _entry("dram_write", 784.104 / 1024, Unit.PJ_PER_BIT, Kind.OFF_CHIP),
-    ),
-)
+class Ant(ArrayMachine, frozen=True, kw_only=True):
+    """The configuration of the paper; every number published.
 
+    ``bits`` is the width of layers that name none.
+    """
 
-class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The configuration of the paper; every number published."""
+    title: ClassVar[str] = "ANT (MICRO 2022): adaptive numerical types, decoded at the borders"
+
+    published: ClassVar[EnergyTable] = ENERGY
 
     side_at_8_bits: int = 32
     weight_buffer_kib: int = 128
@@ -88,15 +70,13 @@ class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     node_nm: float = 28.0
     batch: int = 64
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
+    bits: int = 4
 
     def __post_init__(self) -> None:
-        fields = msgspec.structs.asdict(self)
-        for field in ("clock_mhz", "node_nm"):
-            check_positive("Ant", **{field: fields.pop(field)})
-        del fields["dataflow"]
-        check_whole("Ant", **fields)
+        super().__post_init__()
         if self.dataflow is Dataflow.INPUT_STATIONARY:
             raise InputError("ANT runs output- or weight-stationary, got input-stationary")
+        self.side(self.bits)
 
     def side(self, bits: int) -> int:
         """Return rows (and columns) of the array at a width: 4-bit elements, or gangs of four."""
@@ -110,29 +90,15 @@ class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ``drain=NONE`` is the authors' model.
         """
         side = self.side(bits)
-        still = self.dataflow is Dataflow.OUTPUT_STATIONARY
-        return ArrayRules(
-            pixels_per_step=side if still else 1,
-            outputs_per_step=side,
-            reduction_per_step=1 if still else side,
-            layout=Layout.UNFOLDED_PADDED,
-            reduction_granule=side,
-            outputs_padded=False,
-            outputs_read_back=False,
-            last_store_counted=drain is not Drain.NONE,  # the authors' model hides it
-            output_granule=1,
-            input_bits=bits,
-            weight_bits=bits,
+        return unfolded_rules(
+            rows=side,
+            columns=side,
+            dataflow=self.dataflow,
+            bits=bits,
             output_bits=self.output_bits,
-            input_room_bits=self.input_buffer_kib * KIB // 2,
-            weight_room_bits=self.weight_buffer_kib * KIB // 2,
-            output_room_bits=self.output_buffer_kib * KIB // 2,
+            buffers_kib=self.buffers_kib,
             dram_bits_per_cycle=self.dram_bits_per_cycle,
-            reuse=Reuse.OUTPUT if still else Reuse.WEIGHT,
             drain=drain,
-            drain_cycles=2 * side - 1,
-            exchange_cycles=side,  # derived: a fold's sums, or its weights, a row a cycle
-            pass_is_fold=True,
         )
 
     def analytic(self, shape: ConvShape, rules: ArrayRules, mapping: Mapping | None = None) -> Cost:
@@ -140,6 +106,52 @@ class Ant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return cost(shape, rules, mapping or search(shape, rules, self.rates))
 
     @property
-    def rates(self) -> Rates:
-        """The authors' energies."""
-        return Rates.of(ENERGY)
+    def multipliers_at_8_bits(self) -> int:
+        """A gang of four elements each."""
+        return self.side_at_8_bits**2
+
+    def widths(self, layer: Layer) -> tuple[int, int]:
+        """4 bits, or 8 where either operand of the layer needs more than 4."""
+        return four_or_eight("ANT", layer, self.bits)
+
+    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
+        """Folds back to back while they are not shorter than what is shifted behind them."""
+        return self.rules(widths[0], drain=Drain.SHORT_PASSES)
+
+    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
+        """The type of least squared error, for the tensor; a scale an output channel of weights.
+
+        Exponents below 0 are raised to 0 for the whole type, and the scale lowered to match.
+        """
+        stored = fit_ant(values, bits, axis=0 if weights else None).quantize(values)
+        grid = cast(TableFormat, stored.format)
+        raised = 2.0 ** _raised(grid)
+        levels = stored.levels().astype(np.float64) * raised
+        return Operand(
+            codes=stored.codes,
+            levels=levels,
+            scale=stored.scale.astype(np.float64) / raised,
+            signed=grid.signed,
+            format=grid.name,
+        )
+
+    def multiply(
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
+        widths: tuple[int, int],
+    ) -> NDArray[np.integer]:  # fmt: skip
+        """Exponent-integer products of decoded codes."""
+        return flint.gemm_terms(_decoded(rows, x), _decoded(columns, w))
+
+
+def _raised(grid: TableFormat) -> int:
+    """By how much the exponents of a type are raised, that none is below 0."""
+    return max(0, -int(grid.exponent_integers[0].min()))
+
+
+def _decoded(codes: NDArray[Any], operand: Operand) -> flint.Terms:
+    """What the border decoder makes of codes: one term, or two halves of 8 bits."""
+    grid = cast(TableFormat, formats.get(operand.format))
+    exponents, integers = grid.exponent_integers
+    if grid.bits > flint.HALF_BITS:
+        return flint.gang(integers[codes])
+    return [flint.decode(codes, exponents + _raised(grid), integers)]

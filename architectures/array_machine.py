@@ -15,16 +15,37 @@ layers; zero points (operands are symmetric, or unsigned where no value is negat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from architectures.machine import Figure, Machine, Program, run
-from architectures.systolic import tile_netlist
-from architectures.tiling import ArrayRules, ConvShape, Cost, Datum, Drain, Mapping, Rates, search
-from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit, get_table
+from architectures.systolic import Dataflow, tile_netlist
+from architectures.tiling import (
+    ArrayRules,
+    ConvShape,
+    Cost,
+    Datum,
+    Drain,
+    Layout,
+    Mapping,
+    Rates,
+    Reuse,
+    check_positive,
+    check_whole,
+    search,
+)
+from simulator.energy.tables import (
+    Basis,
+    EnergyTable,
+    Entry,
+    Kind,
+    Unit,
+    get_table,
+    table_names,
+)
 from simulator.mac import dense
 from simulator.netlist import Netlist
 from simulator.report import EnergyPart, Macs, Memory, Report, Verification, memory_use
@@ -32,6 +53,7 @@ from simulator.timeline import Timeline
 from sparqsim_base import InputError
 from workloads.encodings.csc import CSC
 from workloads.layers import Conv2d, Layer, Model
+from workloads.quantize import quantize
 from workloads.requantize import Multiplier, requantize
 from workloads.tensors import LayerTensors
 
@@ -46,6 +68,60 @@ _MOVED = {
     "output buffer": ("output_buffer_read", "output_buffer_write"),
     "DRAM": ("dram_read", "dram_write"),
 }
+
+
+_ANT = "ANT authors' released simulator"
+_SOLVED = f"{_ANT}: printed to 3 or 4 digits, the others solved from its per-layer energies"
+
+
+def _solved(
+    name: str, value: float, unit: Unit, kind: Kind, source: str = _SOLVED, node_nm: float = 28
+) -> Entry:
+    return Entry(
+        name=name,
+        value=value,
+        unit=unit,
+        node_nm=node_nm,
+        kind=kind,
+        basis=Basis.DERIVED,
+        source=source,
+    )
+
+
+_REUSED = f"{_SOLVED}; the authors reuse processing-element power of 45 nm"
+# The energies of a 28 nm array with decoders that its authors published: ANT's. OliVe and the
+# plain arrays, whose authors published none, borrow them.
+ANT_ENERGY = EnergyTable(
+    name="ant",
+    entries=(
+        _solved("core_static_per_cycle", 131.715, Unit.PJ_PER_CYCLE, Kind.LOGIC, _REUSED, 45),
+        _solved(
+            "core_dynamic_per_compute_cycle", 573.358, Unit.PJ_PER_CYCLE, Kind.LOGIC, _REUSED, 45
+        ),
+        _solved("dram_static_per_cycle", 969.23, Unit.PJ_PER_CYCLE, Kind.OFF_CHIP),
+        _solved("weight_buffer_read", 0.0329930, Unit.PJ_PER_BIT, Kind.MEMORY),
+        _solved("weight_buffer_write", 0.0397309, Unit.PJ_PER_BIT, Kind.MEMORY),
+        _solved("input_buffer_read", 0.0347047, Unit.PJ_PER_BIT, Kind.MEMORY),
+        _solved("input_buffer_write", 0.04860664, Unit.PJ_PER_BIT, Kind.MEMORY),
+        _solved("output_buffer_read", 0.00921705, Unit.PJ_PER_BIT, Kind.MEMORY),
+        _solved("output_buffer_write", 0.01299764, Unit.PJ_PER_BIT, Kind.MEMORY),
+        _solved("dram_read", 644.304 / 1024, Unit.PJ_PER_BIT, Kind.OFF_CHIP),
+        _solved("dram_write", 784.104 / 1024, Unit.PJ_PER_BIT, Kind.OFF_CHIP),
+    ),
+)
+
+
+def borrowed(table: EnergyTable, name: str, why: str) -> EnergyTable:
+    """A table of another machine: every number of it becomes an assumption."""
+    return EnergyTable(
+        name=name,
+        entries=tuple(
+            msgspec.structs.replace(
+                entry, basis=Basis.ASSUMED, source=f"{why}; there: {entry.source}"
+            )
+            for entry in table.entries
+        ),
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,18 +169,49 @@ class Timing:
 
 
 class ArrayMachine(Machine, frozen=True, kw_only=True):
-    """A machine around an array of multipliers; see the module."""
+    """A machine around an array of multipliers; see the module.
+
+    Attributes
+    ----------
+    input_buffer_kib, weight_buffer_kib, output_buffer_kib
+        Both halves of each buffer.
+    clock_mhz, node_nm
+        Clock of the array, technology.
+    energy_table
+        What prices a run: ``published`` is the machine's own table, else a shipped one.
+    """
+
+    published: ClassVar[EnergyTable]  # with an entry for each of Rates
+    dram: ClassVar[str] = "dram.ddr3"  # in shipped tables
+
+    input_buffer_kib: int
+    weight_buffer_kib: int
+    output_buffer_kib: int
+    clock_mhz: float = 500.0
+    node_nm: float
+    energy_table: str = PUBLISHED
+
+    def __post_init__(self) -> None:
+        where, choices = type(self).__name__, (PUBLISHED, *table_names())
+        if self.energy_table not in choices:
+            raise InputError(
+                f"{where}.energy_table must be one of {', '.join(choices)}, "
+                f"got {self.energy_table!r}"
+            )
+        for field, value in msgspec.structs.asdict(self).items():
+            if field in ("clock_mhz", "node_nm"):
+                check_positive(where, **{field: value})
+            elif field == "dataflow":
+                if not isinstance(value, Dataflow):
+                    raise InputError(f"{where}.dataflow must be a Dataflow, got {value!r}")
+            elif field != "energy_table":
+                check_whole(where, **{field: value})
 
     # ------------------------------------------------------------------ what a machine says
 
     @property
-    def clock_hz(self) -> float:
-        """Clock of the array."""
-        raise NotImplementedError
-
-    @property
-    def energies(self) -> EnergyTable:
-        """Energies with an entry for each of :class:`~architectures.tiling.Rates`."""
+    def multipliers_at_8_bits(self) -> int:
+        """8-bit multiply-accumulates of a full array in a cycle."""
         raise NotImplementedError
 
     def widths(self, layer: Layer) -> tuple[int, int]:
@@ -127,6 +234,29 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         raise NotImplementedError
 
     # ------------------------------------------------------------------ what follows
+
+    @property
+    def clock_hz(self) -> float:
+        """Clock of the array."""
+        return self.clock_mhz * 1e6
+
+    @property
+    def buffers_kib(self) -> tuple[int, int, int]:
+        """Input, weight and output buffer, both halves."""
+        return (self.input_buffer_kib, self.weight_buffer_kib, self.output_buffer_kib)
+
+    @property
+    def energies(self) -> EnergyTable:
+        """The machine's own energies, or those of a shipped table."""
+        if self.energy_table == PUBLISHED:
+            return self.published
+        return shipped_energies(
+            self.energy_table,
+            node_nm=self.node_nm,
+            multipliers=self.multipliers_at_8_bits,
+            buffers_kib=self.buffers_kib,
+            dram=self.dram,
+        )
 
     @property
     def rates(self) -> Rates:
@@ -271,21 +401,18 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             notes=[*notes, timing.rule],
         )
 
+    assumed: ClassVar[frozenset[str]] = frozenset()  # fields of which nothing is published
+
     def datasheet(self) -> list[Figure]:
         """The configuration and the energies, each with its source."""
-        figures = [
-            Figure(field, str(value), Basis.PUBLISHED, self.source)
-            for field, value in msgspec.structs.asdict(self).items()
-        ]
+        figures = []
+        for field, value in msgspec.structs.asdict(self).items():
+            basis = Basis.ASSUMED if field in self.assumed else Basis.PUBLISHED
+            figures.append(Figure(field, str(value), basis, self.title))
         return figures + [
             Figure(entry.name, f"{entry.value:.4g} {entry.unit}", entry.basis, entry.source)
             for entry in self.energies.entries
         ]
-
-    @property
-    def source(self) -> str:
-        """Where the configuration comes from."""
-        return self.title
 
 
 def _told(rules: ArrayRules) -> str:
@@ -377,6 +504,53 @@ def shipped_energies(
     for rate in ("dram_read", "dram_write"):
         entries.append(renamed(outside, rate, Unit.PJ_PER_BIT, outside.value))
     return EnergyTable(name=name, entries=tuple(entries))
+
+
+def unfolded_rules(
+    *,
+    rows: int,
+    columns: int,
+    dataflow: Dataflow,
+    bits: int,
+    output_bits: int,
+    buffers_kib: tuple[int, int, int],
+    dram_bits_per_cycle: int,
+    drain: Drain,
+) -> ArrayRules:
+    """A grid fed by im2col that keeps sums or weights in its elements and stores results once.
+
+    Parameters
+    ----------
+    bits
+        Of both operands.
+    buffers_kib
+        Input, weight and output buffer, both halves.
+    """
+    still = dataflow is Dataflow.OUTPUT_STATIONARY
+    rooms = [size * KIB // 2 for size in buffers_kib]
+    return ArrayRules(
+        pixels_per_step=rows if still else 1,
+        outputs_per_step=columns,
+        reduction_per_step=1 if still else rows,
+        layout=Layout.UNFOLDED_PADDED,
+        reduction_granule=rows,
+        outputs_padded=False,
+        outputs_read_back=False,
+        last_store_counted=drain is not Drain.NONE,  # ANT's model hides it
+        output_granule=1,
+        input_bits=bits,
+        weight_bits=bits,
+        output_bits=output_bits,
+        input_room_bits=rooms[0],
+        weight_room_bits=rooms[1],
+        output_room_bits=rooms[2],
+        dram_bits_per_cycle=dram_bits_per_cycle,
+        reuse=Reuse.OUTPUT if still else Reuse.WEIGHT,
+        drain=drain,
+        drain_cycles=rows + columns - 1,
+        exchange_cycles=rows,  # derived: a fold's sums, or its weights, move a row a cycle
+        pass_is_fold=True,
+    )
 
 
 class _Work:
@@ -545,7 +719,32 @@ def total_energy_pj(runs: list[LayerRun]) -> float:
     return sum(each.report.energy.total_pj * each.layer.repeat for each in runs)
 
 
-def check_choice(where: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise unless the value is one of the choices."""
-    if value not in choices:
-        raise InputError(f"{where} must be one of {', '.join(choices)}, got {value!r}")
+def stored_integers(values: NDArray[Any], bits: int, *, weights: bool) -> Operand:
+    """Symmetric integers, unsigned where no activation is negative."""
+    signed = weights or bool(values.min() < 0)
+    name = f"int{bits}_{'signed' if signed else 'unsigned'}"
+    stored = quantize(values, name, axis=0 if weights else None)
+    levels = stored.integers()
+    return Operand(
+        codes=levels.astype(np.int32),
+        levels=levels.astype(np.float64),
+        scale=stored.scale.astype(np.float64),
+        signed=signed,
+        format=name,
+    )
+
+
+def four_or_eight(machine: str, layer: Layer, bits: int) -> tuple[int, int]:
+    """Widths of arrays of 4-bit elements and gangs: 8 where either operand needs more than 4.
+
+    ``bits`` is what an operand has of which the layer says nothing.
+
+    Raises
+    ------
+    InputError
+        If 8 bits are not enough.
+    """
+    widest = max(layer.activation_bits or bits, layer.weight_bits or bits)
+    if widest > 8:
+        raise InputError(f"layer {layer.name!r}: {machine} computes at 4 or 8 bits, got {widest}")
+    return (4, 4) if widest <= 4 else (8, 8)

@@ -20,18 +20,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.array_machine import (
-    KIB,
-    PUBLISHED,
-    ArrayMachine,
-    Operand,
-    check_choice,
-    shipped_energies,
-)
+from architectures.array_machine import KIB, ArrayMachine, Operand, stored_integers
 from architectures.systolic import back_to_back_cycles, column_edge
 from architectures.tiling import (
     ArrayRules,
@@ -41,16 +33,13 @@ from architectures.tiling import (
     Layout,
     Mapping,
     Reuse,
-    check_positive,
-    check_whole,
     cost,
     search,
 )
-from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit, table_names
+from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
 from simulator.mac import bitbrick
 from sparqsim_base import InputError
 from workloads.layers import Layer
-from workloads.quantize import quantize
 
 BRICK_BITS = 2  # published: a BitBrick multiplies 2 bits by 2 bits
 FUSED_BITS = 8  # published: sixteen BitBricks compose to 8 x 8 bits
@@ -103,12 +92,11 @@ ENERGY = EnergyTable(
 
 
 class BitFusion(ArrayMachine, frozen=True, kw_only=True):
-    """The configuration of the paper; every number published unless said otherwise.
-
-    ``energy_table`` prices a run: ``published``, or a shipped table.
-    """
+    """The configuration of the paper; every number published."""
 
     title: ClassVar[str] = "Bit Fusion (ISCA 2018): bit-level composable systolic array"
+
+    published: ClassVar[EnergyTable] = ENERGY
 
     rows: int = 16
     columns: int = 32
@@ -120,16 +108,6 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
     clock_mhz: float = 500.0
     node_nm: float = 45.0
     batch: int = 16
-    energy_table: str = PUBLISHED
-
-    def __post_init__(self) -> None:
-        fields = msgspec.structs.asdict(self)
-        check_choice(
-            "BitFusion.energy_table", fields.pop("energy_table"), (PUBLISHED, *table_names())
-        )
-        for field in ("clock_mhz", "node_nm"):
-            check_positive("BitFusion", **{field: fields.pop(field)})
-        check_whole("BitFusion", **fields)
 
     def products_per_unit(self, activation_bits: int, weight_bits: int) -> int:
         """Return the products a Fusion Unit sums in a cycle: (8/a)(8/w), 1 bit counted as 2.
@@ -196,22 +174,9 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
         return cost(shape, rules, mapping or search(shape, rules, self.rates))
 
     @property
-    def clock_hz(self) -> float:
-        """Clock of the array."""
-        return self.clock_mhz * 1e6
-
-    @property
-    def energies(self) -> EnergyTable:
-        """The authors' energies, or those of a shipped table."""
-        if self.energy_table == PUBLISHED:
-            return ENERGY
-        return shipped_energies(
-            self.energy_table,
-            node_nm=self.node_nm,
-            multipliers=self.rows * self.columns,
-            buffers_kib=(self.input_buffer_kib, self.weight_buffer_kib, self.output_buffer_kib),
-            dram="dram.ddr3",
-        )
+    def multipliers_at_8_bits(self) -> int:
+        """One a Fusion Unit."""
+        return self.rows * self.columns
 
     def widths(self, layer: Layer) -> tuple[int, int]:
         """The layer's bits, 8 where it says nothing."""
@@ -226,7 +191,6 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
 
     def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
         """Symmetric integers, unsigned where no activation is negative; 1 bit is a sign."""
-        axis = 0 if weights else None
         if bits == 1:
             size = np.abs(values).mean(axis=(1, 2, 3)) if weights else [np.abs(values).mean()]
             scale = np.where(np.asarray(size) > 0, size, 1.0).astype(np.float64)
@@ -234,17 +198,7 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
             # A padded place is 0, which two bits hold.
             return Operand(codes=codes, levels=codes.astype(np.float64), scale=scale, signed=True,
                            format="sign of 1 bit")  # fmt: skip
-        signed = weights or bool(values.min() < 0)
-        name = f"int{bits}_{'signed' if signed else 'unsigned'}"
-        stored = quantize(values, name, axis=axis)
-        levels = stored.integers()
-        return Operand(
-            codes=levels.astype(np.int32),
-            levels=levels.astype(np.float64),
-            scale=stored.scale.astype(np.float64),
-            signed=signed,
-            format=name,
-        )
+        return stored_integers(values, bits, weights=weights)
 
     def multiply(
         self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,

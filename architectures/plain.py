@@ -1,0 +1,118 @@
+"""A plain systolic array of integer multipliers, 8 or 4 bits wide: what the others compare with.
+
+Output- or weight-stationary; every layer is unfolded (im2col); three double-buffered SRAMs, one
+DRAM port. An element multiplies two integers and adds to a 32-bit accumulator. Nothing is decoded
+and nothing composed: a layer that needs 8 bits cannot run on an array of 4-bit elements, and a
+layer of 4 bits gains nothing on one of 8. Sizes, clock and energies are those of ANT's array, so
+that what differs in a comparison is the arithmetic; all of it is assumed. Left out: DRAM latency.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from architectures.array_machine import (
+    ANT_ENERGY,
+    ArrayMachine,
+    Operand,
+    borrowed,
+    stored_integers,
+    unfolded_rules,
+)
+from architectures.systolic import Dataflow
+from architectures.tiling import ArrayRules, ConvShape, Drain
+from simulator.energy.tables import EnergyTable
+from simulator.mac import dense
+from sparqsim_base import InputError
+from workloads.layers import Layer
+
+ENERGY = borrowed(ANT_ENERGY, "plain", "assumed as ANT's array")
+
+
+class PlainArray(ArrayMachine, frozen=True, kw_only=True):
+    """Configuration; all of it assumed, as ANT's array of gangs of four.
+
+    ``bits`` is the width of both operands, 4 or 8.
+    """
+
+    title: ClassVar[str] = "Plain systolic array of integer multipliers, for comparison"
+
+    published: ClassVar[EnergyTable] = ENERGY
+    assumed: ClassVar[frozenset[str]] = frozenset(
+        (
+            "input_buffer_kib",
+            "weight_buffer_kib",
+            "output_buffer_kib",
+            "output_bits",
+            "dram_bits_per_cycle",
+            "clock_mhz",
+            "node_nm",
+            "dataflow",
+            "rows",
+            "columns",
+            "bits",
+        )
+    )
+
+    rows: int = 32
+    columns: int = 32
+    bits: int = 8
+    weight_buffer_kib: int = 128
+    input_buffer_kib: int = 256
+    output_buffer_kib: int = 128
+    output_bits: int = 16
+    dram_bits_per_cycle: int = 1024
+    clock_mhz: float = 500.0
+    node_nm: float = 28.0
+    dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dataflow is Dataflow.INPUT_STATIONARY:
+            raise InputError("a plain array runs output- or weight-stationary")
+        if self.bits not in (4, 8):
+            raise InputError(f"PlainArray.bits must be 4 or 8, got {self.bits}")
+
+    @property
+    def multipliers_at_8_bits(self) -> int:
+        """One an element; an element of 4 bits is priced as a quarter."""
+        return max(1, self.rows * self.columns * self.bits**2 // 64)
+
+    def widths(self, layer: Layer) -> tuple[int, int]:
+        """The array's width, whatever less the layer needs."""
+        widest = max(layer.activation_bits or 0, layer.weight_bits or 0)
+        if widest > self.bits:
+            raise InputError(
+                f"layer {layer.name!r} needs {widest} bits, the array multiplies {self.bits}; "
+                "give it bits=8 or the layer less"
+            )
+        return (self.bits, self.bits)
+
+    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
+        """Folds back to back while they are not shorter than what is shifted behind them."""
+        return unfolded_rules(
+            rows=self.rows,
+            columns=self.columns,
+            dataflow=self.dataflow,
+            bits=self.bits,
+            output_bits=self.output_bits,
+            buffers_kib=self.buffers_kib,
+            dram_bits_per_cycle=self.dram_bits_per_cycle,
+            drain=Drain.SHORT_PASSES,
+        )
+
+    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
+        """Symmetric integers, unsigned where no activation is negative."""
+        return stored_integers(values, bits, weights=weights)
+
+    def multiply(
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
+        widths: tuple[int, int],
+    ) -> NDArray[np.integer]:  # fmt: skip
+        """Integer products."""
+        out = np.zeros((len(rows), columns.shape[1]), np.int32)
+        dense.gemm(rows, columns, out)
+        return out
