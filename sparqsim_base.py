@@ -69,6 +69,22 @@ def kernel(**options: Any) -> Callable[[F], F]:
     return compile_lazily
 
 
+def check_can_write(path: str | os.PathLike[str]) -> None:
+    """Refuse at once a file that :func:`written_whole` could not write after the work is done.
+
+    Raises
+    ------
+    InputError
+        If its folder does not exist or cannot be written, or it is a folder itself.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{target} must be a file to write, but it is a folder")
+    if not target.parent.is_dir() or not _writable(target.parent):
+        why = "permission denied" if target.parent.is_dir() else "its folder does not exist"
+        raise InputError(f"cannot write {target}: {why}; name a file in a folder you can write")
+
+
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; move it there if the block ends well.

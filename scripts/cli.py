@@ -14,6 +14,7 @@ from sparqsim_base import InputError
 COMMANDS = {
     "run": ("scripts.run:command", "One layer on one machine: cycles, energy, where time went."),
     "validate": ("scripts.validate:command", "The papers' tables beside ours, error by error."),
+    "machines": ("scripts.machines:command", "The machines there are, and their datasheets."),
     "formats": ("scripts.formats:command", "Number formats: values, ranges, a figure of grids."),
     "compress": ("scripts.compress:command", "Quantize and prune a model by a recipe."),
     "models": ("scripts.models:command", "The models there are, and their layers."),

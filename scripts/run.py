@@ -18,7 +18,8 @@ from architectures.machine import Machine, Program, Result, run
 from architectures.registry import get_machine, machine_names
 from scripts.output import PatientBar, console, json_option, table, write_json
 from simulator.report import Report
-from sparqsim_base import InputError, output_folder
+from simulator.trace import check_trace_name
+from sparqsim_base import InputError, check_can_write, output_folder
 
 KINDS = {int: int, float: float, str: str, bool: bool}
 
@@ -127,6 +128,11 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
             raise InputError("--execute needs --engine simpy")
         if given["figures"]:
             output_folder(given["figures"])
+        for file in (given["json_path"], given["trace"], given["page"]):
+            if file and file != "-":
+                check_can_write(file)
+        if given["trace"]:
+            check_trace_name(given["trace"])
         with PatientBar() as bar:
             result = carry_out(configuration, counts, bar, **given)
             write_out(result, bar, given["trace"], given["figures"], given["page"])

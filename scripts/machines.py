@@ -1,0 +1,34 @@
+"""``sparqsim machines``: what there is, and the datasheet of each with its sources."""
+
+from __future__ import annotations
+
+import click
+
+from architectures.registry import get_machine, machine_names
+from scripts.output import console, json_option, table, write_json
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def command(name: str | None, json_path: str | None) -> None:
+    """The machines there are, or the datasheet of one in its default configuration."""
+    if name is None:
+        listed = {each: get_machine(each).title for each in machine_names()}
+        if json_path:
+            write_json(listed, json_path)
+        if json_path != "-":
+            rows = table("Machines", ("name", "what it is"), ())
+            for each, title in listed.items():
+                rows.add_row(each, title)
+            console().print(rows)
+        return
+    machine = get_machine(name)
+    figures = machine().datasheet()
+    if json_path:
+        write_json([vars(figure) for figure in figures], json_path)
+    if json_path != "-":
+        rows = table(machine.title, ("", "value", "basis", "source"), ())
+        for figure in figures:
+            rows.add_row(figure.name, figure.value, figure.basis.value, figure.source)
+        console().print(rows)
