@@ -346,7 +346,7 @@ Weights of layers alone; activations and the table of words stay in float32.
 
 * Searching the range matters as much as the format: clipping the outliers of int4 for the least
 squared error, one scale a tensor, gives {searched.cosine:.3f}. Sixteen shared values found by
-k-means give {shared.cosine:.3f}, but need a table and no narrow multiplier.
+k-means give {shared.cosine:.3f}, but need a lookup before a wide multiplier.
 
 ![Cosine and rank correlation over bits](figures/minilm_bits.png)
 
@@ -358,7 +358,7 @@ wrong type.
 
 Weights, activations and the word table as each recipe says; operands of the attention products
 included, ranges calibrated on sentences that are not judged. *Smaller* counts all weights with the
-word table, which is half of them. Pruning recipes do not retrain, which is why they lose so much;
+word table, which is about half of them. Pruning recipes do not retrain, which is why they lose so much;
 training is [another page's](training.md) matter.
 
 {whole}
