@@ -1,0 +1,233 @@
+"""The sparse tensor core's MAC core: metadata select, then a block multiply-add.
+
+Of every M neighbours along the reduction N are kept, each with its position. The position steers a
+multiplexer that picks one of M activations for the multiplier, so a group takes N multipliers and
+no cycle is spent on what was pruned. Dense is the same with N = M = 1: nothing to select.
+
+Integers: 32-bit accumulators that wrap around; the order does not matter.
+
+Floats: products are exact. A *block* of them (8 of fp16 or bf16, 4 of tf32 on A100; twice that on
+H100) and the fp32 accumulator are aligned to the largest exponent among them - that of a product
+is the sum of its operands' exponents, its significand lies in [1, 4) - and cut off (toward zero)
+``fraction_bits`` below it (23 and one extra bit on A100, two on H100). The integers are added
+exactly, the sum is cut to 24 significant bits, toward zero, and is the accumulator of the next
+block. Blocks follow each other along the reduction, in the order of the *kept* values. So a sum is
+a function of order and block, not of the tile it is computed in, and zeros that were pruned take no
+place in a block.
+
+:func:`multiply_floats` and :func:`multiply_integers` are the kernels; their ``_plain`` twins say
+the same in exact fractions and Python integers. :func:`error_bound` is how far from the true sum a
+float result can be. Left out: infinity and NaN, and the fp16 accumulator. That mma.sp feeds its
+blocks with kept values in their order is assumed; the dense blocks are published.
+
+Sources: Fasi et al., Numerical behavior of NVIDIA tensor cores, PeerJ CS 7:e330, 2021; Khattak and
+Mikaitis, Accurate models of NVIDIA tensor cores, arXiv 2512.07004, 2025; Mishra et al.,
+Accelerating sparse deep neural networks, 2021 (metadata select).
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim_base import kernel
+
+SIGNIFICANT_BITS = 24  # of fp32
+LEAST_BIT = -149  # exponent of fp32's least subnormal
+ZERO_EXPONENT = -(1 << 20)  # below every other, so that a zero never sets the alignment
+
+
+@kernel(error_model="numpy")
+def multiply_integers(
+    values: Any, positions: Any, kept: int, group: int, activations: Any, sums: Any
+) -> None:
+    """Add products of whole numbers to 32-bit sums that wrap around.
+
+    Parameters
+    ----------
+    values : int32 [rows, length]
+        Kept weights; ``kept`` of each ``group`` neighbours, groups one after another.
+    positions : uint8 [rows, length]
+        Place of each value in its group.
+    kept, group
+        N and M.
+    activations : int32 [columns, reduction]
+        The dense operand; ``length / kept * group`` neighbours of each column.
+    sums : int32 [columns, rows]
+        Added to.
+    """
+    for row in range(values.shape[0]):
+        for i in range(values.shape[1]):
+            weight = values[row, i]
+            if weight == 0:
+                continue
+            place = i // kept * group + positions[row, i]
+            for column in range(activations.shape[0]):
+                product = weight * activations[column, place]
+                sums[column, row] = np.int32(sums[column, row] + product)
+
+
+def multiply_integers_plain(
+    values: NDArray[Any],
+    positions: NDArray[Any],
+    kept: int,
+    group: int,
+    activations: NDArray[Any],
+    sums: NDArray[Any],
+) -> None:
+    """The specification of :func:`multiply_integers`, one product after another."""
+    for column in range(activations.shape[0]):
+        for row in range(values.shape[0]):
+            total = int(sums[column, row])
+            for i, (value, position) in enumerate(zip(values[row], positions[row], strict=True)):
+                total += int(value) * int(activations[column, i // kept * group + int(position)])
+            sums[column, row] = (total + 2**31) % 2**32 - 2**31
+
+
+@kernel(error_model="numpy")
+def multiply_floats(
+    values: Any,
+    value_exponents: Any,
+    positions: Any,
+    kept: int,
+    group: int,
+    activations: Any,
+    activation_exponents: Any,
+    block: int,
+    fraction_bits: int,
+    sums: Any,
+) -> None:
+    """Add products of floats to fp32 sums, a block at a time.
+
+    Parameters
+    ----------
+    values : float64 [rows, length]
+        Kept weights, exact in their format.
+    value_exponents : int32 [rows, length]
+        As :func:`exponents` gives them.
+    positions, kept, group
+        As for :func:`multiply_integers`.
+    activations, activation_exponents : float64, int32 [columns, reduction]
+        The dense operand.
+    block
+        Products of a block; a last, shorter block holds what is left.
+    fraction_bits
+        Bits kept below the largest exponent.
+    sums : float32 [columns, rows]
+        Added to.
+    """
+    length = values.shape[1]
+    products = np.empty(block, np.float64)
+    for column in range(activations.shape[0]):
+        for row in range(values.shape[0]):
+            total = np.float64(sums[column, row])
+            for first in range(0, length, block):
+                count = min(block, length - first)
+                top = ZERO_EXPONENT
+                if total != 0.0:
+                    top = max(math.frexp(total)[1] - 1, -126)
+                for i in range(count):
+                    at = first + i
+                    place = at // kept * group + positions[row, at]
+                    products[i] = values[row, at] * activations[column, place]
+                    if products[i] != 0.0:
+                        exponent = value_exponents[row, at] + activation_exponents[column, place]
+                        top = max(top, exponent)
+                if top == ZERO_EXPONENT:
+                    continue
+                shift = fraction_bits - top
+                scale = math.ldexp(1.0, shift)
+                aligned = np.int64(total * scale)
+                for i in range(count):
+                    aligned += np.int64(products[i] * scale)
+                size, drop = abs(aligned), 0
+                while size >> drop >= 1 << SIGNIFICANT_BITS or drop - shift < LEAST_BIT:
+                    drop += 1
+                size = size >> drop << drop
+                signed = float(size) if aligned > 0 else -float(size)
+                total = np.float64(math.ldexp(signed, -shift))
+            sums[column, row] = np.float32(total)
+
+
+def multiply_floats_plain(
+    values: NDArray[Any],
+    value_exponents: NDArray[Any],
+    positions: NDArray[Any],
+    kept: int,
+    group: int,
+    activations: NDArray[Any],
+    activation_exponents: NDArray[Any],
+    block: int,
+    fraction_bits: int,
+    sums: NDArray[Any],
+) -> None:
+    """The specification of :func:`multiply_floats`, in exact fractions."""
+    for column in range(activations.shape[0]):
+        for row in range(values.shape[0]):
+            total = Fraction(float(sums[column, row]))
+            for first in range(0, values.shape[1], block):
+                terms = [(total, max(_exponent_of(total), -126))]
+                for at in range(first, min(first + block, values.shape[1])):
+                    place = at // kept * group + int(positions[row, at])
+                    product = Fraction(float(values[row, at])) * Fraction(
+                        float(activations[column, place])
+                    )
+                    exponent = int(value_exponents[row, at]) + int(
+                        activation_exponents[column, place]
+                    )
+                    terms.append((product, exponent))
+                terms = [(term, exponent) for term, exponent in terms if term]
+                if not terms:
+                    continue
+                top = max(exponent for _, exponent in terms)
+                unit = Fraction(2) ** (top - fraction_bits)
+                aligned = sum(math.trunc(term / unit) for term, _ in terms) * unit
+                last = max(_exponent_of(aligned) - SIGNIFICANT_BITS + 1, LEAST_BIT)
+                bit = Fraction(2) ** last
+                total = math.trunc(aligned / bit) * bit
+            sums[column, row] = float(total)
+
+
+def _exponent_of(value: Fraction) -> int:
+    """The exponent of the leading bit; that of a zero is below every other."""
+    if not value:
+        return ZERO_EXPONENT
+    guess = abs(value.numerator).bit_length() - value.denominator.bit_length()
+    return guess if abs(value) >= Fraction(2) ** guess else guess - 1
+
+
+def exponents(values: NDArray[Any], least: int) -> NDArray[np.int32]:
+    """Exponents of floats as the aligner sees them: those of subnormals are the format's ``least``.
+
+    Zeros have the exponent ``least`` too; no product with a zero sets an alignment.
+    """
+    return np.maximum(np.frexp(values)[1] - 1, least).astype(np.int32)
+
+
+def round_tf32(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Round to TF32 (10 bits of mantissa) as ``cvt.rna`` does: nearest, ties away from zero."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)
+    return rounded.view(np.float32).astype(np.float64)
+
+
+def error_bound(
+    absolute: NDArray[np.float64], length: int, block: int, fraction_bits: int
+) -> NDArray[np.float64]:
+    """How far a float sum can lie from the true one.
+
+    ``absolute`` is the sum of the products' magnitudes, A. A block cuts off at most ``block + 1``
+    terms, each by less than 2^(top - fraction_bits), and its sum by less than 2^-23 of itself;
+    2^top is at most the largest term (a product's significand may reach 4, so its exponent is not
+    above its own), which is at most A, or A (1 + a block's error) once errors have piled up. Over
+    ``ceil(length / block)`` blocks that is the number of blocks times
+    ``(block + 1) 2^-fraction_bits + 2^-23`` times A; a factor of 1.01 covers the piled up errors
+    (they are below 1 % for reductions up to a million) and the float64 reference.
+    """
+    blocks = -(-length // block)
+    each = (block + 1) * 2.0**-fraction_bits + 2.0**-23
+    return 1.01 * blocks * each * absolute + 2.0**LEAST_BIT * blocks
