@@ -358,8 +358,8 @@ wrong type.
 
 Weights, activations and the word table as each recipe says; operands of the attention products
 included, ranges calibrated on sentences that are not judged. *Smaller* counts all weights with the
-word table, which is about half of them. Pruning recipes do not retrain, which is why they lose so much;
-training is [another page's](training.md) matter.
+word table, which is about half of them. Pruning recipes do not retrain, which is why they lose so
+much; training is [another page's](training.md) matter.
 
 {whole}
 
