@@ -88,15 +88,20 @@ def _thousands(axis: Any) -> None:
 
 
 def _legend_below(ax: Axes, columns: int) -> None:
-    """The legend under the axes if the figure is ours, else inside them."""
-    ours = ax.figure.get_layout_engine() is not None and len(ax.figure.axes) == 1
-    owner, place = (ax.figure, "outside lower center") if ours else (ax, "best")
-    handles, labels = ax.get_legend_handles_labels()
-    owner.legend(
-        *(handles, labels),
-        loc=place,
+    """The legend under the label of the x axis, where it hides nothing."""
+    from matplotlib.transforms import ScaledTranslation
+
+    if not ax.get_legend_handles_labels()[0]:
+        return
+    under_labels = ScaledTranslation(0, -35 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=ax.transAxes + under_labels,
+        borderpad=0,
+        borderaxespad=0,
         ncols=columns,
-        frameon=not ours,
+        frameon=False,
         fontsize=SMALL,
         handlelength=1.2,
     )
@@ -365,22 +370,26 @@ def queue_panels(timeline: Timeline, channels: Sequence[str] | None = None) -> F
     Parameters
     ----------
     channels
-        Their names; by default all, or the twelve fullest if there are more.
+        Their names; by default all that ever hold a token, or the twelve fullest of them.
     """
     from matplotlib.figure import Figure
 
     netlist = timeline.netlist
-    names = [c.name for c in netlist.channels if is_countable(netlist, c)]
+    filled = {
+        c.name: fill
+        for c in netlist.channels
+        if is_countable(netlist, c) and (fill := _mean_fill(timeline, c.name)) > 0
+    }
+    names = list(filled)
     title = "Queue occupancy over time"
     if channels is not None:
         names = list(channels)
     elif len(names) > PANELS:
-        filled = [_mean_fill(timeline, name) for name in names]
-        keep = set(np.argsort(filled, kind="stable")[-PANELS:].tolist())
         title += f" (the {PANELS} fullest of {len(names)} channels)"
-        names = [name for i, name in enumerate(names) if i in keep]
+        fullest = sorted(names, key=lambda name: -filled[name])[:PANELS]
+        names = [name for name in names if name in fullest]
     if not names:
-        raise InputError("there is no queue to draw: this run has no channel of recorded tokens")
+        raise InputError("there is no queue to draw: no channel of this run ever holds a token")
     columns = min(len(names), 2)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(WIDTH, 0.8 + 1.55 * rows), layout="constrained")
@@ -512,7 +521,8 @@ def figures(report: Report, timeline: Timeline | None = None) -> dict[str, Calla
         if timeline.starts is not None:
             netlist = timeline.netlist
             drawn["utilization"] = lambda: utilization_over_time(timeline)
-            if any(is_countable(netlist, channel) for channel in netlist.channels):
+            countable = (c.name for c in netlist.channels if is_countable(netlist, c))
+            if any(_mean_fill(timeline, name) > 0 for name in countable):
                 drawn["queues"] = lambda: queue_panels(timeline)
     return {name: _figure_of(draw) for name, draw in drawn.items()}
 

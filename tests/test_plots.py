@@ -86,8 +86,7 @@ def steps(ax, index: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def legend_texts(ax) -> list[str]:
-    owner = ax.get_legend() or ax.figure.legends[0]
-    return [text.get_text() for text in owner.get_texts()]
+    return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 # ------------------------------------------------------------------ the work of lanes
@@ -225,6 +224,12 @@ def test_queue_panels_show_all_or_the_fullest(result) -> None:
     }
     assert set(titles) == set(sorted(fill, key=lambda name: fill[name])[-12:])
     assert "12 fullest of 15" in figure.get_suptitle()
+    idle = Netlist(
+        [Actor(name="a", firings=3), Actor(name="b", firings=3)],
+        [Channel(name="q", source="a", target="b", capacity=1, produce=0, consume=0)],
+    )
+    with pytest.raises(InputError, match="no channel of this run ever holds a token"):
+        plots.queue_panels(simulate(idle))
 
 
 def test_bandwidth_conserves_bytes() -> None:
@@ -321,8 +326,8 @@ def test_any_run_can_be_drawn(netlist: Netlist) -> None:
         plots.lane_stalls(timeline, name),
         plots.stalls(stalls_of(timeline)),
         plots.utilization_over_time(timeline),
-        *(plots.queue_occupancy(timeline, c.name) for c in netlist.channels),
-        *(plots.bandwidth(timeline, {c.name: 4}) for c in netlist.channels),
+        *(plots.queue_occupancy(timeline, c.name) for c in netlist.channels[:2]),
+        *(plots.bandwidth(timeline, {c.name: 4}) for c in netlist.channels[:2]),
     ]
     for ax in axes:
         ax.figure.draw_without_rendering()
