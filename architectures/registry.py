@@ -10,6 +10,11 @@ from sparqsim_base import InputError
 # name -> module:class of the machine; module:command of its validation, or ""
 MACHINES: dict[str, tuple[str, str]] = {
     "eie": ("architectures.eie:EIE", "scripts.validation.eie:command"),
+    "snap": ("architectures.snap:SNAP", "scripts.validation.snap:command"),
+    "sparse-tensor-core": (
+        "architectures.sparse_tensor_core:SparseTensorCore",
+        "scripts.validation.sparse_tensor_core:command",
+    ),
 }
 
 

@@ -394,18 +394,23 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         """Bytes DRAM moves in a cycle of a clock."""
         return self.dram_gbytes_per_s * 1e9 * self.dram_efficiency / clock_hz
 
-    def sustained_clock_hz(self, shape: Shape, tiling: Tiling) -> float:
-        """The clock at which multiplying stays within the power limit.
+    def multiplying_power_w(self, shape: Shape, tiling: Tiling | None = None) -> float:
+        """Power in the main loop at the full clock: ``idle_w``, and ``pj_per_mac`` a product."""
+        tiling = tiling or self.tiling(shape)
+        duty = self._tensor_cycles(tiling) / self.step_cycles(tiling)
+        busy = min(_count_tiles(shape, tiling), self.sms)
+        rate = busy * self.macs_per_sm * duty * self.clock_hz
+        return self.idle_w + self.pj_per_mac * 1e-12 * rate
 
-        Power is ``idle_w`` and ``pj_per_mac`` for every multiplication, at the rate of the main
-        loop; voltage is taken not to change with the clock.
+    def sustained_clock_hz(self, shape: Shape, tiling: Tiling) -> float:
+        """The clock at which the main loop stays within the power limit.
+
+        The voltage is taken not to change with the clock.
         """
-        if not self.power_limit_w:
+        full = self.multiplying_power_w(shape, tiling)
+        if not self.power_limit_w or full <= self.power_limit_w:
             return self.clock_hz
-        tiles = _count_tiles(shape, tiling)
-        duty = self._tensor_cycles(tiling) / self.step_cycles(tiling) * min(1, tiles / self.sms)
-        per_cycle_pj = self.pj_per_mac * self.sms * self.macs_per_sm * duty
-        return min(self.clock_hz, (self.power_limit_w - self.idle_w) * 1e12 / per_cycle_pj)
+        return self.clock_hz * (self.power_limit_w - self.idle_w) / (full - self.idle_w)
 
     def tiling(self, shape: Shape) -> Tiling:
         """The tiling whose estimated time is least; of equals the first of :data:`TILES`."""

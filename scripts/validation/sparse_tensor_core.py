@@ -1,0 +1,338 @@
+"""The A100 model against measured GEMMs, dense and 2:4: ``a100_sparse.csv`` or a table like it.
+
+Two things a shape does not tell are fitted, both on the 4096^3 fp16 row: the board's power limit,
+so that the dense time is met, and the time of a call of the sparse library around its kernel, so
+that the sparse time is met. Nothing else is tuned, and every other row is a prediction. Both belong
+to the conditions of a measurement, not to the chip: a row whose note says that the clocks were
+locked runs without the limit (what the limit would do to it is printed beside), and a row timed by
+CUTLASS's profiler, which averages launches back to back, has no library call.
+
+Rows that are no fp16, bf16, tf32 or int8 product of a stated size with a time are listed as left
+out, with the reason. The table has no row for a single token; the model's prediction is printed.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from architectures.machine import run
+from architectures.sparse_tensor_core import KINDS, Shape, SparseTensorCore, preset
+from scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim_base import InputError
+
+REFERENCE = Path(__file__).with_name("a100_sparse.csv")
+COLUMNS = ("item", "M", "N", "K", "dtype", "dense_ms", "sparse_ms", "note")
+FITTED_SHAPE = (4096, 4096, 4096)
+BOUND = 0.15  # of a time, on rows that were not fitted
+ONE_TOKEN = (4096, 1, 4096)  # a layer of a 7-billion-parameter language model on one token
+FIT_ROUNDS = 4
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the table: a product, and its times in milliseconds where they were measured.
+
+    ``locked`` says that clocks were locked, ``bare`` that kernels alone were timed.
+    """
+
+    item: str
+    rows: int
+    columns: int
+    depth: int
+    dtype: str
+    dense_ms: float | None
+    sparse_ms: float | None
+    locked: bool
+    bare: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns and depth."""
+        return self.rows, self.columns, self.depth
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """What was fitted: a power limit in watts (0: none) and a library call in microseconds."""
+
+    power_limit_w: float
+    clock_mhz: float
+    sparse_call_us: float
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One number of the table beside ours; ``error`` is relative.
+
+    ``fitted`` numbers agree by construction. ``simulated_at_limit`` is the time under the fitted
+    power limit where the row itself ran without it.
+    """
+
+    item: str
+    shape: str
+    dtype: str
+    quantity: str
+    measured: float
+    simulated: float
+    error: float
+    fitted: bool
+    within: bool
+    simulated_at_limit: float | None = None
+
+
+def read_table(path: str | Path) -> tuple[list[Measured], list[tuple[str, str]]]:
+    """The products of a table, and (item, reason) of each row that is left out.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, lacks a column, is truncated, holds a time that is no positive
+        number, or has no product at all.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            lines = [(reader.line_num, line) for line in reader]
+            header = reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read the table {path}: {error}") from None
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise InputError(
+            f"{path} must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}"
+        )
+    found: list[Measured] = []
+    left_out: list[tuple[str, str]] = []
+    for number, line in lines:
+        if None in line or None in line.values():
+            raise InputError(
+                f"{path}, line {number}: must have as many fields as the header; the file may be "
+                "truncated"
+            )
+        times = {name: _time(line[name], f"{path}, line {number}: {name}") for name in
+                 ("dense_ms", "sparse_ms")}  # fmt: skip
+        shape = _shape(line)
+        reason = ""
+        if shape is None:
+            reason = "no size M, N, K"
+        elif line["dtype"] not in KINDS:
+            reason = f"no format {line['dtype']!r}"
+        elif times["dense_ms"] is None and times["sparse_ms"] is None:
+            reason = "no time"
+        if reason or shape is None:
+            left_out.append((line["item"], reason))
+            continue
+        found.append(
+            Measured(
+                item=line["item"],
+                rows=shape[0],
+                columns=shape[1],
+                depth=shape[2],
+                dtype=line["dtype"],
+                dense_ms=times["dense_ms"],
+                sparse_ms=times["sparse_ms"],
+                locked="clocks locked" in line["note"],
+                bare=line["item"].strip() == "GEMM CUTLASS",
+            )
+        )
+    if not found:
+        raise InputError(f"{path} has no row with M, N, K, dtype and a time; nothing to compare")
+    return found, left_out
+
+
+def _time(field: str, where: str) -> float | None:
+    if not field.strip():
+        return None
+    try:
+        value = float(field)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{where} must be a positive number of milliseconds, got {field!r}")
+    return value
+
+
+def _shape(line: dict[str, str]) -> tuple[int, int, int] | None:
+    """(rows, columns, depth) of a row; ``m x k x n batchB`` in K is B times m vectors of k."""
+    sizes = [line[name].strip() for name in ("M", "N", "K")]
+    if all(size.isdecimal() and int(size) > 0 for size in sizes):
+        return int(sizes[0]), int(sizes[1]), int(sizes[2])
+    linear = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*) batch([1-9]\d*)", sizes[2])
+    if linear is None:
+        return None
+    vectors, depth, outputs, batch = map(int, linear.groups())
+    return outputs, vectors * batch, depth
+
+
+def milliseconds(machine: SparseTensorCore, shape: tuple[int, int, int]) -> float:
+    """Time of a product on a machine."""
+    return 1e3 * run(machine, machine.gemm(*shape), record="summary").report.seconds
+
+
+def fit(measured: Measured, machine: SparseTensorCore) -> Fit:
+    """The power limit and the library call that meet a row's two times.
+
+    A limit can only slow the kernel down, a call only add to it: where the model is slower than
+    the measurement already, the limit stays off and the call 0, and the error shows.
+
+    Raises
+    ------
+    InputError
+        If the row lacks one of its times.
+    """
+    if measured.dense_ms is None or measured.sparse_ms is None:
+        raise InputError("the row to fit must have dense_ms and sparse_ms")
+    machine = msgspec.structs.replace(machine, dtype=measured.dtype)
+    limit, fastest = 0.0, milliseconds(machine.dense, measured.shape)
+    launch_ms = machine.launch_us / 1e3
+    if fastest < measured.dense_ms:
+        limit, at = machine.dense.multiplying_power_w(Shape(*measured.shape)), fastest
+        for _ in range(FIT_ROUNDS):
+            ratio = (at - launch_ms) / (measured.dense_ms - launch_ms)
+            limit = machine.idle_w + (limit - machine.idle_w) * ratio
+            at = milliseconds(
+                msgspec.structs.replace(machine.dense, power_limit_w=limit), measured.shape
+            )
+    limited = msgspec.structs.replace(machine, power_limit_w=limit)
+    call_ms = max(0.0, measured.sparse_ms - milliseconds(limited, measured.shape))
+    clock = limited.dense.gemm(*measured.shape).netlist.clock_hz
+    return Fit(power_limit_w=limit, clock_mhz=clock / 1e6, sparse_call_us=1e3 * call_ms)
+
+
+def compare(measured: Measured, found: Fit, machine: SparseTensorCore) -> list[Row]:
+    """Every number of a row beside ours: times, and the speed-up where both were measured."""
+    machine = msgspec.structs.replace(
+        machine,
+        dtype=measured.dtype,
+        power_limit_w=0.0 if measured.locked else found.power_limit_w,
+        sparse_call_us=0.0 if measured.bare else found.sparse_call_us,
+    )
+    fitted = measured.shape == FITTED_SHAPE
+    ours: dict[str, float] = {}
+    at_limit: dict[str, float] = {}
+    theirs = {"dense_ms": measured.dense_ms, "sparse_ms": measured.sparse_ms}
+    for quantity, one in (("dense_ms", machine.dense), ("sparse_ms", machine)):
+        if theirs[quantity] is not None:
+            ours[quantity] = milliseconds(one, measured.shape)
+            if measured.locked and found.power_limit_w:
+                slower = msgspec.structs.replace(one, power_limit_w=found.power_limit_w)
+                at_limit[quantity] = milliseconds(slower, measured.shape)
+    if len(ours) == 2:
+        theirs["speedup"] = measured.dense_ms / measured.sparse_ms  # type: ignore[operator]
+        ours["speedup"] = ours["dense_ms"] / ours["sparse_ms"]
+    made = []
+    for quantity, simulated in ours.items():
+        reference = theirs[quantity]
+        assert reference is not None
+        error = simulated / reference - 1
+        made.append(
+            Row(
+                item=measured.item,
+                shape=" x ".join(map(str, measured.shape)),
+                dtype=measured.dtype,
+                quantity=quantity,
+                measured=reference,
+                simulated=simulated,
+                error=error,
+                fitted=fitted,
+                within=abs(error) <= BOUND,
+                simulated_at_limit=at_limit.get(quantity),
+            )
+        )
+    return made
+
+
+def one_token(found: Fit, machine: SparseTensorCore) -> dict[str, float]:
+    """One token through a 4096 x 4096 layer: microseconds dense and 2:4, and the speed-up.
+
+    ``kernel_speedup`` is that of the bare kernels, without the library's call.
+    """
+    called = msgspec.structs.replace(machine, sparse_call_us=found.sparse_call_us)
+    dense = 1e3 * milliseconds(machine.dense, ONE_TOKEN)
+    kernel = 1e3 * milliseconds(machine, ONE_TOKEN)
+    sparse = 1e3 * milliseconds(called, ONE_TOKEN)
+    return {
+        "dense_us": dense,
+        "sparse_us": sparse,
+        "speedup": dense / sparse,
+        "kernel_speedup": dense / kernel,
+    }
+
+
+def validate(path: str | Path, bar: PatientBar) -> dict[str, Any]:
+    """The whole comparison: ``fit``, ``rows``, ``left_out``, ``one_token``, ``bound``."""
+    machine = preset("a100-40")
+    rows, left_out = read_table(path)
+    references = rows + read_table(REFERENCE)[0]
+    bar("fitting on 4096^3", 0, len(rows) + 1)
+    found = fit(next(row for row in references if row.shape == FITTED_SHAPE), machine)
+    made: list[Row] = []
+    for number, row in enumerate(rows):
+        bar(f"{row.item} {row.shape}", number + 1, len(rows) + 1)
+        made += compare(row, found, machine)
+    return {
+        "fit": found,
+        "rows": made,
+        "left_out": [{"item": item, "reason": reason} for item, reason in left_out],
+        "one_token": one_token(found, machine),
+        "bound": BOUND,
+    }
+
+
+def show(content: dict[str, Any]) -> None:
+    """Print the comparison within 100 columns."""
+    found: Fit = content["fit"]
+    made = table(
+        "A100 (40 GB) GEMMs: measured and simulated",
+        ("", "rows x columns x depth", ""),
+        ("measured", "simulated", "error", ""),
+        f"fitted on 4096^3: a power limit of {found.power_limit_w:.0f} W (clock "
+        f"{found.clock_mhz:.0f} MHz) and {found.sparse_call_us:.0f} us a call of the sparse "
+        f"library; bound {100 * BOUND:.0f} % on the rest",
+    )
+    rows: list[Row] = content["rows"]
+    for row in rows:
+        verdict = "fitted" if row.fitted else "" if row.within else "[red]miss[/red]"
+        made.add_row(
+            row.item.replace("GEMM ", ""),
+            row.shape.replace(" ", ""),
+            row.quantity,
+            f"{row.measured:.4g}",
+            f"{row.simulated:.4g}",
+            f"{100 * row.error:+.1f} %",
+            verdict,
+        )
+    console().print(made)
+    for row in rows:
+        if row.simulated_at_limit is not None:
+            error = 100 * (row.simulated_at_limit / row.measured - 1)
+            console().print(
+                f"{row.item}, {row.quantity}: clocks were locked; under the fitted power limit it "
+                f"would be {row.simulated_at_limit:.4g} ({error:+.1f} %)"
+            )
+    token = content["one_token"]
+    console().print(
+        f"one token, 4096 x 4096: dense {token['dense_us']:.1f} us, 2:4 {token['sparse_us']:.1f} us"
+        f" with the library's call: speed-up {token['speedup']:.2f} "
+        f"(bare kernels {token['kernel_speedup']:.2f})"
+    )
+    if content["left_out"]:
+        reasons = {f"{row['item']} ({row['reason']})": None for row in content["left_out"]}
+        console().print(f"left out: {'; '.join(reasons)}")
+
+
+@click.command()
+@json_option
+@click.option("--against", metavar="FILE.csv", help="A table with the columns of a100_sparse.csv.")
+def command(json_path: str | None, against: str | None) -> None:
+    """Measured A100 GEMMs, dense and 2:4."""
+    with PatientBar() as bar:
+        content = validate(against or REFERENCE, bar)
+    if json_path:
+        write_json(content, json_path)
+    if json_path != "-":
+        show(content)
