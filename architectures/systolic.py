@@ -310,9 +310,12 @@ def tile_netlist(
             )
         )
         wants, place_for = "psum_dma", _later(streams[out].opens, room)
-    block_values = analytic.residences[out].held_bits // rules.output_bits
+    occupied = steps + passes * between
+    # A value a column and cycle, or faster where the rules let sums leave the array faster.
+    values = analytic.residences[out].held_bits // rules.output_bits
+    leaving = min(-(-values // rules.outputs_per_step), tiles // blocks * occupied)
     actors += [
-        Actor(name="array", firings=tiles, busy=steps + passes * between, part="Array"),
+        Actor(name="array", firings=tiles, busy=occupied, part="Array"),
         Actor(
             name="drain",
             firings=blocks,
@@ -323,7 +326,7 @@ def tile_netlist(
         Actor(  # results stream through it while they drain
             name="post",
             firings=blocks,
-            busy=-(-block_values // rules.outputs_per_step),
+            busy=leaving,
             latency=POST_STAGES,
             part="Post-processing",
         ),

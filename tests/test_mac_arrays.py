@@ -80,6 +80,16 @@ def test_operands_that_do_not_fit_are_refused(values, bits, signed, said) -> Non
         bitbrick.digits(np.array(values), bits, signed)
 
 
+def test_a_reduction_that_could_round_is_refused() -> None:
+    """Float32 adds whole numbers exactly below 2^24 only; the longest allowed stays below."""
+    longest = bitbrick.MOST_PRODUCTS
+    a = np.full((1, longest), -(2**15))
+    assert bitbrick.gemm(a, a.T, (16, 16), (True, True))[0, 0] == dense.wrap_one(longest << 30)
+    with pytest.raises(InputError, match=f"at most {longest} long, got {longest + 1}"):
+        long = np.zeros((1, longest + 1), int)
+        bitbrick.gemm(long, long.T, (2, 2), (True, True))
+
+
 @settings(deadline=None, max_examples=60)
 @given(seeds, st.sampled_from((7, 100, 2**15)))
 def test_dense_kernel_equals_its_twin(seed, largest) -> None:

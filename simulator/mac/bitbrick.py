@@ -11,8 +11,9 @@ again. One bit computes as two.
 
 :func:`brick` is one BitBrick and :func:`gemm_plain` an array of them, product by product.
 :func:`gemm` runs all bricks of one pair of digit positions (i, j) together, as one matrix product
-of digits in float32: exact, since a sum of K brick products is at most 9 K < 2^24; then shifts and
-adds, and wraps to the 32-bit accumulator. Source: Bit Fusion, ISCA 2018, sections II and III.
+of digits in float32: exact, since a sum of K brick products is at most 9 K; adds the pairs of one
+weight i + j, shifts, adds again and wraps to the 32-bit accumulator. Source: Bit Fusion, ISCA 2018,
+sections II and III.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from simulator.mac.dense import wrap, wrap_one
 from sparqsim_base import InputError
 
 BRICK_BITS = 2
-MOST_BRICKS = 2**24 // 9  # along the reduction, for exact float32 sums
+# Longest reduction: up to 8 pairs of digits of one weight are added in float32, exact to 2^24.
+MOST_PRODUCTS = 2**24 // (9 * 8)
 
 
 def brick(a: int, w: int, a_signed: bool, w_signed: bool) -> int:
@@ -77,18 +79,18 @@ def gemm(
     Raises
     ------
     InputError
-        If a value does not fit its width, or K is beyond 1.8 million.
+        If a value does not fit its width, or K is beyond 233 thousand.
     """
-    if a.shape[1] > MOST_BRICKS:
-        raise InputError(f"a reduction must be at most {MOST_BRICKS} long, got {a.shape[1]}")
-    left = digits(a, bits[0], signed[0])
-    right = digits(w, bits[1], signed[1])
+    if a.shape[1] > MOST_PRODUCTS:
+        raise InputError(f"a reduction must be at most {MOST_PRODUCTS} long, got {a.shape[1]}")
+    left = digits(a, bits[0], signed[0]).astype(np.float32)
+    right = digits(w, bits[1], signed[1]).astype(np.float32)
     total = np.zeros((a.shape[0], w.shape[1]), np.int64)
-    columns = [digit.astype(np.float32) for digit in right]
-    for i, digit in enumerate(left):
-        row = digit.astype(np.float32)
-        for j, column in enumerate(columns):
-            total += (row @ column).astype(np.int64) << np.int64(BRICK_BITS * (i + j))
+    for weight in range(len(left) + len(right) - 1):
+        pairs = np.zeros(total.shape, np.float32)
+        for i in range(max(0, weight - len(right) + 1), min(weight + 1, len(left))):
+            pairs += left[i] @ right[weight - i]
+        total += pairs.astype(np.int64) << np.int64(BRICK_BITS * weight)
     return wrap(total)
 
 
