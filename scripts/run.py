@@ -104,6 +104,7 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
     @click.option("--batch", type=click.IntRange(1), help="Vectors or images; all of digits.")
     @click.option("--weight-density", type=float, help="Of made-up weights; else as published.")
     @click.option("--activation-density", type=float, help="Of made-up activations.")
+    @click.option("--recipe", metavar="FILE|NAME", help="Prune and round the tensors first.")
     @click.option("--seed", type=int, default=0, show_default=True, help="Of made-up tensors.")
     @click.option("--config", metavar="FILE", help="The machine's configuration in TOML.")
     @click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled")
@@ -168,6 +169,7 @@ def carry_out(
     batch: int | None,
     weight_density: float | None,
     activation_density: float | None,
+    recipe: str | None,
     seed: int,
     engine: str,
     execute: bool,
@@ -193,6 +195,7 @@ def carry_out(
             batch=batch,
             weight_density=weight_density,
             activation_density=activation_density,
+            recipe=recipe,
         )
         bar("encoding and multiplying", 1, steps)
         program = machine.lower(tensors)

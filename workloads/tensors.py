@@ -8,7 +8,7 @@ a convolution. They are real (a trained network on real images) or made up at gi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sparqsim_base import InputError
 from workloads.encodings.csc import CSC
-from workloads.layers import Conv2d, Layer, Linear
+from workloads.layers import Conv2d, Layer, Linear, unknown
 from workloads.synthetic import activations, sparse_matrix, tensor
 
 
@@ -152,7 +152,7 @@ def from_digits(network: str, layer: str, images: int | None = None) -> LayerTen
     digits = load_digits(network)
     by_name = {each.name: each for each in digits.layers}
     if layer not in by_name:
-        raise InputError(f"{digits.name} has no layer {layer!r}; there is {', '.join(by_name)}")
+        raise unknown(f"{digits.name} has no layer", layer, by_name)
     available = len(digits.images.test_images)
     count = available if images is None else images
     if not 1 <= count <= available:
@@ -168,6 +168,66 @@ def from_digits(network: str, layer: str, images: int | None = None) -> LayerTen
     )
 
 
+def from_trained(model: str, layer: str, rows: int | None = None) -> LayerTensors:
+    """A layer of a trained network with its real weights and real inputs.
+
+    Parameters
+    ----------
+    model, layer
+        Such as ``"minilm"`` and ``"layer0.up"``; see :mod:`workloads.models.real`.
+    rows
+        How many vectors or images of the captured inputs, from the first; one by default.
+    """
+    from workloads.models.real import subject
+
+    found = subject(model)
+    shapes = {each.name: each for each in found.layers if each.name in found.weights}
+    if layer not in shapes:
+        raise unknown(f"{model} has no layer with weights called", layer, shapes)
+    captured = found.capture()[layer]
+    if isinstance(shapes[layer], Linear):
+        captured = captured.reshape(-1, captured.shape[-1])
+    count = 1 if rows is None else rows
+    if not 1 <= count <= len(captured):
+        raise InputError(f"{model}/{layer} has 1 to {len(captured)} inputs, got {count}")
+    return LayerTensors(
+        layer=with_rows(shapes[layer], count),
+        weight=found.weights[layer],
+        activation=captured[:count],
+        source=f"{model}: trained weights, {count} real inputs; {found.source}",
+        relu=False,
+    )
+
+
+def compressed(tensors: LayerTensors, recipe_name: str) -> LayerTensors:
+    """The same layer after a recipe: pruned and rounded weights, rounded inputs.
+
+    Parameters
+    ----------
+    tensors
+        The layer; a sparse matrix is made dense for this.
+    recipe_name
+        A named recipe or a TOML file; see :mod:`workloads.recipes`.
+    """
+    from workloads import recipes
+    from workloads.compress import compress_weight, fitted
+    from workloads.quantize import QuantizedTensor
+
+    recipe, name = recipes.get(recipe_name), tensors.layer.name
+    weight = tensors.weight.to_dense() if isinstance(tensors.weight, CSC) else tensors.weight
+    kept = compress_weight(weight, recipe.of("weights", name))
+    inputs = tensors.activation.astype(np.float32)
+    for_inputs = recipe.of("activations", name)
+    if for_inputs.scheme != "keep":
+        inputs = fitted(inputs, for_inputs).round(inputs)
+    return replace(
+        tensors,
+        weight=kept.dequantize() if isinstance(kept, QuantizedTensor) else kept,
+        activation=inputs,
+        source=f"{tensors.source}; recipe {recipe_name}",
+    )
+
+
 def layer_tensors(
     path: str,
     rng: np.random.Generator,
@@ -175,19 +235,23 @@ def layer_tensors(
     batch: int | None = None,
     weight_density: float | None = None,
     activation_density: float | None = None,
+    recipe: str | None = None,
 ) -> LayerTensors:
-    """The tensors of ``"MODEL/LAYER"``: real ones of a digits network, else made up.
+    """The tensors of ``"MODEL/LAYER"``: real ones of a trained network, else made up.
 
     Parameters
     ----------
     path
-        Such as ``"alexnet/fc6"``, ``"eie/vgg-7"`` or ``"digits-cnn/fc1"``.
+        Such as ``"alexnet/fc6"``, ``"eie/vgg-7"``, ``"digits-cnn/fc1"`` (pruned, on its test
+        images) or ``"minilm/layer0.up"``.
     rng
         Draws what is made up.
     batch
         Vectors or images; by default one, or all test images of a digits network.
     weight_density, activation_density
         Of made-up tensors; by default as published for the layer, else 1.
+    recipe
+        A named recipe or a TOML file by which the tensors are pruned and rounded first.
 
     Raises
     ------
@@ -195,16 +259,24 @@ def layer_tensors(
         If there is no such layer; the letter says what there is.
     """
     from workloads.models import get_layer
+    from workloads.models.real import SUBJECTS
 
     for name, value in (("weight", weight_density), ("activation", activation_density)):
         if value is not None and not 0 <= value <= 1:
             raise InputError(f"the {name} density must be a fraction from 0 to 1, got {value}")
-    model, _, layer = path.rpartition("/")
-    if model.startswith("digits-"):
+    model, _, layer = path.partition("/")
+    if model in SUBJECTS:
         if weight_density is not None or activation_density is not None:
             raise InputError(f"{model} has real tensors; a density cannot be asked of them")
-        return from_digits(model.removeprefix("digits-"), layer, batch)
-    shape = get_layer(path)
-    if batch is not None:
-        shape = with_rows(shape, batch)
-    return made_up(shape, rng, weight_density=weight_density, activation_density=activation_density)
+        if model.startswith("digits-"):
+            tensors = from_digits(model.removeprefix("digits-"), layer, batch)
+        else:
+            tensors = from_trained(model, layer, batch)
+    else:
+        shape = get_layer(path)
+        if batch is not None:
+            shape = with_rows(shape, batch)
+        tensors = made_up(
+            shape, rng, weight_density=weight_density, activation_density=activation_density
+        )
+    return tensors if recipe is None else compressed(tensors, recipe)
