@@ -131,10 +131,11 @@ def made_up(
 
 def with_rows(layer: Layer, rows: int) -> Layer:
     """The same layer for a batch of ``rows`` vectors or images."""
-    field = "rows" if isinstance(layer, Linear) else "batch"
-    if not hasattr(layer, field):
-        raise InputError(f"layer {layer.name!r} takes no batch")
-    return msgspec.structs.replace(layer, **{field: rows})
+    if isinstance(layer, Linear):
+        return msgspec.structs.replace(layer, rows=rows)
+    if isinstance(layer, Conv2d):
+        return msgspec.structs.replace(layer, batch=rows)
+    raise InputError(f"layer {layer.name!r} takes no batch of inputs")
 
 
 def from_digits(network: str, layer: str, images: int | None = None) -> LayerTensors:
