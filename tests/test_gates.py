@@ -109,6 +109,18 @@ def test_tokens_never_overtake(run) -> None:
     assert starts(r, "b") == [9, 9, 9, 11]
 
 
+def test_a_firing_of_two_waits_for_the_slow_one_in_front(run) -> None:
+    """The second token is made to show at 2, but stands behind one that shows at 9."""
+    r = run(
+        [
+            Actor(name="a", firings=2, latency=np.array([9, 1])),
+            Actor(name="b", firings=1),
+        ],
+        [queue("a", "b", consume=2)],
+    )
+    assert starts(r, "b") == [9]
+
+
 def test_tokens_of_different_queues_may_overtake(run) -> None:
     """Order is kept within a queue; the lanes of one bank do not wait for each other."""
     r = run(
