@@ -30,6 +30,7 @@ from architectures.tiling import (
     Datum,
     Drain,
     Layout,
+    Loop,
     Mapping,
     Rates,
     Reuse,
@@ -47,7 +48,7 @@ from simulator.energy.tables import (
     table_names,
 )
 from simulator.mac import dense
-from simulator.netlist import Netlist
+from simulator.netlist import Execute, Netlist
 from simulator.report import EnergyPart, Macs, Memory, Report, Verification, memory_use
 from simulator.timeline import Timeline
 from sparqsim_base import InputError
@@ -268,12 +269,27 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         return ConvShape.of(layer, batch=batch)
 
     def timing(
-        self, shape: ConvShape, widths: tuple[int, int], name: str, mapping: Mapping | None = None
+        self,
+        shape: ConvShape,
+        widths: tuple[int, int],
+        name: str,
+        mapping: Mapping | None = None,
+        work: Work | None = None,
     ) -> Timing:
-        """The netlist of a layer under a mapping, by default the best."""
+        """The netlist of a layer under a mapping, by default the best.
+
+        With its ``work`` the firings of the netlist can execute it.
+        """
         rules = self.layer_rules(shape, widths)
         chosen = mapping or search(shape, rules, self.rates)
-        netlist, analytic = tile_netlist(shape, rules, chosen, clock_hz=self.clock_hz, name=name)
+        netlist, analytic = tile_netlist(
+            shape,
+            rules,
+            chosen,
+            clock_hz=self.clock_hz,
+            name=name,
+            actions=None if work is None else lambda cost: work.actions(shape, chosen, cost),
+        )
         used = tuple(
             min(2 * room // kept.held_bits, kept.transfers) * kept.held_bits
             for room, kept in zip(rules.rooms, analytic.residences, strict=True)
@@ -316,8 +332,8 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         """
         layer = tensors.layer
         widths = self.widths(layer)
-        timing = self.timing(self.shape_of(layer, 1), widths, layer.name)
-        work = _Work(self, tensors, widths)
+        work = Work(self, tensors, widths)
+        timing = self.timing(self.shape_of(layer, 1), widths, layer.name, work=work)
         notes = [f"activations as {work.x.format}, weights as {work.w.format}"]
         if work.wrapped:
             notes.append(f"{work.wrapped} sums left the 32-bit accumulators and wrapped around")
@@ -339,7 +355,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         macs: int,
         effectual: int,
         timing: Timing,
-        work: _Work | None,
+        work: Work | None,
         notes: list[str],
     ) -> Program:
         cost, table = timing.analytic, self.energies
@@ -398,6 +414,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             counters=counters,
             memory=memory,
             energy=energy,
+            executed=None if work is None or work.carried is None else work.executed,
             notes=[*notes, timing.rule],
         )
 
@@ -553,7 +570,7 @@ def unfolded_rules(
     )
 
 
-class _Work:
+class Work:
     """A layer quantized, multiplied and requantized; and what it is checked against."""
 
     def __init__(
@@ -611,6 +628,7 @@ class _Work:
         self.outputs = self._shaped(np.moveaxis(found, -1, 1), layer)
         self.layer = layer
         self._reference: NDArray[np.int64] | None = None
+        self.carried: NDArray[np.int64] | None = None  # sums that tokens carried to the DRAM
 
     def _biased(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
         return dense.wrap(sums + self.bias[:, None, None])
@@ -636,6 +654,84 @@ class _Work:
         if bound + np.abs(self.bias).max(initial=0) <= ACCUMULATOR_LIMIT:
             return 0
         return int(np.count_nonzero(self.exact != dense.wrap(self.exact)))
+
+    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]:
+        """What the actors of a netlist of tiles do with their tokens, for ``verify="execute"``.
+
+        The array multiplies the blocks its tokens name, whatever they are; the sums of a block of
+        outputs travel with its token to the output DMA, which adds them in the DRAM.
+        """
+        geometry = (self.w.levels.shape[2:], self.stride, self.padding, self.dilation, self.groups)
+        image = (shape.batch, shape.out_height, shape.out_width)
+        depth = (shape.taps, shape.in_channels)
+        self.carried = np.zeros(0, np.int64)
+        trips = mapping.trips(shape)
+        counts = (shape.groups, *(trips[loop] for loop in mapping.order))
+        each = [cost.tiles // kept.transfers for kept in cost.residences]
+        held: dict[Datum, tuple[int, int]] = {}
+        operands: list[NDArray[np.float64]] = []  # unfolded when a run begins
+        block: list[tuple[Any, NDArray[np.int64]]] = []
+
+        def spans(tile: int) -> dict[Loop | None, slice]:
+            """Where a tile lies: a slice a loop, and of the groups under None."""
+            place = np.unravel_index(tile, counts)
+            found: dict[Loop | None, slice] = {None: slice(int(place[0]), int(place[0]) + 1)}
+            for loop, at in zip(mapping.order, place[1:], strict=True):
+                size = mapping.tile.sizes[loop]
+                found[loop] = slice(int(at) * size, min((int(at) + 1) * size, shape.extents[loop]))
+            return found
+
+        def pixels(span: dict[Loop | None, slice]) -> tuple[slice, ...]:
+            return tuple(span[loop] for loop in (None, Loop.BATCH, Loop.ROWS, Loop.COLUMNS))
+
+        def array(lane: int, firing: int, got: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            if firing == 0:
+                rows = dense.unfold(self.x.levels, *geometry)
+                columns = dense.unfold_weights(self.w.levels, self.groups)
+                operands[:] = [
+                    rows.reshape(self.groups, *image, *depth),
+                    columns.reshape(self.groups, *depth, shape.out_channels),
+                ]
+                self.carried = np.zeros((self.groups, *image, shape.out_channels), np.int64)
+                block.clear()
+            for name, datum in (("inputs", Datum.INPUT), ("weights", Datum.WEIGHT)):
+                for first in got.get(name, []):
+                    held[datum] = (first, firing)
+            x, w = (spans(first + firing - since) for first, since in
+                    (held[Datum.INPUT], held[Datum.WEIGHT]))  # fmt: skip
+            left = operands[0][(*pixels(x), slice(None), x[Loop.INPUTS])]
+            right = operands[1][w[None], :, w[Loop.INPUTS], w[Loop.OUTPUTS]]
+            sums = np.tensordot(left[0], right[0], axes=([-2, -1], [0, 1]))
+            own = spans(firing)
+            block.append(((*pixels(own), own[Loop.OUTPUTS]), sums.astype(np.int64)))
+            if (firing + 1) % each[Datum.OUTPUT]:
+                return {}
+            done = list(block)
+            block.clear()
+            return {"sums": [done]}
+
+        def store(lane: int, firing: int, got: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            assert self.carried is not None
+            for where, sums in got["outputs"][0]:
+                self.carried[where] += sums
+            return {}
+
+        return {
+            "array": array,
+            "drain": lambda lane, firing, got: {"drained": got["sums"]},
+            "post": lambda lane, firing, got: {"outputs": got["drained"]},
+            "output_dma": store,
+        }
+
+    def executed(self) -> bool:
+        """Whether the tokens of the last ``verify="execute"`` run carried the kernel's sums."""
+        if self.carried is None or not self.carried.size:
+            return False
+        batch = len(self.sums)
+        sums = self.carried.reshape(self.groups, -1, self.carried.shape[-1])
+        return np.array_equal(
+            self._biased(dense.fold_outputs(sums, batch, self.sums.shape[2:])), self.sums
+        )
 
     def verify(self) -> Verification:
         """Compare with the reference, bit by bit."""

@@ -33,14 +33,15 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from architectures.tiling import ArrayRules, ConvShape, Cost, Datum, Mapping, check_whole, cost
-from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from simulator.netlist import Actor, Channel, Execute, Netlist, Pattern, Resource
 from sparqsim_base import InputError
 
 POST_STAGES = 3  # assumed: multiply, rounding shift, offset and clamp; a result a column and cycle
@@ -240,11 +241,23 @@ def _later(flags: Ints, free: int) -> Ints:
 
 
 def tile_netlist(
-    shape: ConvShape, rules: ArrayRules, mapping: Mapping, *, clock_hz: float, name: str = "tiles"
+    shape: ConvShape,
+    rules: ArrayRules,
+    mapping: Mapping,
+    *,
+    clock_hz: float,
+    name: str = "tiles",
+    actions: Callable[[Cost], dict[str, Execute]] | None = None,
 ) -> tuple[Netlist, Cost]:
     """A layer at the level of tiles, and what the analytic model says of it.
 
     Every tile takes the time of a whole one; a tile at the edge of a layer is padded.
+
+    Parameters
+    ----------
+    actions
+        Gives what ``array``, ``drain``, ``post`` and ``output_dma`` do with their tokens. The
+        tokens of ``inputs`` and ``weights`` carry the number of the first tile of their block.
 
     Raises
     ------
@@ -256,6 +269,7 @@ def tile_netlist(
     tiles, width = analytic.tiles, rules.dram_bits_per_cycle
     steps, passes = rules.steps(shape, mapping.tile), rules.passes(shape, mapping.tile)
     between, _ = rules.bubbles(steps // passes)
+    run = {} if actions is None else actions(analytic)
     number = np.arange(tiles)
     opens, closes, streams, places = {}, {}, {}, {}
     for datum, kept in zip(Datum, analytic.residences, strict=True):
@@ -266,12 +280,28 @@ def tile_netlist(
         streams[datum] = _stream(kept.transfers, kept.held_bits, width, piece)
         places[datum] = min(kept.transfers, 2 * rules.rooms[datum] // kept.held_bits)
 
-    def dma(label: str, datum: Datum, part: str) -> Actor:
-        return Actor(name=label, busy=streams[datum].busy, resource="dram", part=part)
+    def dma(label: str, datum: Datum, part: str, execute: Execute | None = None) -> Actor:
+        return Actor(
+            name=label,
+            busy=streams[datum].busy,
+            resource="dram",
+            part=part,
+            execute=execute,
+        )
+
+    def reads(channel: str, datum: Datum) -> Execute | None:
+        """Tokens that carry the first tile of their block."""
+        ends, block = streams[datum].closes, np.cumsum(streams[datum].closes) - 1
+        each = tiles // analytic.residences[datum].transfers
+
+        def read(lane: int, firing: int, got: Any) -> dict[str, list[Any]]:
+            return {channel: [int(block[firing]) * each]} if ends[firing] else {}
+
+        return read if run else None
 
     actors = [
-        dma("input_dma", Datum.INPUT, "Input DMA"),
-        dma("weight_dma", Datum.WEIGHT, "Weight DMA"),
+        dma("input_dma", Datum.INPUT, "Input DMA", reads("inputs", Datum.INPUT)),
+        dma("weight_dma", Datum.WEIGHT, "Weight DMA", reads("weights", Datum.WEIGHT)),
     ]
     channels = []
     for label, datum in (("input", Datum.INPUT), ("weight", Datum.WEIGHT)):
@@ -315,12 +345,19 @@ def tile_netlist(
     values = analytic.residences[out].held_bits // rules.output_bits
     leaving = min(-(-values // rules.outputs_per_step), tiles // blocks * occupied)
     actors += [
-        Actor(name="array", firings=tiles, busy=occupied, part="Array"),
+        Actor(
+            name="array",
+            firings=tiles,
+            busy=occupied,
+            execute=run.get("array"),
+            part="Array",
+        ),
         Actor(
             name="drain",
             firings=blocks,
             busy=0,
             latency=max(1, rules.drain_cycles + rules.exchange_cycles),
+            execute=run.get("drain"),
             part="Array drain",
         ),
         Actor(  # results stream through it while they drain
@@ -328,9 +365,10 @@ def tile_netlist(
             firings=blocks,
             busy=leaving,
             latency=POST_STAGES,
+            execute=run.get("post"),
             part="Post-processing",
         ),
-        dma("output_dma", out, "Output DMA"),
+        dma("output_dma", out, "Output DMA", run.get("output_dma")),
     ]
     channels += [
         Channel(name="sums", source="array", target="drain", capacity=room, produce=closes[out]),

@@ -28,6 +28,7 @@ from architectures.array_machine import (
     ArrayMachine,
     Operand,
     Timing,
+    Work,
     borrowed,
     shipped_energies,
     stored_integers,
@@ -121,7 +122,12 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         return out
 
     def timing(
-        self, shape: ConvShape, widths: tuple[int, int], name: str, mapping: Mapping | None = None
+        self,
+        shape: ConvShape,
+        widths: tuple[int, int],
+        name: str,
+        mapping: Mapping | None = None,
+        work: Work | None = None,
     ) -> Timing:
         """The block diagram walked tile by tile; there is nothing to search.
 
