@@ -513,16 +513,19 @@ class _Work:
     def output_bank(self) -> NDArray[np.int64]:
         """The output bank each step of each writing lane goes to ``[steps, lanes]``.
 
-        Outputs are laid over the banks of their core so that neighbours along an image's rows and
-        columns, and blocks of output channels, lie in different banks.
+        The bank follows from an output's address, and is chosen so that the rows of a core, which
+        work at the same time, go to different banks: image rows are skewed by one in diagonal mode,
+        pixels are laid out in turn in row mode, and blocks of output channels lie a tile apart.
         """
         machine, plan = self.machine, self.schedule
         rounds, slots = plan.blocks.shape[:2]
         tiles, at_once = plan.positions.shape[:2]
-        place = np.zeros((rounds, tiles, machine.cores, machine.rows), np.int64)
+        y, x = plan.positions[:, :, 1], plan.positions[:, :, 2]
+        where = y + x if self.diagonal else y * self.layer.output[1] + x
         slot = np.arange(slots).reshape(machine.cores, self.slots_per_core)
-        block = np.arange(rounds)[:, None, None] * slots + slot
-        where = plan.positions[:, :, 1:].sum(axis=2)
+        block = (np.arange(rounds)[:, None, None] * slots + slot) * at_once
+        place = np.empty((rounds, tiles, machine.cores, machine.rows), np.int64)
+        place[:] = np.arange(machine.rows)  # of rows that are idle
         used = self.slots_per_core * at_once
         place[..., :used] = (block[:, None, :, :, None] + where[None, :, None, None, :]).reshape(
             rounds, tiles, machine.cores, used

@@ -221,6 +221,26 @@ def test_deeper_queues_are_not_slower_here(name: str) -> None:
         assert times == sorted(times, reverse=True)
 
 
+def test_but_more_can_be_slower() -> None:
+    """The counter-example: PEs that start earlier ask for banks in another order.
+
+    A bank serves first come, first served, which is not always best (Graham's anomaly), and with
+    another number of banks other outputs meet in one. With plenty of both no smaller number wins.
+    """
+    layer = Conv2d(name="m", in_channels=16, out_channels=26, input=(12, 4), kernel=(3, 3))
+    given = made_up(layer, np.random.default_rng(1), weight_density=0.5, activation_density=0.5)
+
+    def cycles(**fields: Any) -> int:
+        machine = SNAP(core_reduction=False, kernels_per_step=2, pes_per_aim=1, **fields)
+        return run(machine, given, record="summary").report.cycles
+
+    assert cycles(step_slots=1) < cycles(step_slots=2)
+    assert cycles(banks=7) < cycles(banks=8)
+    plenty = cycles(banks=1024, step_slots=4096, match_slots=4096)
+    assert plenty <= min(cycles(step_slots=n) for n in (1, 2, 4, 8))
+    assert plenty <= min(cycles(banks=n) for n in (6, 7, 8, 9))
+
+
 def test_an_aim_to_each_pe_takes_away_the_wait() -> None:
     """Where no PE shares its AIM nobody waits for one; where seven share, some do."""
     given = tensors("3x3")
