@@ -42,7 +42,7 @@ class LaneTimes:
     ----------
     busy, starved, blocked, waiting, finished
         Cycles ``[lanes]``: firing; waiting last for input tokens; waiting last for room behind a
-        full queue; waiting for a granted resource; nothing left to do.
+        full queue; waiting for a granted resource; nothing left to do (after a deadlock: stuck).
     """
 
     busy: NDArray[np.int64]
@@ -214,6 +214,13 @@ class Timeline:
         if c.target in self.decided:
             consume = self.decided[c.target].consume[channel]
         return np.asarray(produce, np.int64), np.asarray(consume, np.int64)
+
+    def summary(self) -> Timeline:
+        """The same run with the sums of each lane alone."""
+        if self.sums is not None:
+            return self
+        sums = tuple(self.lane_times(actor.name) for actor in self.netlist.actors)
+        return Timeline(netlist=self.netlist, cycles=self.cycles, fired=self.fired, sums=sums)
 
     def lane_times(self, actor: str) -> LaneTimes:
         """Busy, starved, blocked, waiting and finished cycles of each lane.

@@ -194,6 +194,22 @@ def test_a_large_bank_is_cut_short_in_the_message_only() -> None:
     assert len(str(told).splitlines()) == SHOWN + 3
 
 
+@pytest.mark.parametrize("record", ["full", "summary"])
+def test_tokens_of_a_behaviour_are_counted(record: str) -> None:
+    """What a user's actor made, firing by firing, is what those left over lack and have."""
+
+    def source(lane):
+        yield from lane.fire(produce={"source-sink": 3})
+        yield from lane.fire(produce={"source-sink": 2})
+
+    net = Netlist(
+        [Actor(name="source", behaviour=source), Actor(name="sink", firings=4)],
+        [queue("source", "sink", 4, consume=2)],
+    )
+    told = deadlock(net, "simpy", record=record)
+    assert told.waiting == (Waiting("sink", 0, 2, "tokens", "source-sink", 2, 1, (("source", 0),)),)
+
+
 def test_a_deadlock_crosses_processes() -> None:
     """A sweep's workers hand it back pickled: same message, same content."""
     told = deadlock(Netlist([Actor(name="a", firings=1)], [queue("a", "a")]))

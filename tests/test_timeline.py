@@ -4,6 +4,7 @@ against plain loops over starts and causes."""
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -334,7 +335,15 @@ def test_a_summary_does_not_grow_with_the_firings() -> None:
         )
         return simulate(net, record="summary")
 
+    def peak(firings: int) -> int:
+        tracemalloc.start()
+        summary(firings)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
     few, many = summary(100), summary(10_000)
+    assert peak(10_000) < peak(100) + 10_000  # bytes; a cycle of one lane a firing is 80,000
     assert len(pickle.dumps(many)) < len(pickle.dumps(few)) + 100
     assert many.lane_times("b").busy.tolist() == [20_000] * 16
     assert many.utilization("b") > 0.99 and many.load_balance("b").efficiency > 0.99

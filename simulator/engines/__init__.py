@@ -60,8 +60,8 @@ def simulate(
     else:
         from simulator.engines.actors import Simulation
 
-        timeline = Simulation(netlist, record, bool(verify), observers).run()
+        timeline = Simulation(netlist, bool(verify), observers).run()
     stuck = deadlock.find(timeline)
     if stuck is not None:
         raise stuck
-    return timeline
+    return timeline.summary() if record == "summary" else timeline

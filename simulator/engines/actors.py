@@ -39,7 +39,6 @@ from simulator.timeline import (
     PREVIOUS,
     Decided,
     Grants,
-    LaneTimes,
     Timeline,
 )
 from sparqsim_base import InputError
@@ -494,8 +493,10 @@ class Simulation:
 
     Parameters
     ----------
-    netlist, record, execute, observers
+    netlist, observers
         As for :func:`simulator.engines.simulate`.
+    execute
+        Whether firings run their arithmetic.
 
     Attributes
     ----------
@@ -507,11 +508,10 @@ class Simulation:
     def __init__(
         self,
         netlist: Netlist,
-        record: str = "full",
         execute: bool = False,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.netlist, self.record, self.execute = netlist, record, execute
+        self.netlist, self.execute = netlist, execute
         self.observers = tuple(observers)
         self.env = simpy.Environment()
         self.servers = {r.name: Server(self.env, r) for r in netlist.resources}
@@ -594,7 +594,7 @@ class Simulation:
                 known = Grants(known.ready, known.causes, *answers)
             grants.append(known)
         cycles = max((lane.finish for lanes in self.lanes.values() for lane in lanes), default=0)
-        timeline = Timeline(
+        return Timeline(
             netlist=netlist,
             cycles=cycles,
             fired=tuple(
@@ -605,10 +605,6 @@ class Simulation:
             grants=tuple(grants),
             decided=decided,
         )
-        if self.record == "full":
-            return timeline
-        sums: list[LaneTimes] = [timeline.lane_times(actor.name) for actor in netlist.actors]
-        return Timeline(netlist=netlist, cycles=cycles, fired=timeline.fired, sums=tuple(sums))
 
 
 def _decided(lanes: list[Lane], rows: int) -> Decided:
