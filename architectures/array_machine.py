@@ -694,6 +694,7 @@ class Work:
                 ]
                 self.carried = np.zeros((self.groups, *image, shape.out_channels), np.int64)
                 block.clear()
+            assert self.carried is not None
             for name, datum in (("inputs", Datum.INPUT), ("weights", Datum.WEIGHT)):
                 for first in got.get(name, []):
                     held[datum] = (first, firing)
@@ -701,9 +702,13 @@ class Work:
                     (held[Datum.INPUT], held[Datum.WEIGHT]))  # fmt: skip
             left = operands[0][(*pixels(x), slice(None), x[Loop.INPUTS])]
             right = operands[1][w[None], :, w[Loop.INPUTS], w[Loop.OUTPUTS]]
-            sums = np.tensordot(left[0], right[0], axes=([-2, -1], [0, 1]))
             own = spans(firing)
-            block.append(((*pixels(own), own[Loop.OUTPUTS]), sums.astype(np.int64)))
+            where = (*pixels(own), own[Loop.OUTPUTS])
+            sums = np.zeros(self.carried[where].shape, np.int64)
+            if left.shape[:-2] == sums.shape[:-1] and left.shape[-2:] == right.shape[1:3]:
+                # A block of another shape, from a token that lost its way, makes nothing.
+                sums += np.tensordot(left, right[0], axes=([-2, -1], [0, 1])).astype(np.int64)
+            block.append((where, sums))
             if (firing + 1) % each[Datum.OUTPUT]:
                 return {}
             done = list(block)
