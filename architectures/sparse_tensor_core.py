@@ -1371,7 +1371,7 @@ class _Work:
                 low = (split * self.tiling.steps + step) * stored
                 for first in range(low, low + stored, m.block):
                     span = slice(first, min(first + m.block, low + stored))
-                    part = _added(
+                    part = mac.add_block(
                         part, weights[:, span], columns[:, span], m.kind.least, m.fraction_bits
                     )
             total = part.astype(np.float32) if split == 0 else total + part.astype(np.float32)
@@ -1474,28 +1474,3 @@ def _kept_places(
     place = np.arange(m)
     rank = np.where(filled, 0, np.where(place >= m - count, 1, 2)) * m + place
     return np.sort(np.argsort(rank, axis=-1)[..., :count], axis=-1)
-
-
-def _added(
-    total: NDArray[np.float64],
-    left: NDArray[np.float64],
-    right: NDArray[np.float64],
-    least: int,
-    fraction_bits: int,
-) -> NDArray[np.float64]:
-    """One block added to many sums at once, in integers of the block's own unit."""
-    products = left * right
-    tops = np.where(
-        products != 0, mac.exponents(left, least) + mac.exponents(right, least), mac.ZERO_EXPONENT
-    ).max(axis=1, initial=mac.ZERO_EXPONENT)
-    own = np.where(total != 0, mac.exponents(total, -126), mac.ZERO_EXPONENT)
-    top = np.maximum(tops, own)
-    idle = top == mac.ZERO_EXPONENT
-    shift = fraction_bits - np.where(idle, 0, top)
-    aligned = np.trunc(np.ldexp(total, shift)) + np.trunc(np.ldexp(products, shift[:, None])).sum(
-        axis=1
-    )
-    length = np.frexp(np.abs(aligned))[1]
-    drop = np.maximum(length - mac.SIGNIFICANT_BITS, mac.LEAST_BIT + shift).clip(0)
-    cut = np.ldexp(np.trunc(np.ldexp(aligned, -drop)), drop)
-    return np.where(idle, total, np.ldexp(cut, -shift))

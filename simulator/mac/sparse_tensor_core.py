@@ -16,7 +16,8 @@ a function of order and block, not of the tile it is computed in, and zeros that
 place in a block.
 
 :func:`multiply_floats` and :func:`multiply_integers` are the kernels; their ``_plain`` twins say
-the same in exact fractions and Python integers. :func:`error_bound` is how far from the true sum a
+the same in exact fractions and Python integers; :func:`add_block` is a third road, over arrays.
+:func:`error_bound` is how far from the true sum a
 float result can be. Left out: infinity and NaN, and the fp16 accumulator. That mma.sp feeds its
 blocks with kept values in their order is assumed; the dense blocks are published.
 
@@ -148,9 +149,9 @@ def multiply_floats(
                 while size >> drop >= 1 << SIGNIFICANT_BITS or drop - shift < LEAST_BIT:
                     drop += 1
                 size = size >> drop << drop
-                signed = float(size) if aligned > 0 else -float(size)
+                signed = float(size) if aligned >= 0 else -float(size)
                 total = np.float64(math.ldexp(signed, -shift))
-            sums[column, row] = np.float32(total)
+            sums[column, row] = np.float32(total + 0.0)  # a zero is positive
 
 
 def multiply_floats_plain(
@@ -198,6 +199,41 @@ def _exponent_of(value: Fraction) -> int:
         return ZERO_EXPONENT
     guess = abs(value.numerator).bit_length() - value.denominator.bit_length()
     return guess if abs(value) >= Fraction(2) ** guess else guess - 1
+
+
+def add_block(
+    total: NDArray[np.float64],
+    left: NDArray[np.float64],
+    right: NDArray[np.float64],
+    least: int,
+    fraction_bits: int,
+) -> NDArray[np.float64]:
+    """One block added to many sums at once: the arithmetic of the kernels, written for arrays.
+
+    Parameters
+    ----------
+    total : float64 [sums]
+    left, right : float64 [sums, products of the block]
+    least
+        Exponent of subnormals, as for :func:`exponents`.
+    fraction_bits
+        As for :func:`multiply_floats`.
+    """
+    products = left * right
+    tops = np.where(
+        products != 0, exponents(left, least) + exponents(right, least), ZERO_EXPONENT
+    ).max(axis=1, initial=ZERO_EXPONENT)
+    own = np.where(total != 0, exponents(total, -126), ZERO_EXPONENT)
+    top = np.maximum(tops, own)
+    idle = top == ZERO_EXPONENT
+    shift = fraction_bits - np.where(idle, 0, top)
+    aligned = np.trunc(np.ldexp(total, shift)) + np.trunc(np.ldexp(products, shift[:, None])).sum(
+        axis=1
+    )
+    length = np.frexp(np.abs(aligned))[1]
+    drop = np.maximum(length - SIGNIFICANT_BITS, LEAST_BIT + shift).clip(0)
+    cut = np.ldexp(np.trunc(np.ldexp(aligned, -drop)), drop)
+    return np.where(idle, total, np.ldexp(cut, -shift))
 
 
 def exponents(values: NDArray[Any], least: int) -> NDArray[np.int32]:
