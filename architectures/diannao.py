@@ -24,9 +24,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-import msgspec
-
-from architectures.array_machine import KIB, ArrayMachine, Timing, shipped_energies
+from architectures.array_machine import KIB, PUBLISHED, ArrayMachine, Timing, Work
 from architectures.fixed_point import FixedPointLayer
 from architectures.machine import Figure, Program
 from architectures.tiling import (
@@ -36,17 +34,14 @@ from architectures.tiling import (
     Layout,
     Mapping,
     Reuse,
-    check_positive,
-    check_whole,
 )
-from simulator.energy.tables import Basis, EnergyTable
+from simulator.energy.tables import Basis
 from simulator.mac import fixed16
 from simulator.netlist import Netlist
 from sparqsim_base import InputError
 from workloads.layers import Layer
 from workloads.tensors import LayerTensors
 
-NODE_NM = 65.0  # assumed: recalled
 NFU_STAGES = 8  # assumed: recalled; operands in to activation out
 MACS_8_BIT = 4  # assumed: a 16-bit multiplier costs four of 8 bits, width squared
 RECALLED = "ASPLOS 2014, recalled, unchecked"
@@ -69,38 +64,37 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
     ----------
     tn
         Outputs, and inputs of each, that the NFU takes in a cycle.
-    nbin_kib, nbout_kib, sb_kib
-        The buffers, both halves.
-    clock_mhz
-        Clock.
+    input_buffer_kib, weight_buffer_kib, output_buffer_kib
+        NBin, SB and NBout, both halves of each.
     memory_gbytes_per_s
         Of the memory interface.
+    energy_table
+        A shipped table: DianNao's own energies are not known to us.
     """
 
     title: ClassVar[str] = "DianNao (ASPLOS 2014): dense NFU with three split buffers"
 
     tn: int = 16  # assumed: recalled
-    nbin_kib: int = 2  # assumed: recalled
-    nbout_kib: int = 2  # assumed: recalled
-    sb_kib: int = 32  # assumed: recalled
+    input_buffer_kib: int = 2  # assumed: recalled
+    weight_buffer_kib: int = 32  # assumed: recalled
+    output_buffer_kib: int = 2  # assumed: recalled
     clock_mhz: float = 980.0  # assumed: recalled
-    memory_gbytes_per_s: float = 250.0  # assumed: recalled
+    node_nm: float = 65.0  # assumed: recalled
+    memory_gbytes_per_s: int = 250  # assumed: recalled
+    energy_table: str = "cacti-aladdin"
 
     def __post_init__(self) -> None:
-        fields = msgspec.structs.asdict(self)
-        rates = {name: fields.pop(name) for name in ("clock_mhz", "memory_gbytes_per_s")}
-        check_positive("diannao", **rates)
-        check_whole("diannao", **fields)
+        super().__post_init__()
+        if self.energy_table == PUBLISHED:
+            raise InputError(
+                "diannao.energy_table must be a shipped table such as cacti-aladdin: energies "
+                "published for DianNao are not known"
+            )
         if self.dram_bits_per_cycle < 1:
             raise InputError(
                 "diannao.memory_gbytes_per_s must move at least a bit a cycle, got "
                 f"{self.memory_gbytes_per_s!r} at {self.clock_mhz!r} MHz"
             )
-
-    @property
-    def clock_hz(self) -> float:
-        """Clock of the NFU."""
-        return self.clock_mhz * 1e6
 
     @property
     def dram_bits_per_cycle(self) -> int:
@@ -118,15 +112,9 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
         return (self.tn**2 + self.tn * (self.tn - 1)) * self.clock_hz / 1e9
 
     @property
-    def energies(self) -> EnergyTable:
-        """Energies of the shipped table; DianNao's own are not known to us."""
-        return shipped_energies(
-            "cacti-aladdin",
-            node_nm=NODE_NM,
-            multipliers=MACS_8_BIT * self.multipliers,
-            buffers_kib=(self.nbin_kib, self.sb_kib, self.nbout_kib),
-            dram="dram.ddr3",
-        )
+    def multipliers_at_8_bits(self) -> int:
+        """8-bit multipliers that cost as much as NFU-1's."""
+        return MACS_8_BIT * self.multipliers
 
     def widths(self, layer: Layer) -> tuple[int, int]:
         """16 bits, whatever the layer would need."""
@@ -152,9 +140,9 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
             input_bits=widths[0],
             weight_bits=widths[1],
             output_bits=fixed16.BITS,
-            input_room_bits=self.nbin_kib * KIB // 2,
-            weight_room_bits=self.sb_kib * KIB // 2,
-            output_room_bits=self.nbout_kib * KIB // 2,
+            input_room_bits=self.input_buffer_kib * KIB // 2,
+            weight_room_bits=self.weight_buffer_kib * KIB // 2,
+            output_room_bits=self.output_buffer_kib * KIB // 2,
             dram_bits_per_cycle=self.dram_bits_per_cycle,
             reuse=Reuse.OUTPUT,  # a sum stays in NFU-2 while its tile is added up
             drain=Drain.PER_LAYER,
@@ -162,10 +150,15 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
         )
 
     def timing(
-        self, shape: ConvShape, widths: tuple[int, int], name: str, mapping: Mapping | None = None
+        self,
+        shape: ConvShape,
+        widths: tuple[int, int],
+        name: str,
+        mapping: Mapping | None = None,
+        work: Work | None = None,
     ) -> Timing:
         """The netlist of a layer, its actors named for the blocks of the NFU."""
-        found = super().timing(shape, widths, name, mapping)
+        found = super().timing(shape, widths, name, mapping, work)
         plain = found.netlist
         actors = [dataclasses.replace(actor, part=PARTS[actor.name]) for actor in plain.actors]
         named = Netlist(
@@ -201,8 +194,13 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
             Figure("NFU", f"{self.tn} x {self.tn} multipliers", assumed, RECALLED),
             Figure("clock", f"{self.clock_mhz:g} MHz", assumed, RECALLED),
             Figure("peak", f"{self.peak_gops:.0f} GOP/s", derived, "(Tn^2 + Tn (Tn - 1)) x clock"),
-            Figure("NBin, NBout", f"{self.nbin_kib}, {self.nbout_kib} KiB", assumed, RECALLED),
-            Figure("SB", f"{self.sb_kib} KiB", assumed, RECALLED),
+            Figure(
+                "NBin, NBout",
+                f"{self.input_buffer_kib}, {self.output_buffer_kib} KiB",
+                assumed,
+                RECALLED,
+            ),
+            Figure("SB", f"{self.weight_buffer_kib} KiB", assumed, RECALLED),
             Figure("memory", f"{self.memory_gbytes_per_s:g} GB/s", assumed, RECALLED),
             Figure("NFU stages", f"{NFU_STAGES}", assumed, RECALLED),
             *(

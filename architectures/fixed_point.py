@@ -91,6 +91,7 @@ class FixedPointLayer:
         folded = dense.fold_outputs(sums.astype(np.int64), len(self.x), self.out)
         self.sums = dense.wrap(folded, fixed16.BITS)
         self.relu = tensors.relu
+        self.carried = None  # firings of a netlist of tiles do not execute this arithmetic
         self.outputs = self.finished(self.sums)
         self.output_scale = 2.0 ** (self.shift - fraction)
 
