@@ -14,6 +14,7 @@ layers; zero points (operands are symmetric, or unsigned where no value is negat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -345,6 +346,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             timing=timing,
             work=work,
             notes=notes,
+            executed=None if work.carried is None else work.executed,
         )
 
     def _program(
@@ -357,6 +359,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         timing: Timing,
         work: Work | None,
         notes: list[str],
+        executed: Callable[[], bool] | None = None,
     ) -> Program:
         cost, table = timing.analytic, self.energies
         moved = msgspec.structs.asdict(cost.traffic)
@@ -414,7 +417,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             counters=counters,
             memory=memory,
             energy=energy,
-            executed=None if work is None or work.carried is None else work.executed,
+            executed=executed,
             notes=[*notes, timing.rule],
         )
 
