@@ -155,6 +155,7 @@ class Server(BaseResource):
         super().__init__(env, resource.servers)
         self.resource = resource
         self.free_at = [0] * resource.servers
+        self.asked = -1  # the cycle in which requests will be decided, once for all of them
         self.serve: Callable[..., tuple[int, int, int]] | None = None
         if resource.model is not None:
             model = resource.model
@@ -162,7 +163,9 @@ class Server(BaseResource):
             self.serve, self.rank = _functions(model)
 
     def _trigger_get(self, _: Any) -> None:
-        self._decide_after(0)
+        if self.asked != self._env.now:
+            self.asked = self._env.now
+            self._decide_after(0)
 
     def _decide_after(self, delay: int) -> None:
         decision = simpy.Event(self._env)
@@ -184,7 +187,10 @@ class Server(BaseResource):
 
     def _decide(self, _: simpy.Event) -> None:
         now = self._env.now
-        while ready := [ask for ask in self.get_queue if self._server_for(ask) is not None]:
+        self.asked = -1
+        while min(self.free_at) <= now and (
+            ready := [ask for ask in self.get_queue if self._server_for(ask) is not None]
+        ):
             ask = min(ready, key=self._order)
             self.get_queue.remove(ask)
             server = self._server_for(ask)
