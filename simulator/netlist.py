@@ -392,6 +392,10 @@ class Netlist:
         if idle:
             raise InputError(f"no actor holds the resource {', '.join(map(repr, idle))}; remove it")
 
+    def __repr__(self) -> str:
+        parts = f"{len(self.actors)} actors, {len(self.channels)} channels"
+        return f"<Netlist {self.name!r}: {parts}, {len(self.resources)} resources>"
+
     def actor(self, name: str) -> Actor:
         """The actor of that name; raises InputError if there is none."""
         return self.actors[self.index(name)]

@@ -159,6 +159,9 @@ class Timeline:
     sums: tuple[LaneTimes, ...] | None = None
     decided: Mapping[str, Decided] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Timeline of {self.netlist!r}: {self.cycles} cycles>"
+
     @property
     def seconds(self) -> float:
         """The run's time at the netlist's clock."""

@@ -198,6 +198,11 @@ class Server(BaseResource):
             hold, busy, latency = ask.busy, ask.busy, None
             if self.serve is not None:
                 hold, busy, latency = self.serve(self.params, self.state, ask.request, now)
+                if min(hold, busy, latency) < 1:
+                    raise InputError(
+                        f"resource {self.resource.name!r}: serve must return a hold, a busy time "
+                        f"and a latency of at least 1 cycle, got {(hold, busy, latency)}"
+                    )
             self.free_at[server] = now + hold
             self._decide_after(hold)
             ask.succeed((max(busy, ask.busy), hold, latency))
