@@ -81,13 +81,13 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
     clock_mhz: float = 980.0  # assumed: recalled
     node_nm: float = 65.0  # assumed: recalled
     memory_gbytes_per_s: int = 250  # assumed: recalled
-    energy_table: str = "cacti-aladdin"
+    energy_table: str = "horowitz"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.energy_table == PUBLISHED:
             raise InputError(
-                "diannao.energy_table must be a shipped table such as cacti-aladdin: energies "
+                "diannao.energy_table must be a shipped table such as horowitz: energies "
                 "published for DianNao are not known"
             )
         if self.dram_bits_per_cycle < 1:
