@@ -112,7 +112,7 @@ def draw_surfaces(found: dict[tuple[int, int], NDArray[np.float64]]) -> Figure:
 
 
 def waiting(result: Result, actor: str, bins: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Middles of ``bins`` stretches of a run and the mean share of lanes that wait in each."""
+    """Middles of at most ``bins`` stretches of a run, and the share of lanes that wait in each."""
     timeline = result.timeline
     grants = timeline.grants[timeline.netlist.index(actor)]
     assert grants is not None
@@ -120,7 +120,7 @@ def waiting(result: Result, actor: str, bins: int) -> tuple[NDArray[Any], NDArra
     np.add.at(change, grants.ready.ravel(), 1)
     np.add.at(change, timeline.starts_of(actor).ravel(), -1)
     level = np.cumsum(change)[: timeline.cycles] / timeline.netlist.actor(actor).lanes
-    edges = np.linspace(0, timeline.cycles, bins + 1).astype(np.int64)
+    edges = np.linspace(0, timeline.cycles, min(bins, timeline.cycles) + 1).astype(np.int64)
     sums = np.concatenate([[0.0], np.cumsum(level)])
     return (edges[1:] + edges[:-1]) / 2, np.diff(sums[edges]) / np.diff(edges)
 

@@ -1,0 +1,109 @@
+"""Is docs/snap.md true as printed, do its figures exist, and do the commands behind it work?"""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from architectures.machine import run
+from architectures.snap import SNAP
+from scripts.scenarios import snap_utilization as scenario
+from scripts.validation import snap as validation
+from simulator.report import Report
+from workloads.layers import Conv2d
+from workloads.tensors import made_up
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "snap.md"
+
+
+def test_the_page_runs_as_printed() -> None:
+    """Every block of the page, in order and in one session, prints what the page shows."""
+    text = PAGE.read_text()
+    blocks = re.findall(r"^```pycon\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == text.count("```pycon") > 0
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, PAGE.name, str(PAGE), 0)
+    report: list[str] = []
+    failed, tried = doctest.DocTestRunner().run(test, out=report.append)
+    assert tried and not failed, "".join(report)
+
+
+def test_the_page_shows_figures_that_exist() -> None:
+    """No broken picture."""
+    figures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", PAGE.read_text())
+    assert figures and all((PAGE.parent / figure).is_file() for figure in figures)
+
+
+def small_reports() -> list[Report]:
+    """Of two layers, the first named as the one that sees the image."""
+    rng = np.random.default_rng(0)
+    reports = []
+    for name, channels in ((validation.IMAGE_LAYER, 3), ("deep", 64)):
+        layer = Conv2d(name=name, in_channels=channels, out_channels=8, input=(9, 9), kernel=(3, 3))
+        reports.append(run(SNAP(), made_up(layer, rng), record="summary").report)
+    return reports
+
+
+def test_a_network_is_the_sum_of_its_layers() -> None:
+    """Frames, utilisation and power follow from the sums of cycles, products and energy."""
+    first, second = small_reports()
+    whole = validation.summary([first, second], 252)
+    cycles = first.cycles + second.cycles
+    products = first.macs.effectual + second.macs.effectual
+    assert whole["cycles"] == cycles
+    assert whole["frames_per_second"] == pytest.approx(480e6 / cycles)
+    assert whole["utilization"] == pytest.approx(100 * products / (252 * cycles))
+    energy = (first.energy.total_pj + second.energy.total_pj) * 1e-9
+    assert whole["energy_mj"] == pytest.approx(energy)
+    assert whole["power_mw"] == pytest.approx(energy * 480e6 / cycles)
+
+
+def test_validation_prints_and_writes_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows with published, simulated and error; the terminal says it is no pass."""
+    monkeypatch.setattr(validation, "network_reports", lambda *_: small_reports())
+    monkeypatch.setattr(validation, "efficiency_gain", lambda *_: 4.0)
+    printed = CliRunner().invoke(validation.command, [])
+    assert printed.exit_code == 0 and "not a pass" in printed.output
+    assert "all layers exact: yes" in printed.output
+    written = CliRunner().invoke(validation.command, ["--json", "-"])
+    content = msgspec.json.decode(written.stdout)
+    assert content["outputs_exact"] is True
+    rows = {row["item"]: row for row in content["items"]}
+    assert rows["multipliers"]["error"] == 0
+    frames = rows["throughput"]
+    assert frames["published"] == 90.98
+    assert frames["error"] == pytest.approx(frames["simulated"] / 90.98 - 1)
+
+
+def test_waiting_lanes_add_up() -> None:
+    """The curve of waiting lanes over time has the area that the lanes' own sums have."""
+    result = scenario.simulated(SNAP(), scenario.CONV, 0.2, 0.2, 0, "full")
+    _, share = scenario.waiting(result, "aim", result.report.cycles)
+    lanes = result.timeline.netlist.actor("aim").lanes
+    assert share.sum() * lanes == pytest.approx(result.report.counters["aim_wait_cycles"])
+
+
+def test_the_scenario_draws_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three pictures and their numbers; an impossible folder is a letter and leaves nothing."""
+    small = Conv2d(name="3x3", in_channels=32, out_channels=8, input=(4, 4), kernel=(3, 3))
+    flat = Conv2d(name="1x1", in_channels=96, out_channels=8, input=(4, 4), kernel=(1, 1))
+    monkeypatch.setattr(scenario, "CONV", small)
+    monkeypatch.setattr(scenario, "POINTWISE", flat)
+    monkeypatch.setattr(scenario, "DENSITIES", (0.2, 0.5, 0.8, 1.0))
+    result = CliRunner().invoke(scenario.main, ["--out", str(tmp_path / "figures")])
+    assert result.exit_code == 0, result.output
+    assert "products for one psum written" in result.output
+    for name in ("utilization", "conflicts", "psums"):
+        drawn = (tmp_path / "figures" / f"snap_{name}.png").read_bytes()
+        assert drawn.startswith(b"\x89PNG")
+    (tmp_path / "file").write_text("in the way")
+    result = CliRunner().invoke(scenario.main, ["--out", str(tmp_path / "file" / "below")])
+    assert result.exit_code == 1
+    assert "cannot make the folder" in result.output
