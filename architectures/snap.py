@@ -348,36 +348,36 @@ def schedule(machine: SNAP, layer: Conv2d) -> tuple[mac.Schedule, int]:
     bundles = -(-layer.in_channels // layer.groups // machine.bundle_channels)
     if kernel_height > 1:
         at_once = min(machine.rows, out_height)
-        y_tiles = -(-out_height // at_once)
-        grid = np.full((layer.batch, y_tiles, out_width, at_once, 3), -1, np.int64)
-        image, tile, x, row = np.indices(grid.shape[:4])
-        y = tile * at_once + row
-        where = y < out_height
-        positions = np.where(where[..., None], np.stack([image, y, x], -1), -1)
-        positions = positions.reshape(-1, at_once, 3)
-        s_of, b_of = (part.ravel() for part in np.indices((kernel_width, bundles)))
-        items = [
-            [(r, s, b) if r < kernel_height else (-1, -1, -1) for r in range(low, low + width)]
-            for width in [machine.columns]
-            for low in range(0, kernel_height, width)
-            for s, b in zip(s_of.tolist(), b_of.tolist(), strict=True)
-        ]
+        down = _dealt(np.arange(out_height), at_once)  # [tiles, rows]
+        image, tile, x, row = np.indices((layer.batch, len(down), out_width, at_once))
+        positions = _triples(image, down[tile, row], x, idle=down[tile, row] < 0)
+        across = _dealt(np.arange(kernel_height), machine.columns)
+        turn, s, b, column = np.indices((len(across), kernel_width, bundles, machine.columns))
+        items = _triples(across[turn, column], s, b, idle=across[turn, column] < 0)
     else:
-        pixels = np.indices((layer.batch, out_height, out_width)).reshape(3, -1).T
+        pixels = np.arange(layer.batch * out_height * out_width)
         at_once = min(machine.rows, len(pixels))
-        positions = _padded(pixels, at_once)
-        taps = np.indices((1, kernel_width, bundles)).reshape(3, -1).T
-        items = _padded(taps, machine.columns).tolist()
+        pixel = _dealt(pixels, at_once)
+        image, place = np.divmod(pixel, out_height * out_width)
+        positions = _triples(image, *np.divmod(place, out_width), idle=pixel < 0)
+        tap = _dealt(np.arange(kernel_width * bundles), machine.columns)
+        items = _triples(np.zeros_like(tap), *np.divmod(tap, bundles), idle=tap < 0)
     slots_per_core = machine.rows // at_once
     blocks = _blocks(machine, layer, machine.cores * slots_per_core)
-    return mac.Schedule(blocks, positions, np.array(items, np.int64)), slots_per_core
+    return mac.Schedule(blocks, positions, items), slots_per_core
 
 
-def _padded(rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """Triples in groups of ``width``, the last filled up with -1."""
-    filled = np.full((-(-len(rows) // width) * width, 3), -1, np.int64)
-    filled[: len(rows)] = rows
-    return filled.reshape(-1, width, 3)
+def _dealt(numbers: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Numbers in rows of ``width``, the last row filled up with -1."""
+    filled = np.full(-(-len(numbers) // width) * width, -1, np.int64)
+    filled[: len(numbers)] = numbers
+    return filled.reshape(-1, width)
+
+
+def _triples(*parts: NDArray[np.int64], idle: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Three numbers for each place ``[..., width]`` as ``[turns, width, 3]``, -1 where idle."""
+    joined = np.where(idle[..., None], -1, np.stack(parts, axis=-1))
+    return np.ascontiguousarray(joined.reshape(-1, idle.shape[-1], 3))
 
 
 def _blocks(machine: SNAP, layer: Conv2d, slots: int) -> NDArray[np.int64]:
