@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from architectures.bitfusion import BitFusion
 from architectures.systolic import NM, Charge, Dataflow, SystolicGrid
 from scripts.validation.arrays import compare_scalesim
+from scripts.validation.systolic import REFERENCE
 from sparqsim_base import InputError
 
 DATA = Path(__file__).parent / "data"
@@ -106,7 +107,7 @@ def test_one_fold_takes_as_long_as_a_clocked_array(
 
 def test_every_row_of_scalesim() -> None:
     """Cycles (theirs counts from 0), utilisation and mapping efficiency, three dataflows."""
-    compared = compare_scalesim(DATA / "scalesim_layers.csv")
+    compared = compare_scalesim(REFERENCE)
     assert len(compared) == 3 * 11
     assert [c for c in compared if not c.agrees] == []
 

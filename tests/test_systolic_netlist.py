@@ -32,6 +32,7 @@ from architectures.systolic import (
 )
 from architectures.tiling import ConvShape, Datum, Drain, search
 from scripts.validation.arrays import Case, ant_case, bitfusion_case, read_rows
+from scripts.validation.systolic import REFERENCE
 from simulator.engines import simulate
 from sparqsim_base import InputError
 
@@ -127,7 +128,7 @@ def test_overheads_charged_apart_are_refused() -> None:
 @pytest.mark.parametrize("dataflow", Dataflow)
 def test_elements_give_the_smallest_published_layers(dataflow) -> None:
     """The smallest layer of each dataflow in ``scalesim_layers.csv``, element by element."""
-    rows = [row for _, row in read_rows(DATA / "scalesim_layers.csv")]
+    rows = [row for _, row in read_rows(REFERENCE)]
     mine = [r for r in rows if r["dataflow"] == dataflow.value and not r.get("sparsity")]
     row = min(mine, key=lambda r: int(r["total_cycles"]))
     side = [int(part) for part in row["array"].split("x")]

@@ -12,16 +12,21 @@ from __future__ import annotations
 import csv
 import math
 import os
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
+
+import click
+import msgspec
 
 from architectures.ant import Ant
 from architectures.bitfusion import BitFusion
 from architectures.systolic import NM, Charge, Dataflow, SystolicGrid
 from architectures.tiling import ArrayRules, ConvShape, Loop, Rates, Tile, cost
 from architectures.tiling import Mapping as TileMapping
+from scripts.output import console, table, write_json
 from sparqsim_base import InputError
 
 Row = Mapping[str, str]
@@ -312,3 +317,115 @@ def compare_ant(path: str | os.PathLike[str]) -> list[Comparison]:
 def compare_scalesim(path: str | os.PathLike[str]) -> list[Comparison]:
     """Return every number of a table like ``scalesim_layers.csv`` beside ours."""
     return _compare_all(path, _compare_folds)
+
+
+against_option = click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Check the analytic model against a table of per-layer counts instead.",
+)
+
+
+def report_table(path: Path, compared: list[Comparison], json_path: str | None) -> None:
+    """Print each number of a table that differs from ours, and how many agree.
+
+    As JSON: ``rows`` (of the table), ``numbers`` compared and ``mismatches``, one entry each.
+    """
+    rows = len({each.line for each in compared})
+    wrong = [each for each in compared if not each.agrees]
+    if json_path:
+        content = {
+            "rows": rows,
+            "numbers": len(compared),
+            "mismatches": [
+                {
+                    "line": each.line,
+                    "label": each.label,
+                    "column": each.column,
+                    "reference": each.reference,
+                    "simulated": each.simulated,
+                    "error": each.error if math.isfinite(each.error) else None,
+                }
+                for each in wrong
+            ],
+        }
+        write_json(content, json_path)
+    if json_path == "-":
+        return
+    if wrong:
+        made = table(
+            f"{path.name}: what differs", ("line", "row", "column"), ("table", "ours", "error")
+        )
+        for each in wrong:
+            made.add_row(
+                str(each.line),
+                each.label,
+                each.column,
+                f"{each.reference:.10g}",
+                f"{each.simulated:.10g}",
+                f"{100 * each.error:.4g} %",
+            )
+        console().print(made)
+    lines = len({each.line for each in wrong})
+    console().print(
+        f"{path.name}: {rows - lines} of {rows} rows agree in every number; "
+        f"{len(wrong)} of {len(compared)} numbers differ."
+    )
+
+
+class Headline(msgspec.Struct, frozen=True, kw_only=True):
+    """A published number beside ours.
+
+    ``bound`` is the relative error it should keep, ``None`` where the number is only shown;
+    ``note`` says what ours is made of.
+    """
+
+    what: str
+    published: float
+    ours: float
+    bound: float | None = None
+    note: str = ""
+
+    @property
+    def error(self) -> float:
+        """Relative error."""
+        return self.ours / self.published - 1
+
+    @property
+    def within(self) -> bool | None:
+        """Whether it keeps its bound."""
+        return None if self.bound is None else abs(self.error) <= self.bound
+
+
+def report_headlines(
+    title: str, rows: list[Headline], json_path: str | None, caption: str = ""
+) -> None:
+    """Print published numbers beside ours; those that miss their bound are marked."""
+    if json_path:
+        content = [
+            {**msgspec.structs.asdict(row), "error": row.error, "within": row.within}
+            for row in rows
+        ]
+        write_json({"rows": content}, json_path)
+    if json_path == "-":
+        return
+    made = table(title, ("what",), ("paper", "ours", "error", "bound", ""), caption)
+    for row in rows:
+        made.add_row(
+            row.what + (f" ({row.note})" if row.note else ""),
+            f"{row.published:.3g}",
+            f"{row.ours:.3g}",
+            f"{100 * row.error:+.1f} %",
+            "" if row.bound is None else f"{100 * row.bound:.0f} %",
+            "[red]miss[/red]" if row.within is False else "",
+        )
+    console().print(made)
+    bounded = [row for row in rows if row.within is not None]
+    held = sum(row.within is True for row in bounded)
+    console().print(f"{held} of {len(bounded)} numbers with a bound are within it.")
+
+
+def geometric_mean(values: list[float]) -> float:
+    """Geometric mean of positive numbers."""
+    return statistics.geometric_mean(values)
