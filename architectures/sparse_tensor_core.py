@@ -14,7 +14,8 @@ tile. The last wave of tiles leaves SMs idle.
 
     launch -> issue -> dram_fetch -> l2_read -> sm_port => stages => mma -> epilogue -> store
 
-One firing is one step of one SM (``dram_fetch``: a few steps, ``epilogue`` and ``store``: a tile).
+One firing is one step of one SM (``dram_fetch``: a few steps, ``epilogue``: a tile, ``store``: a
+part of one).
 DRAM and L2 are resources that all SMs share; shared memory bounds a step of ``mma`` as the tensor
 cores do. Tile and split of the depth are those whose estimated time is least, as a library's
 heuristic or search picks them.
@@ -90,6 +91,7 @@ SWIZZLE = 8  # published: rows of tiles CUTLASS's profiler kernels take together
 MOST_SPLITS = 16  # assumed: what a library's heuristic tries
 COLUMN_ALIGNMENT = 8  # published: PyTorch pads the dense operand of a 2:4 product to 8 columns
 LEAST_DRAM_HOLD = 4  # cycles; shorter requests are joined, so that whole cycles round off little
+MOST_DRAM_HOLD = 16  # cycles; longer writes are cut, so that reads can go between them
 ACCUMULATOR_BYTES = 4
 
 
@@ -187,6 +189,10 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         Rows of the part of a tile whose operands are read from shared memory once.
     warp_columns
         Columns of that part.
+    dense_issue
+        Share of the peak that back-to-back dense instructions reach.
+    sparse_issue
+        Share of it that back-to-back sparse instructions reach.
     barrier_cycles
         Cycles of a step in which the tensor cores wait for the barrier and the first fragments.
     block_start_cycles
@@ -239,6 +245,8 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
     port_bytes_per_cycle: int = 64
     warp_rows: int = 64
     warp_columns: int = 64
+    dense_issue: float = 1000 / 1024
+    sparse_issue: float = 0.95
     barrier_cycles: int = 30
     block_start_cycles: int = 500
     l2_mib: float = 40.0
@@ -369,9 +377,13 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         """Cycles of a tile's step: those of the tensor cores or of shared memory, and a barrier."""
         return max(self._tensor_cycles(tiling), self._shared_cycles(tiling)) + self.barrier_cycles
 
+    def _slots(self, tiling: Tiling) -> int:
+        """Multiplications of a tile's step."""
+        return tiling.rows * tiling.columns * tiling.step * self.sparsity.n // self.sparsity.m
+
     def _tensor_cycles(self, tiling: Tiling) -> int:
-        depth = tiling.step * self.sparsity.n // self.sparsity.m
-        return -(-tiling.rows * tiling.columns * depth // self.macs_per_sm)
+        issue = self.dense_issue if self.sparsity.is_dense else self.sparse_issue
+        return math.ceil(self._slots(tiling) / (self.macs_per_sm * issue))
 
     def _shared_cycles(self, tiling: Tiling) -> int:
         """Cycles in which shared memory takes a stage in and gives each warp its fragments."""
@@ -397,9 +409,8 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
     def multiplying_power_w(self, shape: Shape, tiling: Tiling | None = None) -> float:
         """Power in the main loop at the full clock: ``idle_w``, and ``pj_per_mac`` a product."""
         tiling = tiling or self.tiling(shape)
-        duty = self._tensor_cycles(tiling) / self.step_cycles(tiling)
         busy = min(_count_tiles(shape, tiling), self.sms)
-        rate = busy * self.macs_per_sm * duty * self.clock_hz
+        rate = busy * self._slots(tiling) / self.step_cycles(tiling) * self.clock_hz
         return self.idle_w + self.pj_per_mac * 1e-12 * rate
 
     def sustained_clock_hz(self, shape: Shape, tiling: Tiling) -> float:
@@ -639,6 +650,8 @@ _WHOLE = (
 )  # fmt: skip
 _REAL = {
     "clock_hz": (1e6, 1e11),
+    "dense_issue": (0.01, 1.0),
+    "sparse_issue": (0.01, 1.0),
     "l2_mib": (2**-10, 2**20),
     "dram_gb": (1e-6, 1e6),
     "dram_gbytes_per_s": (1e-3, 1e6),
@@ -659,6 +672,8 @@ _LUO = "Luo et al., arXiv 2402.13499; recalled, unchecked"
 _COMMON: dict[str, tuple[Basis, str]] = {
     "shared_bytes_per_cycle": (_P, "32 banks of 4 bytes"),
     "port_bytes_per_cycle": (_P, "64 bytes a cycle an SM from L2, as of Volta"),
+    "dense_issue": (_A, "1000 of 1024 with 8 warps: Sun et al., arXiv 2206.02874; recalled"),
+    "sparse_issue": (_A, "95 % or more at m16n8k32: Sun et al., arXiv 2206.02874; recalled"),
     "barrier_cycles": (_A, "a barrier and one shared-memory latency (29 cycles by Luo et al.)"),
     "block_start_cycles": (_A, "dispatch of a block and its address arithmetic"),
     "dram_efficiency": (_D, "1 - tRFC/tREFI = 1 - 260/3900 of HBM2"),
@@ -756,6 +771,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sms": 1,
         "clock_hz": 1e9,
         "any_pattern": True,
+        "dense_issue": 1.0,
+        "sparse_issue": 1.0,
         "l2_mib": 1.0,
         "l2_partitions": 1,
         "l2_bytes_per_cycle": 128,
@@ -881,10 +898,7 @@ class _Plan:
     @cached_property
     def slots(self) -> int:
         """Multiplications of all tiles, those of padding included."""
-        m = self.machine
-        depth = self.tiling.step * m.sparsity.n // m.sparsity.m
-        each = self.tiling.rows * self.tiling.columns * depth
-        return self.tiles * self.tiling.steps * each
+        return self.tiles * self.tiling.steps * self.machine._slots(self.tiling)
 
     @cached_property
     def _heights(self) -> NDArray[np.int64]:
@@ -1052,6 +1066,9 @@ class _Plan:
         missed = (share[: bank.tiles, None] * per_fetch).reshape(-1, 1)
         written = self._heights[tile] * self._widths[tile] * m.kind.output_bytes
         written = np.where(self.order[tile, 1] == t.splits - 1, written, 0)
+        # L2 takes a tile's output in and writes it back a part at a time.
+        parts = max(1, min(t.steps, math.ceil(written.max() / dram / MOST_DRAM_HOLD)))
+        written = np.repeat(written / parts, parts, axis=0)
         fetch = _whole_cycles(np.broadcast_to(missed / dram, (len(missed), lanes)))
         read = _whole_cycles(moved / m.l2_bytes_per_cycle)
         store = _whole_cycles(written / dram)
@@ -1060,6 +1077,7 @@ class _Plan:
         first[::steps] = 1
         again = first.copy()
         again[0] = 0
+        drained = (np.arange(bank.tiles * parts) % parts == 0).astype(np.int64)
         asks = np.tile(starts, bank.tiles)
         port = np.maximum(1, np.ceil(moved / m.port_bytes_per_cycle)).astype(np.int64)
         # An SM without a tile in the last wave takes and gives nothing there.
@@ -1102,7 +1120,7 @@ class _Plan:
             into("stages", "issue", t.stages - 1),
             into("arrived", "sm_port", t.stages),
             back("free", "issue", produce=followed, consume=again),
-            back("output", "store", produce=stored),
+            back("output", "store", produce=stored, consume=drained),
         ]
         return actors, channels
 
@@ -1424,6 +1442,8 @@ class _Work:
 
         def store(suffix: str) -> Any:
             def act(lane: int, firing: int, got: dict[str, list[Any]]) -> dict[str, list[Any]]:
+                if not got[f"output{suffix}"]:
+                    return {}
                 tile, part = got[f"output{suffix}"][0]
                 product, split, rows, columns = self._place(plan, tile)
                 self.run_parts[split, product, columns, rows] = part

@@ -256,7 +256,7 @@ def test_one_tile_takes_the_sum_of_its_stages() -> None:
     launch = math.ceil(machine.launch_us * 1e-6 * machine.clock_hz)
     dram = int(moved / per_cycle) + 466 - 261
     l2 = int(moved / 5120) + 261
-    tensor = 64 * 64 * 64 // 1024
+    tensor = math.ceil(64 * 64 * 64 / 1000)  # 1000 of 1024 multipliers' cycles
     shared = math.ceil((2 * 64 * 64 * 2 + 2 * 64 * 64 * 2) / 128)
     mma = max(tensor, shared) + 30
     epilogue = 2 * 64 * 64 * 4 // 128
@@ -483,6 +483,7 @@ def test_a_power_limit_lowers_the_clock() -> None:
         ({"sms": 2.5}, "sms"),
         ({"clock_hz": math.nan}, "clock_hz"),
         ({"launch_us": -1.0}, "launch_us"),
+        ({"sparse_issue": 0.0}, "sparse_issue"),
         ({"dram_efficiency": 1.5}, "dram_efficiency"),
         ({"dram_gbytes_per_s": math.inf}, "dram_gbytes_per_s"),
         ({"dram_latency_cycles": 10}, "dram_latency_cycles"),
