@@ -11,14 +11,15 @@ buffer. So a layer is
 walked row part by row part (at most half the accumulators), output columns, reduction. With little
 reuse of a weight (batch x pixels) the DRAM's 34 GB/s are all that counts.
 
-Left out: the host and its PCIe link, DRAM latency, the scheduling that overlaps layers, pooling and
-element-wise work ("non-matrix cycles"). Weights are stored in whole tiles (assumed). Energies are
-not published: a shipped table prices a run. Source: Jouppi et al., ISCA 2017, sections 2 and 4.
+Left out: the host and its PCIe link, DRAM latency, pooling and element-wise work ("non-matrix
+cycles"). Layers run alone, or as a network whose weights are fetched ahead. Weights are stored in
+whole tiles (assumed). Energies are not published: a shipped table prices a run. Source: Jouppi et
+al., ISCA 2017, sections 2 and 4.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,14 @@ from architectures.array_machine import (
     shipped_energies,
     stored_integers,
 )
+from architectures.machine import Program
 from architectures.systolic import POST_STAGES
 from architectures.tiling import ConvShape, Cost, Mapping, Residence, Traffic
 from simulator.energy.tables import EnergyTable
 from simulator.mac import dense
 from simulator.netlist import Actor, Channel, Netlist, Resource
 from sparqsim_base import InputError
-from workloads.layers import Layer
+from workloads.layers import Layer, Model
 
 WEIGHT_BITS = ACTIVATION_BITS = 8  # published
 ACCUMULATOR_BITS = 32  # published
@@ -138,56 +140,86 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """
         if mapping is not None:
             raise InputError("the TPU walks its tiles in one way; leave the mapping out")
+        return self._timing([self._walk(shape)], name)
+
+    def plan_network(self, model: Model, *, batch: int = 1) -> Program:
+        """A program of a whole network: weights of the next layer come while this one multiplies.
+
+        A layer begins when the activations of the one before are in the unified buffer.
+        """
+        shapes = [
+            self.shape_of(layer, batch) for layer in model.layers for _ in range(layer.repeat)
+        ]
+        for layer in model.layers:
+            self.widths(layer)
+        macs = sum(shape.macs for shape in shapes)
+        return self._program(
+            name=model.name,
+            inputs="shapes alone",
+            macs=macs,
+            effectual=macs,
+            timing=self._timing([self._walk(shape) for shape in shapes], model.name),
+            work=None,
+            notes=["timing only: no tensors; layers overlap by the weights of the next alone"],
+        )
+
+    def _walk(self, shape: ConvShape) -> _Walk:
+        """How the tiles of a layer are walked: there is nothing to search."""
         pixels = shape.batch * shape.out_height * shape.out_width
         parts = -(-pixels // self.part_rows)
-        steps = -(-pixels // parts)
-        across = -(-shape.out_channels // self.columns)
-        down = -(-shape.taps * shape.in_channels // self.rows)
-        blocks = shape.groups * parts * across
-        tiles = blocks * down
-        busy = max(steps, self.rows)  # the next tile is shifted in meanwhile
+        height, width = shape.patch(shape.out_height, shape.out_width)
+        return _Walk(
+            steps=-(-pixels // parts),
+            down=-(-shape.taps * shape.in_channels // self.rows),
+            blocks=shape.groups * parts * -(-shape.out_channels // self.columns),
+            inputs=shape.groups * shape.batch * height * width * shape.in_channels,
+            outputs=shape.groups * pixels * shape.out_channels,
+        )
+
+    def _timing(self, walks: list[_Walk], name: str) -> Timing:
+        """Layers one after the other."""
+        tiles = sum(walk.tiles for walk in walks)
         drain = self.rows + self.columns - 1
-        netlist = self._netlist(name, tiles, down, busy, steps, drain)
+        row_bits = self.rows * ACTIVATION_BITS
+        sum_bits = self.columns * ACCUMULATOR_BITS
+        streamed = sum(walk.tiles * walk.steps for walk in walks)
+        occupied = sum(walk.tiles * max(walk.steps, self.rows) for walk in walks)
+        blocks = sum(walk.blocks for walk in walks)
         traffic = Traffic(
-            input_buffer_read=tiles * steps * self.rows * ACTIVATION_BITS,
-            input_buffer_write=shape.groups * pixels * shape.out_channels * ACTIVATION_BITS,
+            input_buffer_read=streamed * row_bits,
+            input_buffer_write=sum(walk.outputs for walk in walks) * ACTIVATION_BITS,
             weight_buffer_read=tiles * self.tile_bits,
             weight_buffer_write=tiles * self.tile_bits,
-            output_buffer_read=blocks * steps * self.columns * ACCUMULATOR_BITS,
-            output_buffer_write=tiles * steps * self.columns * ACCUMULATOR_BITS,
+            output_buffer_read=sum(walk.blocks * walk.steps for walk in walks) * sum_bits,
+            output_buffer_write=streamed * sum_bits,
             dram_read=tiles * self.tile_bits,
             dram_write=0,
         )
-        load, all_loads = (self._dram_cycles(n) for n in (1, tiles))
-        computing = tiles * busy
+        load, all_loads = self._dram_cycles(1), self._dram_cycles(tiles)
+        last = max(walks[-1].steps, self.rows)
         analytic = Cost(
             tiles=tiles,
-            compute_cycles=tiles * steps,
-            bubble_cycles=tiles * (busy - steps) + self.rows + drain,
+            compute_cycles=streamed,
+            bubble_cycles=occupied - streamed + self.rows + len(walks) * drain,
             latency_cycles=load,
-            stall_cycles=load + max(0, all_loads - load - (computing - busy)),
-            residences=tuple(
-                Residence(absorbed=0, held_bits=bits, transfers=times)
-                for bits, times in (
-                    (pixels * shape.taps * shape.in_channels * ACTIVATION_BITS, 1),
-                    (self.tile_bits, tiles),
-                    (steps * self.columns * ACCUMULATOR_BITS, blocks),
-                )
-            ),  # type: ignore[arg-type]
+            stall_cycles=load + max(0, all_loads - load - (occupied - last)),
+            residences=(
+                Residence(absorbed=0, held_bits=walks[0].inputs * ACTIVATION_BITS, transfers=1),
+                Residence(absorbed=0, held_bits=self.tile_bits, transfers=tiles),
+                Residence(absorbed=0, held_bits=walks[0].steps * sum_bits, transfers=blocks),
+            ),
             traffic=traffic,
         )
-        height, width = shape.patch(shape.out_height, shape.out_width)
-        held = shape.groups * shape.batch * height * width * shape.in_channels
         return Timing(
-            netlist=netlist,
+            netlist=self._netlist(name, walks, drain),
             analytic=analytic,
             products_per_step=self.rows * self.columns,
             repeats=1,
             capacities=tuple(size * KIB for size in self.buffers_kib),  # type: ignore[arg-type]
             used=(
-                (held + shape.groups * pixels * shape.out_channels) * ACTIVATION_BITS,
+                max(walk.inputs + walk.outputs for walk in walks) * ACTIVATION_BITS,
                 min(tiles, self.fifo_tiles) * self.tile_bits,
-                min(blocks, 2) * steps * self.columns * ACCUMULATOR_BITS,
+                max(min(walk.blocks, 2) * walk.steps for walk in walks) * sum_bits,
             ),
             rule="fill and drain of the array are charged once a layer; a tile takes at least the "
             f"{self.rows} cycles in which the next one is shifted in",
@@ -198,46 +230,79 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         clock = round(self.clock_hz)
         return -(-tiles * self.tile_bits * clock // (8 * self.dram_bytes_per_s))
 
-    def _netlist(
-        self, name: str, tiles: int, down: int, busy: int, steps: int, drain: int
-    ) -> Netlist:
-        number = np.arange(tiles)
-        opens = (number % down == 0).astype(np.int64)
-        closes = (number % down == down - 1).astype(np.int64)
-        blocks = tiles // down
+    def _netlist(self, name: str, walks: list[_Walk], drain: int) -> Netlist:
+        steps = np.repeat([walk.steps for walk in walks], [walk.tiles for walk in walks])
+        down = np.repeat([walk.down for walk in walks], [walk.tiles for walk in walks])
+        place = np.concatenate([np.arange(walk.tiles) for walk in walks])
+        opens = (place % down == 0).astype(np.int64)
+        closes = (place % down == down - 1).astype(np.int64)
+        begins = (place == 0).astype(np.int64)
+        begins[0] = 0  # the first layer's activations are there
+        blocks = int(opens.sum())
+        ends = np.zeros(blocks, np.int64)
+        ends[np.cumsum([walk.blocks for walk in walks]) - 1] = 1
         waits = opens.copy()
         waits[np.flatnonzero(opens)[:2]] = 0  # two halves are free at the start
+        tiles = len(place)
         loads = np.maximum(np.diff([self._dram_cycles(n) for n in range(tiles + 1)]), 1)
         shown = loads.copy()
         shown[0] += self.rows  # the first tile is shifted in behind nothing
+        channels = [
+            Channel(name="weights", source="weight_dma", target="array", capacity=self.fifo_tiles),
+            Channel(name="sums", source="array", target="drain", capacity=2, produce=closes),
+            Channel(name="drained", source="drain", target="activation", capacity=2),
+            Channel(
+                name="accumulators_free",
+                source="activation",
+                target="array",
+                capacity=2,
+                consume=waits,
+            ),
+        ]
+        if len(walks) > 1:
+            channels.append(
+                Channel(
+                    name="unified_buffer",
+                    source="activation",
+                    target="array",
+                    capacity=1,
+                    produce=ends,
+                    consume=begins,
+                )
+            )
         return Netlist(
             actors=[
                 Actor(name="weight_dma", busy=loads, latency=shown, resource="dram"),
-                Actor(name="array", firings=tiles, busy=busy, part="Matrix multiply unit"),
+                Actor(
+                    name="array",
+                    busy=np.maximum(steps, self.rows),
+                    part="Matrix multiply unit",
+                ),
                 Actor(name="drain", firings=blocks, busy=0, latency=drain, part="Drain"),
                 Actor(  # rows leave as the last pass over them finishes
                     name="activation",
-                    firings=blocks,
-                    busy=steps,
+                    busy=steps[closes == 1],
                     latency=POST_STAGES,
                     part="Activation unit",
                 ),
             ],
-            channels=[
-                Channel(
-                    name="weights", source="weight_dma", target="array", capacity=self.fifo_tiles
-                ),
-                Channel(name="sums", source="array", target="drain", capacity=2, produce=closes),
-                Channel(name="drained", source="drain", target="activation", capacity=2),
-                Channel(
-                    name="accumulators_free",
-                    source="activation",
-                    target="array",
-                    capacity=2,
-                    consume=waits,
-                ),
-            ],
+            channels=channels,
             resources=[Resource(name="dram")],
             clock_hz=self.clock_hz,
             name=name,
         )
+
+
+class _Walk(NamedTuple):
+    """The tiles of a layer: ``blocks`` of ``down`` passes of ``steps`` rows of activations."""
+
+    steps: int
+    down: int
+    blocks: int
+    inputs: int
+    outputs: int
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of weights, each as often as it is loaded."""
+        return self.blocks * self.down

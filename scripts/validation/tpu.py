@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import click
 
-from architectures.array_machine import run_network, total_cycles
+from architectures.machine import run
 from architectures.tpu import TPU
 from scripts.output import json_option
 from scripts.validation.arrays import Headline, report_headlines
@@ -82,7 +82,7 @@ def headlines() -> list[Headline]:
     rows = []
     for name, app in APPLICATIONS.items():
         model = network(name)
-        seconds = total_cycles(run_network(machine, model)) / machine.clock_hz
+        seconds = run(machine, machine.plan_network(model)).report.seconds
         rows.append(
             Headline(
                 what=f"{name}: TOPS",
