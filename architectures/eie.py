@@ -110,6 +110,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         Width of the accumulators, which wrap around.
     """
 
+    name: ClassVar[str] = "eie"
     title: ClassVar[str] = "EIE (ISCA 2016): compressed sparse matrix x sparse vector"
 
     pes: int = 64  # published, section VI
@@ -175,7 +176,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         vectors, weight_codes, codebook, fraction = self._quantized(tensors, weights)
         outputs_at_once = self.registers if self.act_spill else weights.shape[0]
         chunks = [
-            _rows_of(weight_codes, low, min(low + outputs_at_once, weights.shape[0]))
+            weight_codes.rows(low, min(low + outputs_at_once, weights.shape[0]))
             for low in range(0, weights.shape[0], outputs_at_once)
         ]
         work = _Work(self, chunks, codebook, vectors, tensors.bias is not None)
@@ -231,7 +232,7 @@ class EIE(Machine, frozen=True, kw_only=True):
     ) -> tuple[NDArray[np.int64], CSC, NDArray[np.int64], int]:
         """Activations, weight codes (bias last), codebook, and the products' fraction bits."""
         if tensors.bias is not None:
-            weights = _with_column(weights, tensors.bias)
+            weights = weights.with_column(tensors.bias)
         values, weight_fraction = np.zeros(1 << CODE_BITS), 0
         codes = np.zeros(0, np.uint8)
         if weights.stored:
@@ -835,31 +836,6 @@ def _fraction_bits(largest: float, bits: int) -> int:
         return 0
     fraction = bits - 1 - int(np.ceil(np.log2(largest)))
     return fraction if np.rint(largest * 2.0**fraction) < 1 << (bits - 1) else fraction - 1
-
-
-def _with_column(weights: CSC, column: NDArray[Any]) -> CSC:
-    """The matrix with one more column."""
-    rows = np.flatnonzero(column)
-    return CSC(
-        (weights.shape[0], weights.shape[1] + 1),
-        np.append(weights.indptr, weights.indptr[-1] + len(rows)),
-        np.concatenate([weights.indices, rows.astype(np.int32)]),
-        np.concatenate([weights.values, column[rows].astype(weights.values.dtype)]),
-    )
-
-
-def _rows_of(matrix: CSC, low: int, high: int) -> CSC:
-    """The rows ``low`` to ``high`` of a matrix."""
-    if low == 0 and high == matrix.shape[0]:
-        return matrix
-    inside = (matrix.indices >= low) & (matrix.indices < high)
-    before = np.concatenate([[0], np.cumsum(inside)])
-    return CSC(
-        (high - low, matrix.shape[1]),
-        before[matrix.indptr],
-        (matrix.indices[inside] - low).astype(np.int32),
-        matrix.values[inside],
-    )
 
 
 def _longest(passes: list[Pass]) -> int:

@@ -93,9 +93,10 @@ class Program:
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A configuration of an accelerator; subclasses add its fields and check them when built.
 
-    ``title`` names the machine and its paper.
+    ``name`` is its name in the registry, ``title`` the machine and its paper.
     """
 
+    name: ClassVar[str] = ""
     title: ClassVar[str] = ""
 
     def lower(self, tensors: LayerTensors) -> Program:
@@ -157,7 +158,7 @@ def run(
     available = cycles * program.multipliers
     utilization["multipliers"] = program.macs.effectual / available if available else 0.0
     report = Report(
-        machine=type(machine).__name__.lower(),
+        machine=machine.name,
         layer=program.layer,
         cycles=cycles,
         seconds=timeline.seconds,

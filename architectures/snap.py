@@ -95,6 +95,7 @@ class SNAP(Machine, frozen=True, kw_only=True):
         Clock frequency.
     """
 
+    name: ClassVar[str] = "snap"
     title: ClassVar[str] = "SNAP (VLSI 2019): weights and activations matched by channel index"
 
     cores: int = 4  # assumed: recalled from the paper, unchecked

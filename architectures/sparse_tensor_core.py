@@ -229,6 +229,7 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         Power that lowers the clock where multiplying would exceed it; 0 is no limit.
     """
 
+    name: ClassVar[str] = "sparse-tensor-core"
     title: ClassVar[str] = "Sparse tensor core (NVIDIA Ampere, N:M): GEMM on a GPU"
 
     dtype: Dtype = "fp16"

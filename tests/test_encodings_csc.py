@@ -98,3 +98,18 @@ def test_huge_finite_values_are_not_mistaken_for_infinity() -> None:
     """The quick finiteness pass may overflow; the verdict may not."""
     dense = np.array([[1.7e308, 1.7e308]])
     assert np.array_equal(CSC.from_dense(dense).to_dense(), dense)
+
+
+@given(
+    dense=arrays(
+        np.int64, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(-2, 2)
+    )
+)
+def test_rows_and_columns_can_be_taken_and_added(dense: np.ndarray) -> None:
+    """A stretch of rows and one more column are those of the dense matrix."""
+    matrix = CSC.from_dense(dense)
+    for low in range(dense.shape[0]):
+        for high in range(low + 1, dense.shape[0] + 1):
+            np.testing.assert_array_equal(matrix.rows(low, high).to_dense(), dense[low:high])
+    wider = matrix.with_column(dense[:, 0])
+    np.testing.assert_array_equal(wider.to_dense(), np.column_stack([dense, dense[:, 0]]))

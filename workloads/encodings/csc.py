@@ -135,6 +135,31 @@ class CSC:
         """Return the same pattern with other values, such as codes in place of weights."""
         return replace(self, values=values, value_bits=None)
 
+    def with_column(self, column: NDArray[Any]) -> CSC:
+        """Return the matrix with one more column, whose zeros are not stored: a bias, say."""
+        rows = np.flatnonzero(column)
+        return replace(
+            self,
+            shape=(self.shape[0], self.shape[1] + 1),
+            indptr=np.append(self.indptr, self.indptr[-1] + len(rows)),
+            indices=np.concatenate([self.indices, rows.astype(np.int32)]),
+            values=np.concatenate([self.values, column[rows].astype(self.values.dtype)]),
+        )
+
+    def rows(self, low: int, high: int) -> CSC:
+        """Return the rows from ``low`` up to ``high``."""
+        if (low, high) == (0, self.shape[0]):
+            return self
+        inside = (self.indices >= low) & (self.indices < high)
+        before = np.concatenate([[0], np.cumsum(inside)])
+        return replace(
+            self,
+            shape=(high - low, self.shape[1]),
+            indptr=before[self.indptr],
+            indices=(self.indices[inside] - low).astype(np.int32),
+            values=self.values[inside],
+        )
+
     @property
     def stored(self) -> int:
         """How many values are stored."""
