@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,7 +74,6 @@ class PatientBar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        self.started = time.perf_counter()
         self.bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -83,17 +82,18 @@ class PatientBar:
             transient=True,
         )
         self.task = self.bar.add_task("")
-        self.shown = False
+        # A clock of its own: one long step must show the bar too.
+        self.clock = threading.Timer(PATIENCE_SECONDS, self.bar.start)
+        self.clock.daemon = True
 
     def __call__(self, what: str, done: int, total: int) -> None:
         self.bar.update(self.task, description=what, completed=done, total=total)
-        if not self.shown and time.perf_counter() - self.started > PATIENCE_SECONDS:
-            self.bar.start()
-            self.shown = True
 
     def __enter__(self) -> PatientBar:
+        self.clock.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.shown:
-            self.bar.stop()
+        self.clock.cancel()
+        self.clock.join()
+        self.bar.stop()
