@@ -57,19 +57,24 @@ class Observer(Protocol):
 
 
 class Shown(Get):
-    """Happens in the cycle in which ``tokens`` tokens of a link are visible."""
+    """Happens in the cycle in which ``tokens`` tokens of a link, not all yet made, are visible.
+
+    It joins the link's queue without asking first whether it can happen, which it cannot.
+    """
 
     def __init__(self, link: Link, tokens: int) -> None:
+        simpy.Event.__init__(self, link._env)
         self.tokens = tokens
-        super().__init__(link)
+        link.get_queue.append(self)
 
 
 class Freed(Put):
-    """Happens in the cycle in which ``tokens`` slots of a link are free."""
+    """Happens in the cycle in which ``tokens`` slots of a link, not all yet freed, are free."""
 
     def __init__(self, link: Link, tokens: int) -> None:
+        simpy.Event.__init__(self, link._env)
         self.tokens = tokens
-        super().__init__(link)
+        link.put_queue.append(self)
 
 
 class Link(BaseResource):
@@ -82,15 +87,13 @@ class Link(BaseResource):
         super().__init__(env, capacity)
         self.unused = capacity
         self.free: deque[int] = deque()  # the cycle from which each freed slot is room
-        self.tokens: deque[int] = deque()  # the cycle from which each token is visible
-        self.values: deque[Any] = deque()
+        # The cycle from which each token is visible, and its value.
+        self.tokens: deque[tuple[int, Any]] = deque()
         self.newest = 0
-        self.made = 0
-        self.taken = 0
 
     def visible_at(self, count: int) -> int | None:
         """The cycle from which ``count`` tokens are visible; None if they are not yet made."""
-        return self.tokens[count - 1] if len(self.tokens) >= count else None
+        return self.tokens[count - 1][0] if len(self.tokens) >= count else None
 
     def room_at(self, count: int) -> int | None:
         """The cycle from which there is room for ``count`` tokens; None if not yet freed."""
@@ -103,15 +106,15 @@ class Link(BaseResource):
         """Add tokens that become visible in a cycle, after all earlier ones."""
         if not values:
             return
-        self.newest = visible = max(visible, self.newest)
+        if visible < self.newest:
+            visible = self.newest
+        self.newest = visible
         for value in values:
-            self.tokens.append(visible)
-            self.values.append(value)
+            self.tokens.append((visible, value))
             if self.unused:
                 self.unused -= 1
             else:
                 self.free.popleft()
-        self.made += len(values)
         if self.get_queue:
             self._trigger_get(None)
 
@@ -119,10 +122,8 @@ class Link(BaseResource):
         """Pop tokens; their slots are room from the next cycle."""
         taken = []
         for _ in range(count):
-            self.tokens.popleft()
-            taken.append(self.values.popleft())
+            taken.append(self.tokens.popleft()[1])
             self.free.append(now + 1)
-        self.taken += count
         if self.put_queue:
             self._trigger_put(None)
         return taken
@@ -431,7 +432,9 @@ class Lane:
         self.starts.append(latest)
         self.causes.append(cause)
         self.busy.append(busy)
-        self.finish = max(self.finish, self._end, latest + latency)
+        done = latest + (latency if latency > busy else busy)
+        if done > self.finish:
+            self.finish = done
         for observer in self._run.observers:
             observer.fired(latest, self.actor.name, self.index, firing, cause)
         return latest, busy, latency
