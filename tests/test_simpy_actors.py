@@ -514,16 +514,16 @@ def test_a_faulty_queue_shows_in_the_output(fault: str, monkeypatch) -> None:
     another sum: what the times cannot see, the values do."""
 
     class Faulty(Link):
+        made = 0
+
         def put_tokens(self, visible, values):
             super().put_tokens(visible, values)
-            if self.made == 4 and len(self.values) > 1:
-                a, b = self.values.pop(), self.values.pop()
-                if fault == "lost":  # the later value is there twice in its place
-                    self.values.extend([a, a])
-                elif fault == "doubled":
-                    self.values.extend([b, b])
-                else:
-                    self.values.extend([a, b])
+            self.made += len(values)
+            if self.made == 4 and len(self.tokens) > 1:
+                (at_b, b), (at_a, a) = self.tokens.pop(), self.tokens.pop()
+                # lost: the later value is there twice in its place
+                pair = {"lost": (b, b), "doubled": (a, a), "reordered": (b, a)}[fault]
+                self.tokens.extend([(at_a, pair[0]), (at_b, pair[1])])
 
     out: list[int] = []
     right = simulate(dot(out), engine="simpy", verify="execute")
