@@ -53,9 +53,35 @@ from workloads.quantize import fit_ant
 class Ant(ArrayMachine, frozen=True, kw_only=True):
     """The configuration of the paper; every number published.
 
-    ``bits`` is the width of layers that name none.
+    Attributes
+    ----------
+    side_at_8_bits
+        Rows and columns of gangs of four elements; twice as many elements at 4 bits.
+    input_buffer_kib
+        Input buffer, both halves.
+    weight_buffer_kib
+        Weight buffer, both halves.
+    output_buffer_kib
+        Output buffer, both halves.
+    output_bits
+        Width of a stored output.
+    dram_bits_per_cycle
+        Width of the DRAM interface at the array's clock.
+    clock_mhz
+        Clock of the array.
+    node_nm
+        Technology.
+    batch
+        Images of the paper's evaluation.
+    dataflow
+        Which operand stays in the elements: outputs (os) or weights (ws).
+    bits
+        Width of layers that name none, 4 or 8.
+    energy_table
+        What prices a run: "published" is the authors' energies, else a shipped table.
     """
 
+    name: ClassVar[str] = "ant"
     title: ClassVar[str] = "ANT (MICRO 2022): adaptive numerical types, decoded at the borders"
 
     published: ClassVar[EnergyTable] = ENERGY

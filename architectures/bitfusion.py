@@ -92,8 +92,35 @@ ENERGY = EnergyTable(
 
 
 class BitFusion(ArrayMachine, frozen=True, kw_only=True):
-    """The configuration of the paper; every number published."""
+    """The configuration of the paper; every number published.
 
+    Attributes
+    ----------
+    rows
+        Fusion Units along the reduction.
+    columns
+        Fusion Units along the output channels.
+    input_buffer_kib
+        Input buffer, both halves.
+    weight_buffer_kib
+        Weight buffer, both halves.
+    output_buffer_kib
+        Output buffer, both halves.
+    accumulator_bits
+        Width of a partial sum in the output buffer.
+    dram_bits_per_cycle
+        Width of the DRAM interface at the array's clock.
+    clock_mhz
+        Clock of the array.
+    node_nm
+        Technology.
+    batch
+        Images of the paper's evaluation.
+    energy_table
+        What prices a run: "published" is the authors' energies, else a shipped table.
+    """
+
+    name: ClassVar[str] = "bitfusion"
     title: ClassVar[str] = "Bit Fusion (ISCA 2018): bit-level composable systolic array"
 
     published: ClassVar[EnergyTable] = ENERGY

@@ -44,9 +44,31 @@ ENERGY = borrowed(ANT_ENERGY, "olive", "assumed as ANT's, OliVe published none")
 class Olive(ArrayMachine, frozen=True, kw_only=True):
     """Configuration; sizes are ANT's and assumed, the array and its arithmetic published.
 
-    ``bits`` is the width of layers that name none.
+    Attributes
+    ----------
+    side_at_8_bits
+        Rows and columns of gangs of four elements; twice as many elements at 4 bits.
+    input_buffer_kib
+        Input buffer, both halves.
+    weight_buffer_kib
+        Weight buffer, both halves.
+    output_buffer_kib
+        Output buffer, both halves.
+    output_bits
+        Width of a stored output.
+    dram_bits_per_cycle
+        Width of the DRAM interface at the array's clock.
+    clock_mhz
+        Clock of the array.
+    node_nm
+        Technology.
+    bits
+        Width of layers that name none, 4 or 8.
+    energy_table
+        What prices a run: "published" is ANT's energies, assumed, else a shipped table.
     """
 
+    name: ClassVar[str] = "olive"
     title: ClassVar[str] = "OliVe (ISCA 2023): outlier-victim pairs, decoded at the borders"
 
     published: ClassVar[EnergyTable] = ENERGY

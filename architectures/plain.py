@@ -35,9 +35,35 @@ ENERGY = borrowed(ANT_ENERGY, "plain", "assumed as ANT's array")
 class PlainArray(ArrayMachine, frozen=True, kw_only=True):
     """Configuration; all of it assumed, as ANT's array of gangs of four.
 
-    ``bits`` is the width of both operands, 4 or 8.
+    Attributes
+    ----------
+    rows
+        Elements along one side of the array.
+    columns
+        Elements along the output channels.
+    bits
+        Width of both operands, 4 or 8.
+    input_buffer_kib
+        Input buffer, both halves.
+    weight_buffer_kib
+        Weight buffer, both halves.
+    output_buffer_kib
+        Output buffer, both halves.
+    output_bits
+        Width of a stored output.
+    dram_bits_per_cycle
+        Width of the DRAM interface at the array's clock.
+    clock_mhz
+        Clock of the array.
+    node_nm
+        Technology.
+    dataflow
+        Which operand stays in the elements: outputs (os) or weights (ws).
+    energy_table
+        What prices a run: "published" is ANT's energies, assumed, else a shipped table.
     """
 
+    name: ClassVar[str] = "plain"
     title: ClassVar[str] = "Plain systolic array of integer multipliers, for comparison"
 
     published: ClassVar[EnergyTable] = ENERGY

@@ -15,6 +15,11 @@ MACHINES: dict[str, tuple[str, str]] = {
         "architectures.sparse_tensor_core:SparseTensorCore",
         "scripts.validation.sparse_tensor_core:command",
     ),
+    "bitfusion": ("architectures.bitfusion:BitFusion", "scripts.validation.bitfusion:command"),
+    "ant": ("architectures.ant:Ant", "scripts.validation.ant:command"),
+    "olive": ("architectures.olive:Olive", "scripts.validation.olive:command"),
+    "tpu": ("architectures.tpu:TPU", "scripts.validation.tpu:command"),
+    "plain": ("architectures.plain:PlainArray", ""),
 }
 
 

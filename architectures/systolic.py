@@ -341,9 +341,6 @@ def tile_netlist(
         )
         wants, place_for = "psum_dma", _later(streams[out].opens, room)
     occupied = steps + passes * between
-    # A value a column and cycle, or faster where the rules let sums leave the array faster.
-    values = analytic.residences[out].held_bits // rules.output_bits
-    leaving = min(-(-values // rules.outputs_per_step), tiles // blocks * occupied)
     actors += [
         Actor(
             name="array",
@@ -360,11 +357,12 @@ def tile_netlist(
             execute=run.get("drain"),
             part="Array drain",
         ),
-        Actor(  # results stream through it while they drain
+        # Results pass through it as they leave the array, a column's one a cycle: never slower
+        # than they are computed. What is left is the way of the last one through its stages.
+        Actor(
             name="post",
             firings=blocks,
-            busy=leaving,
-            latency=POST_STAGES,
+            busy=POST_STAGES,
             execute=run.get("post"),
             part="Post-processing",
         ),

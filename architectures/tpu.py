@@ -59,10 +59,29 @@ CACTI = shipped_energies(
 class TPU(ArrayMachine, frozen=True, kw_only=True):
     """The configuration of the paper; every number published.
 
-    ``input_buffer_kib`` is the unified buffer, ``weight_buffer_kib`` the weight FIFO and
-    ``output_buffer_kib`` the accumulators.
+    Attributes
+    ----------
+    rows
+        Multipliers along the reduction.
+    columns
+        Multipliers along the output channels.
+    input_buffer_kib
+        The unified buffer of activations.
+    weight_buffer_kib
+        The weight FIFO.
+    output_buffer_kib
+        The accumulators, both halves.
+    dram_bytes_per_s
+        Bandwidth of the weight memory.
+    clock_mhz
+        Clock of the array.
+    node_nm
+        Technology.
+    energy_table
+        What prices a run: "published" is the table cacti-aladdin, assumed, else a shipped table.
     """
 
+    name: ClassVar[str] = "tpu"
     title: ClassVar[str] = "TPU v1 (ISCA 2017): 256 x 256 weight-stationary array, 8 bits"
     published: ClassVar[EnergyTable] = borrowed(CACTI, "tpu", "assumed: the TPU's are unpublished")
 
@@ -279,10 +298,10 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
                     part="Matrix multiply unit",
                 ),
                 Actor(name="drain", firings=blocks, busy=0, latency=drain, part="Drain"),
-                Actor(  # rows leave as the last pass over them finishes
+                Actor(  # rows leave as the last pass over them finishes: the last one counts
                     name="activation",
-                    busy=steps[closes == 1],
-                    latency=POST_STAGES,
+                    firings=blocks,
+                    busy=POST_STAGES,
                     part="Activation unit",
                 ),
             ],
