@@ -16,6 +16,7 @@ from architectures.snap import SNAP
 from scripts.scenarios import snap_utilization as scenario
 from scripts.validation import snap as validation
 from simulator.report import Report
+from sparqsim_base import InputError
 from workloads.layers import Conv2d
 from workloads.tensors import made_up
 
@@ -75,9 +76,21 @@ def test_validation_prints_and_writes_the_same_rows(monkeypatch: pytest.MonkeyPa
     assert content["outputs_exact"] is True
     rows = {row["item"]: row for row in content["items"]}
     assert rows["multipliers"]["error"] == 0
+    fewer = CliRunner().invoke(validation.command, ["--json", "-", "--cores", "2"])
+    assert "126" in fewer.stdout
     frames = rows["throughput"]
     assert frames["published"] == 90.98
     assert frames["error"] == pytest.approx(frames["simulated"] / 90.98 - 1)
+
+
+def test_validation_refuses_bad_input() -> None:
+    """A density of nothing, no number, a field the machine refuses."""
+    for density in ("0", "1.5", "many"):
+        refused = CliRunner().invoke(validation.command, ["--weight-density", density])
+        assert refused.exit_code == 2 and "--weight-density" in refused.output
+    for argument in (["--weight-density", "nan"], ["--banks", "0"]):
+        with pytest.raises(InputError, match="must be"):
+            CliRunner().invoke(validation.command, argument, catch_exceptions=False)
 
 
 def test_waiting_lanes_add_up() -> None:
