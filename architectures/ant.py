@@ -71,8 +71,6 @@ class Ant(ArrayMachine, frozen=True, kw_only=True):
         Clock of the array.
     node_nm
         Technology.
-    batch
-        Images of the paper's evaluation.
     dataflow
         Which operand stays in the elements: outputs (os) or weights (ws).
     bits
@@ -85,6 +83,7 @@ class Ant(ArrayMachine, frozen=True, kw_only=True):
     title: ClassVar[str] = "ANT (MICRO 2022): adaptive numerical types, decoded at the borders"
 
     published: ClassVar[EnergyTable] = ENERGY
+    batch: ClassVar[int] = 64  # published: images of the paper's evaluation
 
     side_at_8_bits: int = 32
     weight_buffer_kib: int = 128
@@ -94,7 +93,6 @@ class Ant(ArrayMachine, frozen=True, kw_only=True):
     dram_bits_per_cycle: int = 1024
     clock_mhz: float = 500.0
     node_nm: float = 28.0
-    batch: int = 64
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
     bits: int = 4
 

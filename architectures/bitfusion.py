@@ -114,8 +114,6 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
         Clock of the array.
     node_nm
         Technology.
-    batch
-        Images of the paper's evaluation.
     energy_table
         What prices a run: "published" is the authors' energies, else a shipped table.
     """
@@ -124,6 +122,7 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
     title: ClassVar[str] = "Bit Fusion (ISCA 2018): bit-level composable systolic array"
 
     published: ClassVar[EnergyTable] = ENERGY
+    batch: ClassVar[int] = 16  # published: images of the paper's evaluation
 
     rows: int = 16
     columns: int = 32
@@ -134,7 +133,6 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
     dram_bits_per_cycle: int = 192
     clock_mhz: float = 500.0
     node_nm: float = 45.0
-    batch: int = 16
 
     def products_per_unit(self, activation_bits: int, weight_bits: int) -> int:
         """Return the products a Fusion Unit sums in a cycle: (8/a)(8/w), 1 bit counted as 2.

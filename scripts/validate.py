@@ -11,7 +11,10 @@ from scripts.output import console
 from sparqsim_base import InputError
 
 # What is checked beside the machines, whose validations are in their rows of the registry.
-PARTS = {"dram": "scripts.validation.dram:command"}
+PARTS = {
+    "dram": "scripts.validation.dram:command",
+    "systolic": "scripts.validation.systolic:command",
+}
 
 
 def validations() -> dict[str, str]:

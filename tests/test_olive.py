@@ -83,20 +83,22 @@ def test_outliers_survive_where_integers_lose_them() -> None:
 
 
 @pytest.mark.models
-def test_real_transformer_layers_are_exact() -> None:
-    """A feed-forward layer of a real transformer, weights with outliers, on real sentences."""
+@pytest.mark.parametrize("name", ["layer0.query", "layer3.down"])
+def test_layers_of_a_real_transformer_are_exact(name: str) -> None:
+    """MiniLM's weights with their outliers, on its own inputs of real sentences."""
     pytest.importorskip("tokenizers")
-    from workloads.models.real_minilm import load_minilm
+    from workloads.models.real_minilm import load_minilm, shared_sentences
 
     network = load_minilm()
-    name = next(n for n in network.weights if np.asarray(network.weights[n]).ndim == 2)
-    weight = np.asarray(network.weights[name], np.float64)
-    rng = np.random.default_rng(0)
-    layer = Linear(name="f", in_features=weight.shape[1], out_features=weight.shape[0], rows=8)
-    work = LayerTensors(
-        layer=layer, weight=weight, activation=with_outliers((8, weight.shape[1]), rng), relu=False
+    _, sentences = shared_sentences()
+    weight = network.weights[name]
+    inputs = network.activations(sentences)[name].reshape(-1, weight.shape[1])[:64]
+    layer = Linear(
+        name=name, in_features=weight.shape[1], out_features=weight.shape[0], rows=len(inputs)
     )
-    assert run(Olive(), work).report.verification.status == "exact"
+    work = LayerTensors(layer=layer, weight=weight, activation=inputs, relu=False)
+    for bits in (4, 8):
+        assert run(Olive(bits=bits), work).report.verification.status == "exact"
 
 
 def test_sizes_are_assumed_and_said_to_be() -> None:

@@ -199,7 +199,7 @@ def test_tiles_obey_bounds_and_move_their_bits(shape: ConvShape, ant: bool, grou
     The last block drains, passes the post-processing and is stored with nothing to hide behind.
     """
     shape = replace(shape, groups=groups)
-    machine: Ant | BitFusion = Ant() if ant else BitFusion(output_buffer_kib=2, batch=1)
+    machine: Ant | BitFusion = Ant() if ant else BitFusion(output_buffer_kib=2)
     rules = machine.layer_rules(shape, (4, 4))
     netlist, analytic = tile_netlist(
         shape, rules, search(shape, rules, machine.rates), clock_hz=machine.clock_hz
