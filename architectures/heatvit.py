@@ -23,7 +23,7 @@ of an open reimplementation, not the paper's; so absolute times are ours, and on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -50,6 +50,8 @@ BLOCK_RAM_KIB = 4096  # published: 32.1 Mbit of block RAM in the ZCU102's device
 BOARD_W = 10.697  # published (secondary): DeiT-S on the ZCU102
 SOFTMAX_PASSES = 3  # assumed: maximum, exponentials with their sum, division
 POST_STAGES = 8  # assumed: requantization and look-ups, a result a column and cycle
+
+EXACT_DEPTH = 2**24 // LARGEST**2  # products that float32 adds exactly
 
 Ints = NDArray[np.int64]
 
@@ -185,45 +187,54 @@ class HeatViT(Machine, frozen=True, kw_only=True):
     def infer(
         self,
         net: VisionTransformer,
-        patches: NDArray[Any],
+        images: Iterable[NDArray[Any]],
         selectors: dict[int, TokenSelector] | None = None,
         *,
         check: bool = False,
-        name: str = "image",
-    ) -> tuple[Program, Forward]:
-        """Run an image through the network and lower every product met on the way.
+    ) -> Iterator[tuple[Program, Forward]]:
+        """Run images through the network, lowering every product met on the way.
 
         Parameters
         ----------
-        net, patches, selectors
+        net, selectors
             As for :func:`workloads.vision_transformer.forward`.
+        images
+            Patches [196, 768] each, one image after another.
         check
             Whether every product is also done on the MAC core and compared, and firings can
             execute; else the reference's integers are used, which are the same.
         """
-        work = _Work(check=check)
-        by_block = selectors or {}
+        weights: dict[str, tuple[NDArray[Any], float]] = {}
 
-        def multiply(which: str, left: Any, right: Any) -> Any:
-            attention = which.endswith((".scores", ".context"))
-            (a, a_scale), (b, b_scale) = quantized(left), quantized(right)
-            sums = work.multiply(which, a, b, weights=not attention)
-            return (sums * (a_scale * b_scale)).astype(np.float32)
+        def as_weights(which: str, values: NDArray[Any]) -> tuple[NDArray[Any], float]:
+            if which not in weights:
+                weights[which] = quantized(values)
+            return weights[which]
 
-        def scored(block: int, seen: int, left: int) -> None:
-            work.steps += selector_steps(block, net.heads, seen, left)
+        for number, patches in enumerate(images):
+            work = _Work(check=check)
 
-        done = forward(net, patches, by_block, multiply=multiply, scored=scored)
-        program = self._program(
-            name=name,
-            inputs=f"an image through {len(net.blocks)} blocks, {net.width} features",
-            steps=work.steps,
-            work=work if check else None,
-            outputs=done.logits,
-            scale=1.0,
-            notes=[f"tokens of each block: {' '.join(map(str, done.tokens))}"],
-        )
-        return program, done
+            def multiply(which: str, left: Any, right: Any, work: _Work = work) -> Any:
+                attention = which.endswith((".scores", ".context"))
+                a, a_scale = quantized(left)
+                b, b_scale = quantized(right) if attention else as_weights(which, right)
+                sums = work.multiply(which, a, b, weights=not attention)
+                return sums.astype(np.float32) * np.float32(a_scale * b_scale)
+
+            def scored(block: int, seen: int, left: int, work: _Work = work) -> None:
+                work.steps += selector_steps(block, net.heads, seen, left)
+
+            done = forward(net, patches, selectors, multiply=multiply, scored=scored)
+            program = self._program(
+                name=f"image {number}",
+                inputs=f"an image through {len(net.blocks)} blocks, {net.width} features",
+                steps=work.steps,
+                work=work if check else None,
+                outputs=done.logits,
+                scale=1.0,
+                notes=[f"tokens of each block: {' '.join(map(str, done.tokens))}"],
+            )
+            yield program, done
 
     def plan(
         self, width: int, tokens: Sequence[int], *, select: bool = False, name: str = "tokens"
@@ -542,9 +553,11 @@ class _Work:
         heads, m, k = left.shape
         n = right.shape[2]
         self.steps.append(Product(name, m, n, k, heads, weights))
-        bound = k * LARGEST * LARGEST
-        kind = np.float32 if bound < 2**24 else np.float64  # in which sums are exact
-        exact = (left.astype(kind) @ right.astype(kind)).astype(np.int64)
+        exact = np.zeros((heads, m, n), np.int64)
+        for low in range(0, k, EXACT_DEPTH):
+            span = slice(low, low + EXACT_DEPTH)
+            parts = left[:, :, span].astype(np.float32), right[:, span].astype(np.float32)
+            exact += (parts[0] @ parts[1]).astype(np.int64)
         if not self.check:
             return exact
         sums = np.zeros((heads, m, n), np.int32)
