@@ -74,12 +74,14 @@ class PatientBar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+        screen = Console(stderr=True)
         self.bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
-            console=Console(stderr=True),
+            console=screen,
             transient=True,
+            disable=not screen.is_terminal,
         )
         self.task = self.bar.add_task("")
         # A clock of its own: one long step must show the bar too.
