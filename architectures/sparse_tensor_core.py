@@ -90,6 +90,7 @@ MOST_STAGES = 6  # published: the deepest of CUTLASS's sm80 kernels
 SWIZZLE = 8  # published: rows of tiles CUTLASS's profiler kernels take together
 MOST_SPLITS = 16  # assumed: what a library's heuristic tries
 COLUMN_ALIGNMENT = 8  # published: PyTorch pads the dense operand of a 2:4 product to 8 columns
+UNHIDDEN = 0.125  # assumed: of the shorter of computing and moving; only picks the tiling
 LEAST_DRAM_HOLD = 4  # cycles; shorter requests are joined, so that whole cycles round off little
 MOST_DRAM_HOLD = 16  # cycles; longer writes are cut, so that reads can go between them
 ACCUMULATOR_BYTES = 4
@@ -368,11 +369,12 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
             room = int(self.shared_kib * 1024 // self._stage_bytes(rows, columns, step))
             if room < 2:
                 continue
-            for splits in range(1, (MOST_SPLITS if split else 1) + 1):
-                if total % splits == 0:
-                    yield Tiling(
-                        rows, columns, splits, step, total // splits, min(room, MOST_STAGES)
-                    )
+            whole = Tiling(rows, columns, 1, step, total, min(room, MOST_STAGES))
+            yield whole
+            if split and _count_tiles(shape, whole) < self.sms:  # splits are for idle SMs
+                for splits in range(2, MOST_SPLITS + 1):
+                    if total % splits == 0:
+                        yield whole._replace(splits=splits, steps=total // splits)
 
     def step_cycles(self, tiling: Tiling) -> int:
         """Cycles of a tile's step: those of the tensor cores or of shared memory, and a barrier."""
@@ -429,26 +431,26 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         return min(self._tilings(shape), key=lambda tiling: self._estimate(shape, tiling))
 
     def _estimate(self, shape: Shape, tiling: Tiling) -> float:
-        """Closed form of a product's cycles: waves of steps at the rate of what is slowest."""
-        tiles = _count_tiles(shape, tiling)
-        waves, lanes = -(-tiles // self.sms), min(tiles, self.sms)
+        """Closed form of a product's cycles: waves of steps, each at the rate of what is slowest.
+
+        DRAM may lag behind a wave and catch up in another, so it also bounds the whole; of the
+        lesser of the two bounds a share is not hidden.
+        """
+        plan = _Plan(self, shape, tiling)
         rows, columns = min(tiling.rows, shape.rows), min(tiling.columns, shape.columns)
         moved = self._stage_bytes(rows, columns, tiling.step)
-        # A wave's tiles lie in a block about SWIZZLE tiles high; each operand is fetched once.
-        high = min(SWIZZLE, -(-shape.rows // tiling.rows))
-        wide = lanes / tiling.splits / high
-        missed = tiling.splits * self._stage_bytes(
-            math.ceil(high * rows), math.ceil(wide * columns), tiling.step
-        )
+        dram = self.dram_bytes_per_cycle(self.clock_hz)
         step = max(
             self.step_cycles(tiling),
             moved / self.port_bytes_per_cycle,
-            lanes * moved / self.l2_bytes_per_cycle,
-            missed / self.dram_bytes_per_cycle(self.clock_hz),
+            plan.lanes * moved / self.l2_bytes_per_cycle,
             self.dram_latency_cycles / (tiling.stages - 1),
         )
         each = self.block_start_cycles + self.dram_latency_cycles + self._epilogue_cycles(tiling)
-        return waves * (tiling.steps * step + each)
+        walked = np.maximum(tiling.steps * step, plan.missed_bytes / dram) + each
+        through = (plan.missed_bytes.sum() + plan.output_bytes) / dram + each
+        longer, shorter = sorted((float(walked.sum()), through))[::-1]
+        return longer + UNHIDDEN * shorter
 
     # ------------------------------------------------------------------ lowering
 
