@@ -26,7 +26,7 @@ from architectures.array_machine import (
     ANT_ENERGY as ENERGY,
 )
 from architectures.array_machine import (
-    ArrayMachine,
+    BankedMachine,
     Operand,
     four_or_eight,
     unfolded_rules,
@@ -50,7 +50,7 @@ from workloads.layers import Layer
 from workloads.quantize import fit_ant
 
 
-class Ant(ArrayMachine, frozen=True, kw_only=True):
+class Ant(BankedMachine, frozen=True, kw_only=True):
     """The configuration of the paper; every number published.
 
     Attributes
@@ -75,6 +75,10 @@ class Ant(ArrayMachine, frozen=True, kw_only=True):
         Which operand stays in the elements: outputs (os) or weights (ws).
     bits
         Width of layers that name none, 4 or 8.
+    dram_standard
+        "bus", so many bits a cycle without latency, or the name of a DRAM standard.
+    dram_channels
+        Channels of that standard.
     energy_table
         What prices a run: "published" is the authors' energies, else a shipped table.
     """

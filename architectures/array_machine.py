@@ -49,6 +49,7 @@ from simulator.energy.tables import (
     table_names,
 )
 from simulator.mac import dense
+from simulator.memory.dram import Dram
 from simulator.netlist import Execute, Netlist
 from simulator.report import EnergyPart, Macs, Memory, Report, Verification, memory_use
 from simulator.timeline import Timeline
@@ -60,7 +61,7 @@ from workloads.requantize import Multiplier, requantize
 from workloads.tensors import LayerTensors
 
 KIB = 1024 * 8  # bits
-PUBLISHED = "published"
+PUBLISHED, BUS = "published", "bus"
 ACCUMULATOR_LIMIT = 2**31 - 1
 # The parts of an array machine's energy: its rate, and what it multiplies.
 _CYCLES = {"array static": "core_static_per_cycle", "DRAM static": "dram_static_per_cycle"}
@@ -184,7 +185,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
     """
 
     published: ClassVar[EnergyTable]  # with an entry for each of Rates
-    dram: ClassVar[str] = "dram.ddr3"  # in shipped tables
+    dram_energy: ClassVar[str] = "dram.ddr3"  # its entry in shipped tables
 
     input_buffer_kib: int
     weight_buffer_kib: int
@@ -206,7 +207,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             elif field == "dataflow":
                 if not isinstance(value, Dataflow):
                     raise InputError(f"{where}.dataflow must be a Dataflow, got {value!r}")
-            elif field != "energy_table":
+            elif field not in ("energy_table", "dram_standard"):
                 check_whole(where, **{field: value})
 
     # ------------------------------------------------------------------ what a machine says
@@ -257,8 +258,13 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             node_nm=self.node_nm,
             multipliers=self.multipliers_at_8_bits,
             buffers_kib=self.buffers_kib,
-            dram=self.dram,
+            dram=self.dram_energy,
         )
+
+    @property
+    def dram(self) -> Dram | None:
+        """DRAM with rows and banks, or None for a bus."""
+        return None
 
     @property
     def rates(self) -> Rates:
@@ -289,6 +295,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             chosen,
             clock_hz=self.clock_hz,
             name=name,
+            dram=self.dram,
             actions=None if work is None else lambda cost: work.actions(shape, chosen, cost),
         )
         used = tuple(
@@ -304,7 +311,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             repeats=rules.repeats,
             capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
             used=used,  # type: ignore[arg-type]
-            rule=_told(rules),
+            rule=f"{_told(rules)}; {_bandwidth(self.dram, rules, self.clock_hz)}",
         )
 
     def plan(self, layer: Layer, *, batch: int = 1, mapping: Mapping | None = None) -> Program:
@@ -433,6 +440,49 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             Figure(entry.name, f"{entry.value:.4g} {entry.unit}", entry.basis, entry.source)
             for entry in self.energies.entries
         ]
+
+
+class BankedMachine(ArrayMachine, frozen=True, kw_only=True):
+    """An array machine whose DRAM may have rows and banks.
+
+    Attributes
+    ----------
+    dram_standard
+        "bus", a server of so many bits a cycle, or the name of a DRAM standard.
+    dram_channels
+        Channels of that standard.
+    """
+
+    dram_standard: str = BUS
+    dram_channels: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dram_standard == BUS and self.dram_channels != 1:
+            raise InputError(
+                f"{type(self).__name__}.dram_channels are of a DRAM standard: name one "
+                f"(dram_standard), for example 'DDR4-2400', got {self.dram_standard!r}"
+            )
+        _ = self.dram  # an unknown standard is told at birth
+
+    @property
+    def dram(self) -> Dram | None:
+        """DRAM with rows and banks; neighbouring bursts take turns among its channels."""
+        if self.dram_standard == BUS:
+            return None
+        mapping = "RoBaCoBg" if self.dram_channels == 1 else "RoBaCoBgCh"
+        return Dram(standard=self.dram_standard, channels=self.dram_channels, mapping=mapping)
+
+
+def _bandwidth(dram: Dram | None, rules: ArrayRules, clock_hz: float) -> str:
+    """The memory the run had, in words."""
+    if dram is None:
+        gigabytes = rules.dram_bits_per_cycle * clock_hz / 8e9
+        return f"DRAM is a bus of {gigabytes:.4g} GB/s without latency"
+    return (
+        f"DRAM is {dram.channels} channel(s) of {dram.timing.name}, "
+        f"{dram.peak_bytes_per_s / 1e9:.4g} GB/s at best"
+    )
 
 
 def _told(rules: ArrayRules) -> str:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.array_machine import KIB, ArrayMachine, Operand, stored_integers
+from architectures.array_machine import KIB, BankedMachine, Operand, stored_integers
 from architectures.systolic import back_to_back_cycles, column_edge
 from architectures.tiling import (
     ArrayRules,
@@ -91,7 +91,7 @@ ENERGY = EnergyTable(
 )  # fmt: skip
 
 
-class BitFusion(ArrayMachine, frozen=True, kw_only=True):
+class BitFusion(BankedMachine, frozen=True, kw_only=True):
     """The configuration of the paper; every number published.
 
     Attributes
@@ -114,6 +114,10 @@ class BitFusion(ArrayMachine, frozen=True, kw_only=True):
         Clock of the array.
     node_nm
         Technology.
+    dram_standard
+        "bus", so many bits a cycle without latency, or the name of a DRAM standard.
+    dram_channels
+        Channels of that standard.
     energy_table
         What prices a run: "published" is the authors' energies, else a shipped table.
     """

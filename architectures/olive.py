@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from architectures.array_machine import (
     ANT_ENERGY,
-    ArrayMachine,
+    BankedMachine,
     Operand,
     borrowed,
     four_or_eight,
@@ -41,7 +41,7 @@ from workloads.quantize import fit_olive
 ENERGY = borrowed(ANT_ENERGY, "olive", "assumed as ANT's, OliVe published none")
 
 
-class Olive(ArrayMachine, frozen=True, kw_only=True):
+class Olive(BankedMachine, frozen=True, kw_only=True):
     """Configuration; sizes are ANT's and assumed, the array and its arithmetic published.
 
     Attributes
@@ -64,6 +64,10 @@ class Olive(ArrayMachine, frozen=True, kw_only=True):
         Technology.
     bits
         Width of layers that name none, 4 or 8.
+    dram_standard
+        "bus", so many bits a cycle without latency, or the name of a DRAM standard.
+    dram_channels
+        Channels of that standard.
     energy_table
         What prices a run: "published" is ANT's energies, assumed, else a shipped table.
     """

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from architectures.array_machine import (
     ANT_ENERGY,
-    ArrayMachine,
+    BankedMachine,
     Operand,
     borrowed,
     stored_integers,
@@ -32,7 +32,7 @@ from workloads.layers import Layer
 ENERGY = borrowed(ANT_ENERGY, "plain", "assumed as ANT's array")
 
 
-class PlainArray(ArrayMachine, frozen=True, kw_only=True):
+class PlainArray(BankedMachine, frozen=True, kw_only=True):
     """Configuration; all of it assumed, as ANT's array of gangs of four.
 
     Attributes
@@ -59,6 +59,10 @@ class PlainArray(ArrayMachine, frozen=True, kw_only=True):
         Technology.
     dataflow
         Which operand stays in the elements: outputs (os) or weights (ws).
+    dram_standard
+        "bus", so many bits a cycle without latency, or the name of a DRAM standard.
+    dram_channels
+        Channels of that standard.
     energy_table
         What prices a run: "published" is ANT's energies, assumed, else a shipped table.
     """

@@ -21,12 +21,12 @@ runs at the level of tiles, :func:`tile_netlist`, one firing a tile:
     weight_dma => weights => array -> drain -> post -> outputs => output_dma      of blocks)
     psum_dma   => psums   =>
 
-All DMAs share the DRAM. A buffer is a ring of as many blocks as fit in it, at least its two halves;
-a block's place is free again when the last tile that uses it has ended (outputs: when they are
-stored). Tiles follow each other as in RTL, each occupying the array for its steps, or longer where
-a pass is shorter than what must be shifted in or out behind it; what is left of fill and drain is
-paid once, at the end. Source: SCALE-Sim 3's published equations (which count from cycle 0 and so
-print one less), Bit Fusion's RTL.
+All DMAs share the DRAM, a bus or rows and banks. A buffer is a ring of as many blocks as fit in it,
+at least its two halves; a block's place is free again when the last tile that uses it has ended
+(outputs: when they are stored). Tiles follow each other as in RTL, each occupying the array for its
+steps, or longer where a pass is shorter than what must be shifted in or out behind it; what is left
+of fill and drain is paid once, at the end. Source: SCALE-Sim 3's published equations (which count
+from cycle 0 and so print one less), Bit Fusion's RTL.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from architectures.tiling import ArrayRules, ConvShape, Cost, Datum, Mapping, check_whole, cost
+from simulator.memory.dram import Dram, Granularity
 from simulator.netlist import Actor, Channel, Execute, Netlist, Pattern, Resource
 from sparqsim_base import InputError
 
@@ -207,10 +208,11 @@ def back_to_back_cycles(*, tiles: int, steps: int, rows: int, columns: int) -> i
 class _Stream(NamedTuple):
     """The transfers of one DMA: a firing each.
 
-    ``busy`` is cycles of the bus; ``opens`` and ``closes`` are 1 for the first and last transfer
-    of a block.
+    ``bits`` each moves, in ``busy`` cycles of the bus; ``opens`` and ``closes`` are 1 for the first
+    and last transfer of a block.
     """
 
+    bits: Ints
     busy: Ints
     opens: Ints
     closes: Ints
@@ -228,9 +230,10 @@ def _stream(blocks: int, block_bits: int, width: int, piece_words: int | None = 
     block = np.repeat(np.arange(blocks), pieces)
     place = np.arange(len(block)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     ends = block * block_bits + (place + 1) * block_bits // pieces[block]
-    busy = np.diff(-(-np.concatenate([[0], ends]) // width))
+    ends = np.concatenate([[0], ends])
+    busy = np.maximum(np.diff(-(-ends // width)), 1)
     closes = place == pieces[block] - 1
-    return _Stream(np.maximum(busy, 1), (place == 0).astype(np.int64), closes.astype(np.int64))
+    return _Stream(np.diff(ends), busy, (place == 0).astype(np.int64), closes.astype(np.int64))
 
 
 def _later(flags: Ints, free: int) -> Ints:
@@ -240,6 +243,52 @@ def _later(flags: Ints, free: int) -> Ints:
     return waits
 
 
+class _Bus:
+    """DRAM as a server of so many bits a cycle: a transfer holds it for its words."""
+
+    channels = ("",)
+
+    def __init__(self) -> None:
+        self.resources = [Resource(name="dram")]
+
+    def moves(self, stream: _Stream, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+        """What makes an actor move the stream, one for each channel."""
+        return [{"busy": stream.busy, "resource": "dram"}]
+
+
+class _Banks:
+    """DRAM with its rows and banks: a transfer is one request a channel.
+
+    Each buffer has a region of its own, in which its blocks lie in the order they are used
+    (assumed); transfers are whole bursts of every channel.
+    """
+
+    def __init__(self, dram: Dram, clock_hz: float) -> None:
+        self.dram = dram
+        self.resources = dram.resources(clock_hz)
+        self.channels = tuple(str(c) if c else "" for c in range(dram.channels))
+
+    def moves(self, stream: _Stream, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+        """What makes an actor move the stream, one for each channel."""
+        grain = self.dram.timing.burst_bytes * self.dram.channels
+        size = -(-np.maximum(stream.bits, 1) // (8 * grain)) * grain
+        region = self.dram.capacity_bytes // len(Datum) // grain * grain
+        if size.max() > region:
+            raise InputError(
+                f"a transfer of {size.max()} bytes must fit a third of the DRAM's "
+                f"{self.dram.capacity_bytes}; give it more channels"
+            )
+        begin = np.cumsum(size) - size
+        # A block that would cross the end of the region starts over at its beginning.
+        turn = begin % region + size > region
+        address = datum * region + np.where(turn, 0, begin % region)
+        requests = self.dram.requests(address, size, is_write, Granularity.TILE)
+        return [
+            {"firings": len(size), "resource": resource.name, "request": mine}
+            for resource, mine in zip(self.resources, requests, strict=True)
+        ]
+
+
 def tile_netlist(
     shape: ConvShape,
     rules: ArrayRules,
@@ -247,6 +296,7 @@ def tile_netlist(
     *,
     clock_hz: float,
     name: str = "tiles",
+    dram: Dram | None = None,
     actions: Callable[[Cost], dict[str, Execute]] | None = None,
 ) -> tuple[Netlist, Cost]:
     """A layer at the level of tiles, and what the analytic model says of it.
@@ -255,6 +305,9 @@ def tile_netlist(
 
     Parameters
     ----------
+    dram
+        Rows and banks instead of a bus of ``rules.dram_bits_per_cycle``; every DMA is then an
+        actor a channel.
     actions
         Gives what ``array``, ``drain``, ``post`` and ``output_dma`` do with their tokens. The
         tokens of ``inputs`` and ``weights`` carry the number of the first tile of their block.
@@ -269,7 +322,9 @@ def tile_netlist(
     tiles, width = analytic.tiles, rules.dram_bits_per_cycle
     steps, passes = rules.steps(shape, mapping.tile), rules.passes(shape, mapping.tile)
     between, _ = rules.bubbles(steps // passes)
+    occupied = steps + passes * between
     run = {} if actions is None else actions(analytic)
+    memory = _Bus() if dram is None else _Banks(dram, clock_hz)
     number = np.arange(tiles)
     opens, closes, streams, places = {}, {}, {}, {}
     for datum, kept in zip(Datum, analytic.residences, strict=True):
@@ -280,14 +335,13 @@ def tile_netlist(
         streams[datum] = _stream(kept.transfers, kept.held_bits, width, piece)
         places[datum] = min(kept.transfers, 2 * rules.rooms[datum] // kept.held_bits)
 
-    def dma(label: str, datum: Datum, part: str, execute: Execute | None = None) -> Actor:
-        return Actor(
-            name=label,
-            busy=streams[datum].busy,
-            resource="dram",
-            part=part,
-            execute=execute,
-        )
+    def dmas(label: str, datum: Datum, part: str, execute: Execute | None = None) -> list[Actor]:
+        """An actor a channel; the first of them does what there is to do."""
+        moves = memory.moves(streams[datum], datum, label == "output_dma")
+        return [
+            Actor(name=f"{label}{c}", part=part, execute=None if c else execute, **move)
+            for c, move in zip(memory.channels, moves, strict=True)
+        ]
 
     def reads(channel: str, datum: Datum) -> Execute | None:
         """Tokens that carry the first tile of their block."""
@@ -300,47 +354,13 @@ def tile_netlist(
         return read if run else None
 
     actors = [
-        dma("input_dma", Datum.INPUT, "Input DMA", reads("inputs", Datum.INPUT)),
-        dma("weight_dma", Datum.WEIGHT, "Weight DMA", reads("weights", Datum.WEIGHT)),
+        *dmas("input_dma", Datum.INPUT, "Input DMA", reads("inputs", Datum.INPUT)),
+        *dmas("weight_dma", Datum.WEIGHT, "Weight DMA", reads("weights", Datum.WEIGHT)),
     ]
-    channels = []
-    for label, datum in (("input", Datum.INPUT), ("weight", Datum.WEIGHT)):
-        channels += [
-            Channel(
-                name=f"{label}s",
-                source=f"{label}_dma",
-                target="array",
-                capacity=places[datum],
-                produce=streams[datum].closes,
-                consume=opens[datum],
-            ),
-            Channel(
-                name=f"{label}_place",
-                source="array",
-                target=f"{label}_dma",
-                capacity=places[datum],
-                produce=closes[datum],
-                consume=_later(streams[datum].opens, places[datum]),
-            ),
-        ]
     out, room = Datum.OUTPUT, places[Datum.OUTPUT]
     blocks = analytic.residences[out].transfers
-    wants = "array"
-    place_for = _later(opens[out], room)
     if rules.outputs_read_back:
-        actors.append(dma("psum_dma", out, "Partial sum DMA"))
-        channels.append(
-            Channel(
-                name="psums",
-                source="psum_dma",
-                target="array",
-                capacity=room,
-                produce=streams[out].closes,
-                consume=opens[out],
-            )
-        )
-        wants, place_for = "psum_dma", _later(streams[out].opens, room)
-    occupied = steps + passes * between
+        actors += dmas("psum_dma", out, "Partial sum DMA")
     actors += [
         Actor(
             name="array",
@@ -366,31 +386,66 @@ def tile_netlist(
             execute=run.get("post"),
             part="Post-processing",
         ),
-        dma("output_dma", out, "Output DMA", run.get("output_dma")),
+        *dmas("output_dma", out, "Output DMA", run.get("output_dma")),
     ]
-    channels += [
+    channels = [
         Channel(name="sums", source="array", target="drain", capacity=room, produce=closes[out]),
         Channel(name="drained", source="drain", target="post", capacity=room),
-        Channel(
-            name="outputs",
-            source="post",
-            target="output_dma",
-            capacity=room,
-            consume=streams[out].opens,
-        ),
-        Channel(
-            name="output_place",
-            source="output_dma",
-            target=wants,
-            capacity=room,
-            produce=streams[out].closes,
-            consume=place_for,
-        ),
     ]
+    for c in memory.channels:
+        for label, datum in (("input", Datum.INPUT), ("weight", Datum.WEIGHT)):
+            channels += [
+                Channel(
+                    name=f"{label}s{c}",
+                    source=f"{label}_dma{c}",
+                    target="array",
+                    capacity=places[datum],
+                    produce=streams[datum].closes,
+                    consume=opens[datum],
+                ),
+                Channel(
+                    name=f"{label}_place{c}",
+                    source="array",
+                    target=f"{label}_dma{c}",
+                    capacity=places[datum],
+                    produce=closes[datum],
+                    consume=_later(streams[datum].opens, places[datum]),
+                ),
+            ]
+        wants, place_for = "array", _later(opens[out], room)
+        if rules.outputs_read_back:
+            wants, place_for = f"psum_dma{c}", _later(streams[out].opens, room)
+            channels.append(
+                Channel(
+                    name=f"psums{c}",
+                    source=wants,
+                    target="array",
+                    capacity=room,
+                    produce=streams[out].closes,
+                    consume=opens[out],
+                )
+            )
+        channels += [
+            Channel(
+                name=f"outputs{c}",
+                source="post",
+                target=f"output_dma{c}",
+                capacity=room,
+                consume=streams[out].opens,
+            ),
+            Channel(
+                name=f"output_place{c}",
+                source=f"output_dma{c}",
+                target=wants,
+                capacity=room,
+                produce=streams[out].closes,
+                consume=place_for,
+            ),
+        ]
     netlist = Netlist(
         actors=actors,
         channels=channels,
-        resources=[Resource(name="dram")],
+        resources=memory.resources,
         clock_hz=clock_hz,
         name=name,
     )

@@ -313,3 +313,76 @@ def test_the_module_prices_shipped_tables_with_their_own_words() -> None:
     assert table.entry("weight_buffer_read").value == pytest.approx(13.9 / 64)
     assert table.entry("core_dynamic_per_compute_cycle").value == pytest.approx(16 * 0.59)
     assert table.entry("dram_read").value == 8.0
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("kind", [BitFusion, Ant, Olive, PlainArray])
+def test_dram_with_rows_and_banks(kind: type[ArrayMachine], channels: int) -> None:
+    """Exact outputs, engines alike, tokens that carry the sums, never faster than the pins."""
+    machine = kind(dram_standard="DDR4-2400", dram_channels=channels)
+    work = tensors(LAYERS["strided"])
+    fast = run(machine, work)
+    slow = run(machine, work, engine="simpy", execute=True)
+    assert fast.report.verification.status == slow.report.verification.status == "exact"
+    assert fast.report.cycles == slow.report.cycles
+    assert slow.program.executed is not None and slow.program.executed()
+    counted = fast.report.counters
+    moved = counted["dram_read_bits"] + counted["dram_write_bits"]
+    assert machine.dram is not None
+    assert fast.report.seconds >= moved / 8 / machine.dram.peak_bytes_per_s
+    assert "DDR4-2400" in fast.report.notes[-1]
+
+
+def test_banks_cost_what_a_bus_of_their_bandwidth_does_not_show() -> None:
+    """A memory-bound layer: DDR3-1600 reaches 90 to 100 % of its pins, and two channels help."""
+    layer = Linear(name="large", in_features=4096, out_features=4096, rows=4)
+    took = [
+        run(m, m.plan(layer)).report
+        for m in (BitFusion(dram_standard="DDR3-1600", dram_channels=c) for c in (1, 2))
+    ]
+    bits = took[0].counters["dram_read_bits"] + took[0].counters["dram_write_bits"]
+    least = bits / 8 / 12.8e9
+    assert 1.0 <= took[0].seconds / least < 1.1
+    assert took[1].seconds < 0.6 * took[0].seconds
+
+
+def test_dram_that_is_not_there_is_refused() -> None:
+    """Unknown standards, and channels of a bus: a letter each, at birth."""
+    with pytest.raises(InputError, match=r"no DRAM standard 'DDR9'"):
+        BitFusion(dram_standard="DDR9")
+    with pytest.raises(InputError, match=r"Ant.dram_channels are of a DRAM standard"):
+        Ant(dram_channels=2)
+    with pytest.raises(InputError, match=r"Olive.dram_channels must be a whole number"):
+        Olive(dram_standard="DDR4-2400", dram_channels=0)
+
+
+@pytest.mark.slow
+def test_networks_are_timed_in_seconds() -> None:
+    """Processor seconds: ResNet-50 and BERT-base under 5, LLaMA-7B (a step, a prompt) under 30."""
+    import time
+
+    from workloads.models.decoders import llama_7b
+
+    run_network(BitFusion(), get_model("bitfusion/lenet5"))  # compiles
+    for models, limit in (
+        ((get_model("resnet50"),), 5),
+        ((get_model("bert_base"),), 5),
+        ((llama_7b(2048), llama_7b(2048, decode=True)), 30),
+    ):
+        start = time.process_time()
+        for model in models:
+            assert total_cycles(run_network(BitFusion(), model)) > 0
+        assert time.process_time() - start < limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", ["bitfusion", "ant", "olive", "tpu"])
+def test_resnet50_is_verified_whole(machine: str) -> None:
+    """Every output of every layer, made-up tensors, in under 60 processor seconds."""
+    import time
+
+    rng, start = np.random.default_rng(0), time.process_time()
+    for layer in get_model("resnet50").layers:
+        report = run(MACHINES[machine], made_up(layer, rng), record="summary").report
+        assert report.verification.status == "exact"
+    assert time.process_time() - start < 60
