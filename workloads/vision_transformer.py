@@ -277,5 +277,5 @@ def _softmax(x: Floats) -> Floats:
 
 def _gelu(x: Floats) -> Floats:
     """GELU in its tanh form, which accelerators approximate piece by piece."""
-    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * (x * x * x))
     return np.float32(0.5) * x * (1 + np.tanh(inner))

@@ -156,7 +156,7 @@ def show(rows: list[Row]) -> None:
 @click.command()
 @json_option
 @click.option("--figures", metavar="DIR", help="Draw speed-ups and tokens.")
-@click.option("--images", type=click.IntRange(1, 256), default=16, show_default=True)
+@click.option("--images", type=click.IntRange(1, 256), default=8, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def command(json_path: str | None, figures: str | None, images: int, seed: int) -> None:
     """HeatViT's gain by pruning tokens, image by image."""
