@@ -259,7 +259,9 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
         return total * shape.groups
 
     def search(self, shape: ConvShape) -> RowStationary:
-        """The mapping with the fewest processing cycles; of equal ones that with least in the GLB.
+        """The mapping with the fewest cycles; of equal ones that with least in the GLB.
+
+        With DRAM the link counts: inputs are waited for, filters come while a pass computes.
 
         Raises
         ------
@@ -272,7 +274,11 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
             least = shape.macs // self.active_pes(shape, mapping)
             if (best is not None and least > best[0][0]) or self.unfit(shape, mapping):
                 continue
-            key = (self.processing_cycles(shape, mapping), sum(self.glb_bits(shape, mapping)))
+            cycles = self.processing_cycles(shape, mapping)
+            if self.off_chip:
+                inputs, filters = self._link_cycles(shape, mapping)
+                cycles = max(cycles, filters) + inputs
+            key = (cycles, sum(self.glb_bits(shape, mapping)))
             if best is None or key < best[0]:
                 best = (key, mapping)
         if best is None:
@@ -282,6 +288,17 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
                 f"its sums must fit {self.glb_kib} KiB"
             )
         return best[1]
+
+    def _link_cycles(self, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
+        """Cycles the link takes for all inputs and for all filters, nothing compressed."""
+        strips = -(-shape.batch // mapping.n) * -(-shape.out_height // mapping.e)
+        once = mapping.q * mapping.r >= shape.in_channels  # then the next round finds them there
+        rounds = 1 if once else -(-shape.out_channels // mapping.m)
+        high, wide = shape.patch(mapping.e, shape.out_width)
+        inputs = strips * rounds * mapping.n * shape.in_channels * high * wide
+        filters = strips * shape.taps * shape.in_channels * shape.out_channels
+        rate = self.clock_hz / self.link_hz * WORD_BITS / self.link_bits * shape.groups
+        return int(inputs * rate), int(filters * rate)
 
     def _candidates(self, shape: ConvShape) -> Iterator[RowStationary]:
         """Mappings worth trying: even shares of every loop, the array as full as it goes."""

@@ -20,6 +20,9 @@ MACHINES: dict[str, tuple[str, str]] = {
     "olive": ("architectures.olive:Olive", "scripts.validation.olive:command"),
     "tpu": ("architectures.tpu:TPU", "scripts.validation.tpu:command"),
     "plain": ("architectures.plain:PlainArray", ""),
+    "eyeriss": ("architectures.eyeriss:Eyeriss", "scripts.validation.eyeriss:command"),
+    "diannao": ("architectures.diannao:DianNao", "scripts.validation.diannao:command"),
+    "heatvit": ("architectures.heatvit:HeatViT", "scripts.validation.heatvit:command"),
 }
 
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from architectures.eyeriss import Eyeriss, RowStationary
 from architectures.machine import run
+from architectures.tiling import ConvShape
 from scripts.output import PatientBar, console, json_option, table, write_json
 from simulator.mac.dense import convolve_levels
 from simulator.report import Report
@@ -263,7 +264,8 @@ def draw(rows: list[Row]) -> Figure:
         axes.bar(place - 0.2, [r.measured for r in chosen], 0.38, color="#9aa5b1", label="chip")
         axes.bar(place + 0.2, [r.simulated for r in chosen], 0.38, color="#0072b2", label="ours")
         for at, row in zip(place, chosen, strict=True):
-            text = "=" if row.error == 0 else f"{100 * row.error:+.0f} %"
+            percent = round(100 * row.error)
+            text = "=" if row.error == 0 else f"{percent:+d} %" if percent else "0 %"
             axes.annotate(
                 text, (at, max(row.measured, row.simulated)), (0, 3), textcoords="offset points",
                 ha="center", fontsize=8, color="#d55e00" if abs(row.error) > 0.1 else "black",
@@ -274,6 +276,39 @@ def draw(rows: list[Row]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle("Eyeriss on AlexNet, four images: measured chip and simulation")
+    return figure
+
+
+def draw_sets() -> Figure:
+    """Where the logical sets of three layers lie on the grid of PEs."""
+    from matplotlib.figure import Figure
+
+    machine, mappings = Eyeriss(), read_mappings()
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axes, layer in zip(figure.subplots(1, 3), ("conv1", "conv2", "conv3"), strict=True):
+        shape, mapping = ConvShape.of(get_layer(f"alexnet/{layer}")), mappings[layer]
+        cells = machine.place(shape.kernel_height, mapping.e, mapping.r * mapping.t)
+        assert cells is not None
+        grid = np.full(machine.pes, np.nan)
+        for number, one in enumerate(cells):
+            grid[one] = number
+        axes.imshow(grid.reshape(machine.rows, -1), cmap="tab10", vmin=0, vmax=9, alpha=0.55)
+        for (_, tap, row), cell in np.ndenumerate(cells):
+            y, x = divmod(int(cell), machine.columns)
+            axes.text(x, y, f"{tap},{row}", ha="center", va="center", fontsize=5.5)
+        axes.set_xticks(np.arange(-0.5, machine.columns), [])
+        axes.set_yticks(np.arange(-0.5, machine.rows), [])
+        axes.grid(color="white", linewidth=1)
+        axes.tick_params(length=0)
+        axes.set_title(
+            f"{layer}: {len(cells)} set{'s' * (len(cells) > 1)} of {cells.shape[1]} x "
+            f"{cells.shape[2]}, {cells.size} of {machine.pes} PEs",
+            fontsize=10,
+        )
+    figure.suptitle(
+        "Logical sets on the 12 x 14 grid: colour is the set, text is filter row, output row",
+        fontsize=10,
+    )
     return figure
 
 
@@ -305,7 +340,7 @@ def show(rows: list[Row]) -> None:
 @click.command()
 @json_option
 @click.option("--against", metavar="FILE.csv", help="Other measurements, with the same columns.")
-@click.option("--figures", metavar="DIR", help="Draw measured and simulated.")
+@click.option("--figures", metavar="DIR", help="Draw measured and simulated, and sets on the grid.")
 def command(json_path: str | None, against: str | None, figures: str | None) -> None:
     """Eyeriss v1 on AlexNet: time, active PEs, traffic and power of the chip."""
     if figures:
@@ -315,6 +350,8 @@ def command(json_path: str | None, against: str | None, figures: str | None) -> 
     if figures:
         with written_whole(Path(figures) / "eyeriss_alexnet.png") as path:
             draw(rows).savefig(path, dpi=150)
+        with written_whole(Path(figures) / "eyeriss_sets.png") as path:
+            draw_sets().savefig(path, dpi=150)
     if json_path:
         write_json({"rows": rows, "bound": BOUND}, json_path)
     if json_path != "-":

@@ -105,7 +105,7 @@ def draw(rows: list[Row]) -> Figure:
             left.hlines(value, at - 0.3, at + 0.3, color=colour, linewidth=2, **label)
     left.set_xticks(range(len(rows)), [row.network for row in rows])
     left.set_ylabel("speed-up over all tokens")
-    left.set_ylim(1)
+    left.set_ylim(1, 3.3)
     left.legend(frameon=False, fontsize=8, loc="upper left")
     left.set_title("What dropping tokens gains")
     row = rows[0]
@@ -122,7 +122,7 @@ def draw(rows: list[Row]) -> Figure:
     right.set_ylabel("tokens")
     right.set_ylim(0)
     right.legend(frameon=False, fontsize=8)
-    right.set_title(f"Tokens of {len(row.images)} images through {row.network}")
+    right.set_title(f"Tokens of {len(row.images)} images, untrained selectors, {row.network}")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
