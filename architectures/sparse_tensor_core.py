@@ -533,7 +533,8 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         notes = [
             f"{plan.tiles} tiles of {tiling.rows} x {tiling.columns}"
             + (f", depth split in {tiling.splits}" if tiling.splits > 1 else "")
-            + f", {tiling.steps} steps of {tiling.step}, {tiling.stages} stages, "
+            + f", {tiling.steps} step{'s' * (tiling.steps > 1)} of {tiling.step}, "
+            f"{tiling.stages} stages, "
             f"{plan.waves} wave{'s' * (plan.waves > 1)} on {self.sms} SMs",
             *notes,
         ]

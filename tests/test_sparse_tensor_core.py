@@ -369,6 +369,21 @@ def test_the_multipliers_gain_is_m_over_n(pattern: str) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a100-40", "h100", "orin"])
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+@pytest.mark.parametrize("pattern", ["native", "dense"])
+def test_the_tiling_is_nearly_the_best(name: str, dtype: str, pattern: str) -> None:
+    """The estimate picks a tiling within 10 % of the best of all, simulated."""
+    machine = preset(name, dtype=dtype, pattern=pattern)
+    for shape in ((4096, 1, 4096), (2048, 2048, 2048), (4096, 512, 4096), (10240, 2048, 512)):
+        times = {
+            tiling: simulate(machine.gemm(*shape, tiling=tiling).netlist, record="summary").cycles
+            for tiling in machine._tilings(Shape(*shape))
+        }
+        assert times[machine.tiling(Shape(*shape))] <= 1.1 * min(times.values()), shape
+
+
 def test_a_large_product_in_two_seconds() -> None:
     """4096^3 on the A100 model, dense and sparse, each under 2 s of processor time."""
     machine = SparseTensorCore()

@@ -45,7 +45,7 @@ def measured(content: dict[str, Any]) -> Figure:
         colour = GREEN if row.fitted else BLUE if row.within else ORANGE
         for offset, value, shade in ((-0.2, row.measured, GREY), (0.2, row.simulated, colour)):
             axes.bar(place + offset, value / ideal, 0.38, color=shade)
-        label = "fitted" if row.fitted else f"{100 * row.error:+.0f} %"
+        label = "fitted" if row.fitted else f"{100 * row.error:+.1f} %"
         axes.annotate(
             label + ("" if row.within else "  miss"),
             (place, max(row.measured, row.simulated) / ideal),
@@ -55,10 +55,10 @@ def measured(content: dict[str, Any]) -> Figure:
         )
     axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-    axes.text(-0.68, 1, "dense peak", va="bottom", fontsize=8)
-    axes.text(-0.68, 0.5, "2:4 peak", va="bottom", fontsize=8)
-    axes.set_xlim(-0.7, len(rows) - 0.4)
-    labels = [f"{row.shape.replace(' x ', '\n')}\n{NAMES[row.quantity]}" for row in rows]
+    axes.text(len(rows) - 0.5, 1, "dense peak", va="bottom", fontsize=8)
+    axes.text(len(rows) - 0.5, 0.5, "2:4 peak", va="bottom", fontsize=8)
+    axes.set_xlim(-0.6, len(rows) + 0.1)
+    labels = ["\n".join([*row.shape.split(" x "), NAMES[row.quantity]]) for row in rows]
     axes.set_xticks(range(len(rows)), labels)
     axes.set_yscale("log")
     axes.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
