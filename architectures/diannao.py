@@ -64,14 +64,23 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
     ----------
     tn
         Outputs, and inputs of each, that the NFU takes in a cycle.
-    input_buffer_kib, weight_buffer_kib, output_buffer_kib
-        NBin, SB and NBout, both halves of each.
+    input_buffer_kib
+        NBin, both halves.
+    weight_buffer_kib
+        SB, both halves.
+    output_buffer_kib
+        NBout, both halves.
+    clock_mhz
+        Clock of the NFU.
+    node_nm
+        Technology.
     memory_gbytes_per_s
         Of the memory interface.
     energy_table
         A shipped table: DianNao's own energies are not known to us.
     """
 
+    name: ClassVar[str] = "diannao"
     title: ClassVar[str] = "DianNao (ASPLOS 2014): dense NFU with three split buffers"
 
     tn: int = 16  # assumed: recalled

@@ -114,18 +114,31 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    rows, columns
-        Of the grid of PEs.
-    glb_kib, filter_kib
-        Global buffer for inputs and partial sums, and the part for filters of the next pass.
-    clock_hz, link_hz
-        Core and off-chip link.
-    filter_bus_bits, psum_bus_bits, ifmap_bus_bits, link_bits
-        Widths of the three networks and of the link.
+    rows
+        PEs above each other.
+    columns
+        PEs beside each other.
+    glb_kib
+        Part of the global buffer for inputs and partial sums.
+    filter_kib
+        Part of the global buffer for the filters of the next pass.
+    clock_hz
+        Clock of the core.
+    link_hz
+        Clock of the link to DRAM.
+    filter_bus_bits
+        Width of the network that brings filters to the PEs.
+    psum_bus_bits
+        Width of each of the networks that bring partial sums in and out.
+    ifmap_bus_bits
+        Width of the network that brings inputs.
+    link_bits
+        Width of the link to DRAM.
     off_chip
         Whether DRAM traffic takes time; without it a run is the paper's "processing latency".
     """
 
+    name: ClassVar[str] = "eyeriss"
     title: ClassVar[str] = "Eyeriss v1 (ISCA 2016, JSSC 2017): row-stationary dense CNN accelerator"
 
     rows: int = 12  # published

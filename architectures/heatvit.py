@@ -98,8 +98,12 @@ class HeatViT(Machine, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    th, ti, to
-        Heads, inputs and outputs the engine multiplies in a cycle.
+    th
+        Heads the engine multiplies side by side, or parts of a linear layer's reduction.
+    ti
+        Inputs of each in a cycle.
+    to
+        Outputs of each in a cycle.
     clock_hz
         Clock.
     dram_gbytes_per_s
@@ -108,6 +112,7 @@ class HeatViT(Machine, frozen=True, kw_only=True):
         Both halves of the weight buffer.
     """
 
+    name: ClassVar[str] = "heatvit"
     title: ClassVar[str] = "HeatViT (HPCA 2023): vision transformer with token selectors, FPGA"
 
     th: int = 3  # assumed: of an open reimplementation, not the paper's
