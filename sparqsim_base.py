@@ -125,6 +125,18 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_can_make_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse at once a folder that :func:`output_folder` could not give after the work is done.
+
+    Raises
+    ------
+    InputError
+        If it, or where it is absent its nearest parent, is no folder that can be written.
+    """
+    if not _writable(Path(path).absolute()):
+        raise InputError(f"cannot write into the folder {path}; name one that you can write")
+
+
 def output_folder(path: str | os.PathLike[str]) -> Path:
     """Make (if need be) and return a folder that can be written.
 

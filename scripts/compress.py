@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sparqsim_base import InputError, output_folder, written_whole
+from scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim_base import check_can_make_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from workloads.compress import Report
-
-WIDTH = 100
-PATIENCE_SECONDS = 2.0  # a progress bar is shown to who waits longer
-
-
-class PatientBar:
-    """A progress bar on standard error that appears only after `PATIENCE_SECONDS`."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self.started = time.perf_counter()
-        self.bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self.task = self.bar.add_task("")
-        self.shown = False
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self.bar.update(self.task, description=what, completed=done, total=total)
-        if not self.shown and time.perf_counter() - self.started > PATIENCE_SECONDS:
-            self.bar.start()
-            self.shown = True
-
-    def __enter__(self) -> PatientBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            self.bar.stop()
 
 
 def _decibels(value: float | None) -> str:
@@ -60,29 +24,15 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.2f} kB"
 
 
-def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    table = Table(
-        title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    for column in left:
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    for column in right:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def weights_table(report: Report) -> Table:
     """Return what became of each weight."""
-    table = _table(
+    listed = table(
         f"{report.model} by {report.recipe}: weights",
         ("tensor", "shape", "format", "scale by", "layout"),
         ("bits", "density", "SQNR dB", "size"),
     )
     for row in report.tensors:
-        table.add_row(
+        listed.add_row(
             row.name,
             "x".join(map(str, row.shape)),
             row.format,
@@ -93,18 +43,18 @@ def weights_table(report: Report) -> Table:
             _decibels(row.sqnr_db),
             _size(row.bytes),
         )
-    return table
+    return listed
 
 
 def activations_table(report: Report) -> Table:
     """Return what became of each operand, on the inputs for calibration."""
-    table = _table(
+    listed = table(
         "activations, on the inputs for calibration",
         ("operand", "format", "range"),
         ("bits", "density", "SQNR dB"),
     )
     for row in report.activations:
-        table.add_row(
+        listed.add_row(
             row.name,
             row.format,
             "each input's" if row.dynamic else "calibrated",
@@ -112,24 +62,24 @@ def activations_table(report: Report) -> Table:
             f"{row.density:.3f}",
             _decibels(row.sqnr_db),
         )
-    return table
+    return listed
 
 
 def summary_table(report: Report) -> Table:
     """Return sizes, and the network's measures before and after."""
-    table = _table("", ("",), ("float32", report.recipe))
+    listed = table("", ("",), ("float32", report.recipe))
     size = f"{_size(report.bytes)} ({report.ratio:.2f}x less)"
-    table.add_row("weights", _size(report.float32_bytes), size)
+    listed.add_row("weights", _size(report.float32_bytes), size)
     noisy = [row for row in report.activations if row.sqnr_db is not None]
     if noisy:
         bits = "/".join(map(str, sorted({row.code_bits for row in report.activations})))
         worst = min(noisy, key=lambda row: row.sqnr_db or 0.0)
-        table.add_row(f"activations ({len(report.activations)})", "32 bits", f"{bits} bits")
-        table.add_row("least activation SQNR", "", f"{_decibels(worst.sqnr_db)} dB ({worst.name})")
+        listed.add_row(f"activations ({len(report.activations)})", "32 bits", f"{bits} bits")
+        listed.add_row("least activation SQNR", "", f"{_decibels(worst.sqnr_db)} dB ({worst.name})")
     for name, before in report.float32.items():
-        table.add_row(name, f"{before:.4f}", f"{report.compressed[name]:.4f}")
-    table.add_row("time to compress", "", f"{report.seconds:.1f} s")
-    return table
+        listed.add_row(name, f"{before:.4f}", f"{report.compressed[name]:.4f}")
+    listed.add_row("time to compress", "", f"{report.seconds:.1f} s")
+    return listed
 
 
 def _listing() -> str:
@@ -150,7 +100,7 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.argument("model")
 @click.option("--recipe", required=True, metavar="FILE|NAME", help="A TOML file or a known name.")
 @click.option("--out", metavar="DIR", help="Save the compressed model here.")
-@click.option("--json", "json_path", metavar="FILE|-", help="Write the report; - is the terminal.")
+@json_option
 @click.option("--activations", is_flag=True, help="List every activation, not just the worst.")
 @click.option("--no-judge", is_flag=True, help="Do not run the network before and after.")
 @click.option(
@@ -173,41 +123,33 @@ def command(
 
     Shows bits, density, SQNR and size of every tensor and what the network still gets right.
     """
-    import msgspec
-
     from workloads import compress, recipes
     from workloads.models.real import subject
 
     chosen = recipes.get(recipe)
-    # Outputs are tried first: a run of many seconds must not end at a folder that is not there.
-    if json_path not in (None, "-") and not Path(json_path or "").absolute().parent.is_dir():
-        raise InputError(f"cannot write {json_path}: its folder does not exist")
+    if out is not None:
+        check_can_make_folder(out)
     trained = subject(model)
     with PatientBar() as bar:
         compressed, report, stored = compress.compress(
             trained, chosen, judge=not no_judge, progress=bar
         )
     if out is not None:
-        compress.save(output_folder(out), compressed, stored)
+        compress.save(Path(out), compressed, stored)
     if json_path is not None:
-        text = msgspec.json.format(msgspec.json.encode(report), indent=1)
-        if json_path == "-":
-            sys.stdout.write(text.decode() + "\n")
-            return
-        with written_whole(json_path) as path:
-            path.write_bytes(text + b"\n")
-    _print(report, activations, out)
+        write_json(report, json_path)
+    if json_path != "-":
+        _print(report, activations, out)
 
 
 def _print(report: Report, activations: bool, out: str | None) -> None:
-    from rich.console import Console
-
-    terminal = Console()
-    console = Console(width=min(WIDTH, terminal.width) if terminal.is_terminal else WIDTH)
-    console.print(weights_table(report))
+    screen = console()
+    screen.print(weights_table(report))
+    screen.print()
     if activations and report.activations:
-        console.print(activations_table(report))
-    console.print(summary_table(report))
-    console.print(f"source: {report.source}", style="dim", highlight=False)
+        screen.print(activations_table(report))
+        screen.print()
+    screen.print(summary_table(report))
+    screen.print(f"\nsource: {report.source}", markup=False)
     if out is not None:
-        console.print(f"saved in {out}", highlight=False)
+        screen.print(f"saved in {out}", markup=False)

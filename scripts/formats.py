@@ -7,33 +7,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from scripts.output import console, json_option, table, write_json
 from sparqsim_base import InputError, written_whole
 from workloads import formats
 from workloads.formats import Format, OutlierVictim, TableFormat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
-WIDE = 400  # columns where the output is no terminal: enough for any row, so none is broken
 MOST_ROWS = 256  # codes shown in a terminal; JSON has all of them
 DRAWN = (  # the types of four bits that compete with each other, unsigned and signed
     *(f"{kind}_unsigned" for kind in ("int4", "flint4", "float_e3_4", "apot_4", "pot4")),
     *("int4_narrow", "flint4_signed", "float4_e2m1fn", "apot_4_signed", "pot4_signed"),
     *("ovp_int4", "ovp_flint4"),
 )
-PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "pad_edge": False}
 FIGURE_KINDS = (".png", ".svg", ".pdf")
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "json_path", metavar="FILE", help="Write JSON to FILE, or to - (stdout).")
+@json_option
 @click.option("--figure", "figure_path", metavar="FILE", help="Draw the values: png, svg or pdf.")
 def command(name: str | None, json_path: str | None, figure_path: str | None) -> None:
     """List the number formats, or the codes and values of the format NAME.
@@ -47,7 +44,7 @@ def command(name: str | None, json_path: str | None, figure_path: str | None) ->
         _write_figure(drawn, figure_path)
     if json_path:
         listed = [describe(formats.get(each)) for each in formats.names()]
-        _write_json(listed if chosen is None else describe(chosen) | _tables(chosen), json_path)
+        write_json(listed if chosen is None else describe(chosen) | _tables(chosen), json_path)
     elif chosen is not None:
         _print_one(chosen)
     elif not figure_path:
@@ -97,79 +94,68 @@ def _tables(format_: Format) -> dict[str, Any]:
     return values | {"codes": _rows(format_)}
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE)
-
-
 def _print_all() -> None:
-    table = Table("format", **PLAIN)
-    for heading in ("bits", "values", "min", "max", "least size"):
-        table.add_column(heading, justify="right")
-    table.add_column("ties to")
-    table.add_column("source", overflow="fold")
-    for each in formats.names():
-        row = describe(formats.get(each))
-        numbers = (f"{row[key]:g}" for key in ("min", "max", "least"))
-        ties = "even code" if row["ties"].endswith("even code") else "larger"
-        if "outlier" in row["ties"]:
-            ties = "larger, outlier"
-        source = escape(row["source"])
-        table.add_row(each, str(row["bits"]), str(row["count"]), *numbers, ties, source)
-    grammar = Table("any other is spelled", "meaning", **PLAIN)
+    rows = [describe(formats.get(each)) for each in formats.names()]
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    listed = table(
+        "", ("format",), ("bits", "values", "min", "max", "least size", "ties to", "source")
+    )
+    for row in rows:
+        listed.add_row(
+            row["name"],
+            str(row["bits"]),
+            str(row["count"]),
+            *(f"{row[key]:g}" for key in ("min", "max", "least")),
+            "even code" if row["ties"].endswith("even code") else "larger",
+            str(sources.index(row["source"]) + 1),
+        )
+    screen = console()
+    screen.print(listed)
+    screen.print("\n[bold]sources[/bold]")
+    for number, source in enumerate(sources, start=1):
+        screen.print(f"{number}  {source}", markup=False)
+    screen.print("\n[bold]any other is spelled[/bold]")
     for spelling in formats.GRAMMAR:
-        grammar.add_row(escape(spelling.shown), escape(spelling.meaning))
-    console = _console()
-    console.print(table)
-    console.print()
-    console.print(grammar)
+        screen.print(f"{spelling.shown}\n    {spelling.meaning}", markup=False)
 
 
 def _print_one(format_: Format) -> None:
-    console = _console()
+    screen = console()
     row = describe(format_)
-    console.print(
+    screen.print(
         f"[bold]{format_.name}[/bold]: {row['bits']} bits, {row['count']} values from "
         f"{row['min']:g} to {row['max']:g}, least size {row['least']:g}; {row['ties']}"
     )
-    console.print(f"source: {escape(row['source'])}")
+    screen.print(f"source: {escape(row['source'])}")
     if isinstance(format_, OutlierVictim):
-        console.print(
+        screen.print(
             f"pairs: two codes of {format_.normal.name}; or a code of {format_.outlier.name} and "
             f"{format_.identifier:0{format_.bits}b} in its victim's place"
         )
         for part in (format_.normal, format_.outlier):
-            console.print(_code_table(part))
+            screen.print(_code_table(part))
     else:
         assert isinstance(format_, TableFormat)
-        console.print(_code_table(format_))
+        screen.print(_code_table(format_))
 
 
 def _code_table(format_: TableFormat) -> Table:
-    table = Table("code", title=f"\n{format_.name}", title_justify="left", **PLAIN)
-    for heading in ("value", "integer", "exponent"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
     rows = _rows(format_)
+    more = f"the first {MOST_ROWS} of {len(rows)} codes; --json - has all of them"
+    codes = table(
+        f"\n{format_.name}",
+        ("code",),
+        ("value", "integer", "exponent", ""),
+        more if len(rows) > MOST_ROWS else "",
+    )
     for row in rows[:MOST_ROWS]:
         spare = "never encoded" if row.get("spare") else ""
         if row["value"] is None:
-            table.add_row(row["bits"], row["special"], "", "", spare)
+            codes.add_row(row["bits"], row["special"], "", "", spare)
         else:
             numbers = (str(row["integer"]), str(row["exponent"]))
-            table.add_row(row["bits"], f"{row['value']:.9g}", *numbers, spare)
-    if len(rows) > MOST_ROWS:
-        table.caption = f"the first {MOST_ROWS} of {len(rows)} codes; --json - has all of them"
-    return table
-
-
-def _write_json(content: Any, path: str) -> None:
-    text = msgspec.json.format(msgspec.json.encode(content), indent=1).decode()
-    if path == "-":
-        click.echo(text)
-        return
-    with written_whole(path) as temporary:
-        temporary.write_text(text + "\n")
+            codes.add_row(row["bits"], f"{row['value']:.9g}", *numbers, spare)
+    return codes
 
 
 def _write_figure(drawn: Sequence[Format], path: str) -> None:

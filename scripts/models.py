@@ -7,20 +7,18 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from sparqsim_base import InputError, written_whole
+from scripts.output import console, json_option, table, write_json
+from sparqsim_base import InputError
 from workloads.layers import Conv2d, Layer, Linear, Model
 from workloads.models import get_model, model_names, model_options
 
-WIDE = 400  # columns where the output is no terminal: enough for any row, so none is broken
-SHORT = {
+HEADINGS = {
     "activation_bits": "a bits",
     "weight_bits": "w bits",
-    "activation_density": "a density",
-    "weight_density": "w density",
+    "activation_density": "a\ndens.",
+    "weight_density": "w\ndens.",
 }
 
 
@@ -34,7 +32,7 @@ SHORT = {
     metavar="KEY=VALUE",
     help="An option of the model, such as batch=4; or a size an ONNX file leaves open.",
 )
-@click.option("--json", "json_path", metavar="FILE", help="Write JSON to FILE, or to - (stdout).")
+@json_option
 def command(name: str | None, options: tuple[str, ...], json_path: str | None) -> None:
     """List the models there are, or the layers of the model NAME or of an ONNX file."""
     if name is None:
@@ -42,7 +40,7 @@ def command(name: str | None, options: tuple[str, ...], json_path: str | None) -
             raise InputError("--option needs a model: sparqsim models NAME --option KEY=VALUE")
         models = [get_model(each) for each in model_names()]
         if json_path:
-            _write([_summary(model) for model in models], json_path)
+            write_json([_summary(model) for model in models], json_path)
         else:
             _print_models(models)
         return
@@ -59,7 +57,7 @@ def command(name: str | None, options: tuple[str, ...], json_path: str | None) -
         model = get_model(name)  # raises the letter that lists near names
     if json_path:
         layers = [msgspec.to_builtins(layer) | _counts(layer) for layer in model.layers]
-        _write(_summary(model) | {"layers": layers, "left_out": left_out}, json_path)
+        write_json(_summary(model) | {"layers": layers, "left_out": left_out}, json_path)
     else:
         _print_layers(model, left_out)
 
@@ -102,56 +100,48 @@ def _counts(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _write(data: Any, path: str) -> None:
-    text = msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n"
-    if path == "-":
-        click.echo(text, nl=False)
-        return
-    with written_whole(path) as temporary:
-        temporary.write_bytes(text)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDE
-    return console
+def _short(count: int) -> str:
+    """A count to four digits: 724.4 M."""
+    for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return str(count)
 
 
 def _print_models(models: list[Model]) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    for title in ("layers", "MACs", "parameters"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("options")
-    table.add_column("source")
+    listed = table("", ("model", "source"), ("layers", "MACs", "parameters"))
+    by_options: dict[str, list[str]] = {}
     for model in models:
         row = _summary(model)
-        table.add_row(
+        listed.add_row(
             model.name,
+            escape(model.source),
             str(row["layers"]),
-            f"{model.macs:,}",
-            f"{model.parameters:,}",
-            ", ".join(f"{key}={str(value).lower()}" for key, value in row["options"].items()),
-            model.source,
+            _short(model.macs),
+            _short(model.parameters),
         )
-    console = _console()
-    console.print(table)
-    console.print("\nMACs are dense, for the options shown. Layers: sparqsim models NAME|FILE.onnx")
+        options = [f"{key}={str(value).lower()}" for key, value in row["options"].items()]
+        by_options.setdefault(", ".join(options), []).append(model.name)
+    screen = console()
+    screen.print(listed)
+    screen.print("\n[bold]MACs are dense, for these options[/bold] (-o KEY=VALUE)")
+    for options_text, names in by_options.items():
+        screen.print(f"{options_text}: {', '.join(names)}", markup=False)
+    screen.print("\nLayers and exact counts: sparqsim models NAME|FILE.onnx")
 
 
 def _print_layers(model: Model, left_out: dict[str, int]) -> None:
-    extra = [f for f in SHORT if any(getattr(layer, f) is not None for layer in model.layers)]
+    extra = [f for f in HEADINGS if any(getattr(layer, f) is not None for layer in model.layers)]
     times = ["times"] if any(layer.repeat > 1 for layer in model.layers) else []
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("layer")
-    table.add_column("shape")
-    for title in (*times, "MACs", "weights", "product", *(SHORT[field] for field in extra)):
-        table.add_column(title, justify="right", no_wrap=True)
+    listed = table(
+        "",
+        ("layer", "shape"),
+        (*times, "MACs", "weights", "product", *(HEADINGS[field] for field in extra)),
+    )
     for layer in model.layers:
         gemm = layer.gemm()
-        product = f"{gemm.m} x {gemm.k} x {gemm.n}"
-        table.add_row(
+        product = f"{gemm.m}x{gemm.k}x{gemm.n}"
+        listed.add_row(
             escape(layer.name),
             _shape(layer),
             *([str(layer.repeat)] if times else []),
@@ -160,20 +150,20 @@ def _print_layers(model: Model, left_out: dict[str, int]) -> None:
             product if gemm.batch == 1 else f"{gemm.batch} * {product}",
             *("" if (v := getattr(layer, field)) is None else f"{v:.3g}" for field in extra),
         )
-    console = _console()
-    console.print(f"{model.name}: {model.source}", markup=False)
-    console.print(table)
-    console.print("product: (groups or heads *) m x k x n, activations by weights", markup=False)
-    console.print(f"total {model.macs:,} MACs, {model.parameters:,} parameters", markup=False)
+    screen = console()
+    screen.print(f"{model.name}: {model.source}", markup=False)
+    screen.print(listed)
+    screen.print("product: (groups or heads *) m x k x n, activations by weights", markup=False)
+    screen.print(f"total {model.macs:,} MACs, {model.parameters:,} parameters", markup=False)
     if model.other_parameters:
-        console.print(
+        screen.print(
             f"of these {model.other_parameters:,} are {model.other_parameters_are}", markup=False
         )
     for source in sorted({s for layer in model.layers if (s := layer.density_source)}):
-        console.print(f"densities: {source}", markup=False)
+        screen.print(f"densities: {source}", markup=False)
     if left_out:
         counted = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        console.print(f"left out, as it needs no MAC array: {counted}", markup=False)
+        screen.print(f"left out, as it needs no MAC array: {counted}", markup=False)
 
 
 def _shape(layer: Layer) -> str:
@@ -183,7 +173,8 @@ def _shape(layer: Layer) -> str:
         size, output = ("x".join(map(str, pair)) for pair in (layer.input, layer.output))
         step = "" if layer.stride == (1, 1) else f" /{layer.stride[0]}"
         channels = f"{layer.in_channels}->{layer.out_channels}"
-        return f"conv {kernel}{step} {kind}{channels} {size}->{output}"
+        sizes = f"on {size}" if size == output else f"{size}->{output}"
+        return f"conv {kernel}{step} {kind}{channels} {sizes}"
     if isinstance(layer, Linear):
         return f"linear {layer.in_features}->{layer.out_features}"
     return "product of activations"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparqsim_base import written_whole
+from sparqsim_base import check_can_write, written_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,8 +16,20 @@ if TYPE_CHECKING:
 WIDTH = 100  # columns of a table where the output is not a terminal
 PATIENCE_SECONDS = 2.0  # a progress bar is shown to who waits longer
 
+
+def _refuse_early(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
+    """Refuse a file that cannot be written before the work, not after it."""
+    if path not in (None, "-"):
+        check_can_write(str(path))
+    return path
+
+
 json_option = click.option(
-    "--json", "json_path", metavar="FILE|-", help="Write JSON to a file; - is the terminal."
+    "--json",
+    "json_path",
+    metavar="FILE|-",
+    callback=_refuse_early,
+    help="Write JSON to a file; - is the terminal.",
 )
 
 

@@ -355,6 +355,21 @@ def test_the_command_saves_reports_and_leaves_nothing_on_failure(
     assert "folder does not exist" in capsys.readouterr().err
 
 
+def test_where_to_save_is_tried_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An --out or --json that cannot be written is refused before anything is compressed."""
+    monkeypatch.setattr(compress, "compress", lambda *_, **__: pytest.fail("worked in vain"))
+    (tmp_path / "file").write_text("kept")
+    for wrong in (["--out", "file"], ["--out", "file/deep"], ["--json", "."], ["--json", "no/x"]):
+        call = ["compress", "digits-mlp", "--recipe", "int8", wrong[0], str(tmp_path / wrong[1])]
+        with pytest.raises(SystemExit) as stop:
+            main(call)
+        assert stop.value.code == 2 and "error: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_unknown_models_and_wheels_are_letters() -> None:
     """A model that is not there lists near names; a wheel that is not installed says what to do."""
     with pytest.raises(InputError, match="did you mean minilm"):

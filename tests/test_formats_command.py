@@ -16,10 +16,12 @@ def test_the_list_has_a_row_for_every_name(capsys: pytest.CaptureFixture[str]) -
     """Each listed format stands in the table with its bits and source; so does the grammar."""
     main(["formats"])
     lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
     first_words = {line.split()[0]: line for line in lines if line.split()}
     for name in formats.names():
-        assert f" {formats.get(name).bits} " in first_words[name]
-        assert "published" in first_words[name]
+        row = first_words[name].split()
+        assert row[1] == str(formats.get(name).bits)
+        assert first_words[row[-1]] == f"{row[-1]}  {formats.get(name).source}"
     assert any(line.startswith("flint{3..8}_signed") for line in lines)
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import math
 import re
-import sys
 from pathlib import Path
 
 import click
@@ -26,9 +25,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.output import console, json_option, table, write_json
 from simulator.memory.dram import Dram, DramChannel, Granularity, replay
 from simulator.memory.standards import DramStandard
-from sparqsim_base import InputError, written_whole
+from sparqsim_base import InputError
 
 Ints = NDArray[np.int64]
 
@@ -285,31 +285,28 @@ def compare(run: Run) -> Compared:
 
 def print_table(rows: list[Compared]) -> None:
     """Show the rows and, below them, how many lie within their bounds."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="DRAM, cycles (tCK) of one channel: Ramulator 2.1 and ours")
-    for name in ("standard", "pattern", "refresh"):
-        table.add_column(name)
-    for name in ("reference", "simulated", "error %", "bound %", "formula"):
-        table.add_column(name, justify="right")
+    shown = table(
+        "DRAM, cycles (tCK) of one channel: Ramulator 2.1 and ours",
+        ("standard", "pattern", "refresh"),
+        ("reference", "simulated", "error %", "bound %", "formula"),
+    )
     for row in rows:
-        table.add_row(
+        shown.add_row(
             row.standard,
             row.pattern,
             "on" if row.refresh else "off",
             f"{row.reference:,}",
             f"{row.simulated:,}",
             f"{100 * row.error:+.2f}",
-            "report only" if row.bound is None else f"{100 * row.bound:.0f}",
+            "none" if row.bound is None else f"{100 * row.bound:.0f}",
             "" if row.formula is None else f"{row.formula:,.0f}",
             style="red" if row.within is False else None,
         )
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    screen = console()
+    screen.print(shown)
     bounded = [row for row in rows if row.within is not None]
     kept = sum(row.within is True for row in bounded)
-    console.print(
+    screen.print(
         f"{kept} of {len(bounded)} rows with a bound are within it; "
         f"{len(rows) - len(bounded)} are reported only."
     )
@@ -322,7 +319,7 @@ def print_table(rows: list[Compared]) -> None:
     default=REFERENCE,
     help="A table with the columns of dram_reference.csv; default: the shipped one.",
 )
-@click.option("--json", "json_path", help="Write the rows to a file, or to - for the terminal.")
+@json_option
 def command(against: Path, json_path: str | None) -> None:
     """The DRAM model beside Ramulator 2.1, pattern by pattern."""
     rows = []
@@ -331,11 +328,7 @@ def command(against: Path, json_path: str | None) -> None:
             rows.append(compare(run))
         except InputError as error:
             raise InputError(f"{against}: {error}") from None
-    text = msgspec.json.format(msgspec.json.encode({"rows": rows}), indent=1)
-    if json_path == "-":
-        click.echo(text)
-        return
     if json_path is not None:
-        with written_whole(json_path) as path:
-            path.write_bytes(text + b"\n")
-    print_table(rows)
+        write_json({"rows": rows}, json_path)
+    if json_path != "-":
+        print_table(rows)
