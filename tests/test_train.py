@@ -20,7 +20,6 @@ from workloads import formats, prune, train  # noqa: E402
 from workloads.layers import Conv2d, Linear  # noqa: E402
 from workloads.models.digits import NETWORKS, load_digits, load_images, scale_pixels  # noqa: E402
 
-torch.set_num_threads(1)
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 NAMES = (
@@ -40,6 +39,12 @@ LAYERS = (
     Conv2d(name="wide", in_channels=4, out_channels=4, input=(3, 3), kernel=(2, 2)),
     Linear(name="fc", in_features=16, out_features=10),
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compiled kernels of other tests change torch's threads, which then spin on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
