@@ -1,0 +1,186 @@
+"""Figures of the array machines: tiles in time, and event by event beside the analytic model.
+
+``array_tiles.png``: two layers on Bit Fusion, tile by tile, as the netlist ran them: one that the
+array bounds, one that the DRAM does. ``array_event_driven.png``: every layer of the authors' tables
+(``bitfusion_layers.csv``, ``ant_layers.csv``) with the authors' tilings, event-driven cycles over
+analytic ones with the same rule for fill and drain.
+
+    python -m scripts.scenarios.array_figures [--data tests/data] [--out docs/figures]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+import numpy as np
+from msgspec.structs import replace
+
+from architectures.bitfusion import BitFusion
+from architectures.machine import run
+from architectures.systolic import tile_netlist
+from architectures.tiling import Drain
+from scripts.validation.arrays import Case, ant_case, bitfusion_case, read_rows
+from simulator.engines import simulate
+from simulator.timeline import Timeline
+from sparqsim_base import InputError, output_folder, written_whole
+from workloads.layers import Conv2d, Layer, Linear
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN = ("input_dma", "weight_dma", "psum_dma", "array", "drain", "output_dma")
+COLOURS = {
+    "input_dma": "#0072b2",
+    "weight_dma": "#56b4e9",
+    "psum_dma": "#999999",
+    "array": "#d55e00",
+    "drain": "#e69f00",
+    "output_dma": "#009e73",
+}
+LAYERS: dict[str, Layer] = {
+    "bound by the array: 3 x 3 convolution, 256 channels, 8 x 8 bits": Conv2d(
+        name="conv",
+        in_channels=256,
+        out_channels=256,
+        input=(14, 14),
+        kernel=(3, 3),
+        padding=(1, 1),
+    ),
+    "bound by the DRAM: fully connected, 16 rows, 4 x 4 bits": Linear(
+        name="fc",
+        in_features=1024,
+        out_features=512,
+        rows=16,
+        activation_bits=4,
+        weight_bits=4,
+    ),
+}
+
+
+class Point(NamedTuple):
+    """One layer of a published table."""
+
+    machine: str
+    analytic: int
+    simulated: int
+
+
+def points(data: Path) -> list[Point]:
+    """Run every layer of both tables event by event."""
+    found = []
+    for machine, table, rebuild, drain in (
+        ("Bit Fusion", "bitfusion_layers.csv", bitfusion_case, Drain.PER_LAYER),
+        ("ANT", "ant_layers.csv", ant_case, Drain.SHORT_PASSES),
+    ):
+        for _, row in read_rows(data / table):
+            case: Case = rebuild(row)
+            rules = replace(case.rules, drain=drain, last_store_counted=True)
+            netlist, analytic = tile_netlist(case.shape, rules, case.mapping, clock_hz=5e8)
+            cycles = simulate(netlist, record="summary").cycles
+            found.append(Point(machine, analytic.cycles, cycles))
+    return found
+
+
+def tiles_figure() -> Figure:
+    """Draw when each actor was busy, a row an actor."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(9.0, 5.4), layout="constrained")
+    panels = drawing.subplots(len(LAYERS), 1)
+    machine = BitFusion()
+    for axes, (title, layer) in zip(panels, LAYERS.items(), strict=True):
+        timeline = run(machine, machine.plan(layer)).timeline
+        until = _some_tiles(timeline)
+        for place, name in enumerate(SHOWN):
+            starts = timeline.starts_of(name)[:, 0]
+            spans = timeline.latency(name) if name == "drain" else timeline.busy(name)
+            keep = starts < until
+            bars = list(zip(starts[keep], spans[keep, 0], strict=True))
+            axes.broken_barh(bars, (place - 0.4, 0.8), color=COLOURS[name], edgecolor="white")
+        axes.set_yticks(range(len(SHOWN)), SHOWN)
+        axes.invert_yaxis()
+        axes.set_xlim(0, until)
+        axes.set_title(title, fontsize=10, loc="left")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[-1].set_xlabel("cycles from the start of the layer")
+    return drawing
+
+
+def _some_tiles(timeline: Timeline, tiles: int = 20) -> int:
+    """When the first few tiles, or the whole run, are over."""
+    starts = timeline.starts_of("array")[:, 0]
+    return int(starts[tiles]) if len(starts) > tiles else timeline.cycles
+
+
+def agreement_figure(rows: list[Point]) -> Figure:
+    """Draw the relative difference of every layer over its cycles."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(8.0, 4.0), layout="constrained")
+    axes = drawing.subplots()
+    axes.axhspan(-1, 1, color="0.93", zorder=0)
+    axes.axvline(100_000, color="0.6", linewidth=0.8, linestyle="--")
+    for machine, colour, mark in (("Bit Fusion", "#0072b2", "o"), ("ANT", "#d55e00", "^")):
+        mine = [row for row in rows if row.machine == machine]
+        differences = [100 * (row.simulated / row.analytic - 1) for row in mine]
+        axes.scatter(
+            [row.analytic for row in mine],
+            differences,
+            s=22,
+            color=colour,
+            marker=mark,
+            alpha=0.7,
+            linewidth=0,
+            label=f"{machine}, {len(mine)} layers",
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("analytic cycles, fill and drain included")
+    axes.set_ylabel("event-driven over analytic, %")
+    axes.set_title("The authors' tilings, event by event (grey: within 1 %)", fontsize=11)
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return drawing
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT / "tests" / "data",
+    help="Folder of bitfusion_layers.csv and ant_layers.csv.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=ROOT / "docs" / "figures",
+    help="Folder to write the figures to.",
+)
+def main(data: Path, out: Path) -> None:
+    """Draw tiles in time, and how near the analytic model the event-driven machines are."""
+    try:
+        folder = output_folder(out)
+        rows = points(data)
+        for name, figure in (
+            ("array_tiles.png", tiles_figure()),
+            ("array_event_driven.png", agreement_figure(rows)),
+        ):
+            with written_whole(folder / name) as path:
+                figure.savefig(path, dpi=150)
+    except InputError as error:
+        raise click.ClickException(str(error)) from None
+    large = [row for row in rows if row.analytic > 100_000]
+    worst = max(abs(row.simulated / row.analytic - 1) for row in large)
+    differences = np.array([abs(row.simulated / row.analytic - 1) for row in large])
+    click.echo(
+        f"{len(rows)} layers, {len(large)} over 100,000 cycles: differences up to "
+        f"{100 * worst:.2f} %, median {100 * np.median(differences):.3f} %"
+    )
+
+
+if __name__ == "__main__":
+    main()
