@@ -282,8 +282,8 @@ def page(found: Study) -> str:
             "## How to read it",
             "",
             "A row is an output, a channel an input; bits are over those of the dense layer. "
-            "Cycles of different machines are not to be compared: they differ in multipliers, clock and "
-            "technology; compare a column with its own first row. EIE and SNAP take any zero, and "
+            "Cycles of different machines are not to be compared: they differ in multipliers, clock "
+            "and technology; compare a column with its own first row. EIE and SNAP take any zero, and "
             "zeros of the inputs too; SNAP, with its assumed number of index matchers, spends a "
             "cycle on a pair of bundles even if little matches, so it gains most where whole "
             "bundles vanish. The sparse tensor core takes N:M; dense arrays take only whole rows "
