@@ -1338,9 +1338,9 @@ class _Work:
             wrong = np.abs(self.sums - exact) > self.tolerance()
             wrong[self._sampled_mismatches()] = True
             against = (
-                "float64 product of the dense decoded matrix, within the block multiply-add's "
-                f"error bound; and {min(SAMPLED, wrong.size)} outputs with the block multiply-add "
-                "in fractions of one unit each, bit by bit"
+                "float64 product of the dense decoded matrix, within the error bound; "
+                f"{min(SAMPLED, wrong.size)} outputs also bit by bit with the block multiply-add "
+                "over decoded rows"
             )
         return Verification(
             status="mismatch" if wrong.any() else "exact",

@@ -133,6 +133,28 @@ def test_any_pattern_is_exact(pattern: str, dtype: str) -> None:
     assert report.verification.status == "exact"
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+def test_a_split_depth_is_exact(dtype: str) -> None:
+    """Parts of the depth on different SMs, whichever ends first, add up in their order."""
+    tensors = linear(rows=256, depth=2048, out=64)
+    machine = SparseTensorCore(dtype=dtype, pattern="dense")
+    program = machine.lower(tensors)
+    assert "depth split in" in program.notes[0]
+    report = run(machine, program, engine="simpy", execute=True).report
+    assert report.verification.status == "exact"
+    whole = msgspec.structs.replace(machine, dense_split_k=False)
+    assert "depth split" not in whole.lower(tensors).notes[0]
+
+
+def test_a_lost_token_shows() -> None:
+    """The executed run is compared: another step's operands give other sums."""
+    program = SparseTensorCore(dtype="int8", **SMALL_GPU).lower(linear())
+    simulate(program.netlist, engine="simpy", verify="execute")
+    assert program.executed is not None and program.executed()
+    program.executed.__self__.run_parts[0, 0, 3, 4] += 1  # type: ignore[attr-defined]
+    assert not program.executed()
+
+
 def test_integers_against_numpy() -> None:
     """int8 outputs are the integer product of the scaled and pruned operands, plus the bias."""
     tensors = linear(depth=64, out=24, rows=5)

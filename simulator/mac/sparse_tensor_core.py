@@ -17,9 +17,9 @@ place in a block.
 
 :func:`multiply_floats` and :func:`multiply_integers` are the kernels; their ``_plain`` twins say
 the same in exact fractions and Python integers; :func:`add_block` is a third road, over arrays.
-:func:`error_bound` is how far from the true sum a
-float result can be. Left out: infinity and NaN, and the fp16 accumulator. That mma.sp feeds its
-blocks with kept values in their order is assumed; the dense blocks are published.
+:func:`error_bound` is how far from the true sum a float result can be. Left out: infinity and NaN,
+and the fp16 accumulator. That mma.sp feeds its blocks with kept values in their order is assumed;
+the dense blocks are published.
 
 Sources: Fasi et al., Numerical behavior of NVIDIA tensor cores, PeerJ CS 7:e330, 2021; Khattak and
 Mikaitis, Accurate models of NVIDIA tensor cores, arXiv 2512.07004, 2025; Mishra et al.,
@@ -256,7 +256,8 @@ def error_bound(
 ) -> NDArray[np.float64]:
     """How far a float sum can lie from the true one.
 
-    ``absolute`` is the sum of the products' magnitudes, A. A block cuts off at most ``block + 1``
+    ``absolute`` is the sum of the products' magnitudes, A, in which a subnormal operand counts as the
+    format's least normal number, as the aligner takes it to be. A block cuts off at most ``block + 1``
     terms, each by less than 2^(top - fraction_bits), and its sum by less than 2^-23 of itself;
     2^top is at most the largest term (a product's significand may reach 4, so its exponent is not
     above its own), which is at most A, or A (1 + a block's error) once errors have piled up. Over
