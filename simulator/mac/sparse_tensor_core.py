@@ -256,14 +256,14 @@ def error_bound(
 ) -> NDArray[np.float64]:
     """How far a float sum can lie from the true one.
 
-    ``absolute`` is the sum of the products' magnitudes, A, in which a subnormal operand counts as the
-    format's least normal number, as the aligner takes it to be. A block cuts off at most ``block + 1``
-    terms, each by less than 2^(top - fraction_bits), and its sum by less than 2^-23 of itself;
-    2^top is at most the largest term (a product's significand may reach 4, so its exponent is not
-    above its own), which is at most A, or A (1 + a block's error) once errors have piled up. Over
-    ``ceil(length / block)`` blocks that is the number of blocks times
-    ``(block + 1) 2^-fraction_bits + 2^-23`` times A; a factor of 1.01 covers the piled up errors
-    (they are below 1 % for reductions up to a million) and the float64 reference.
+    ``absolute`` is the sum of the products' magnitudes, A, in which a subnormal operand counts as
+    the format's least normal number, as the aligner takes it to be. A block cuts off at most
+    ``block + 1`` terms, each by less than 2^(top - fraction_bits), and its sum by less than 2^-23
+    of itself; 2^top is at most the largest term (a product's significand may reach 4, so its
+    exponent is not above its own), which is at most A, or A (1 + a block's error) once errors have
+    piled up. Over ``ceil(length / block)`` blocks that is the number of blocks times ``(block + 1)
+    2^-fraction_bits + 2^-23`` times A; a factor of 1.01 covers the piled up errors (they are below
+    1 % for reductions up to a million) and the float64 reference.
     """
     blocks = -(-length // block)
     each = (block + 1) * 2.0**-fraction_bits + 2.0**-23
