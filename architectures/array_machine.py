@@ -2,7 +2,7 @@
 
 An :class:`ArrayMachine` runs a layer as a convolution (a fully connected layer is one of a single
 pixel): operands are quantized as the machine stores them, unfolded, multiplied by the machine's own
-MAC core, summed in 32-bit accumulators that start from the bias, and requantized. The tiling search
+MAC core, summed in accumulators that start from the bias, and requantized. The tiling search
 picks a mapping under the machine's rules, :func:`architectures.systolic.tile_netlist` turns it into
 a netlist. Outputs are compared with a convolution that never unfolds, of the values the number
 formats' tables give, requantized by the formula written out.
@@ -262,6 +262,11 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         )
 
     @property
+    def sum_bits(self) -> int:
+        """Width of an accumulator, at most 32; sums wrap around it."""
+        return dense.ACCUMULATOR_BITS
+
+    @property
     def dram(self) -> Dram | None:
         """DRAM with rows and banks, or None for a bus."""
         return None
@@ -344,7 +349,9 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         timing = self.timing(self.shape_of(layer, 1), widths, layer.name, work=work)
         notes = [f"activations as {work.x.format}, weights as {work.w.format}"]
         if work.wrapped:
-            notes.append(f"{work.wrapped} sums left the 32-bit accumulators and wrapped around")
+            notes.append(
+                f"{work.wrapped} sums left the {self.sum_bits}-bit accumulators and wrapped around"
+            )
         return self._program(
             name=layer.name,
             inputs=tensors.source,
@@ -587,7 +594,7 @@ def unfolded_rules(
     dram_bits_per_cycle: int,
     drain: Drain,
 ) -> ArrayRules:
-    """A grid fed by im2col that keeps sums or weights in its elements and stores results once.
+    """A grid fed by im2col that keeps sums, weights or inputs and stores results once.
 
     Parameters
     ----------
@@ -596,12 +603,16 @@ def unfolded_rules(
     buffers_kib
         Input, weight and output buffer, both halves.
     """
-    still = dataflow is Dataflow.OUTPUT_STATIONARY
+    pixels, outputs, reduction, reuse = {
+        Dataflow.OUTPUT_STATIONARY: (rows, columns, 1, Reuse.OUTPUT),
+        Dataflow.WEIGHT_STATIONARY: (1, columns, rows, Reuse.WEIGHT),
+        Dataflow.INPUT_STATIONARY: (columns, 1, rows, Reuse.INPUT),
+    }[dataflow]
     rooms = [size * KIB // 2 for size in buffers_kib]
     return ArrayRules(
-        pixels_per_step=rows if still else 1,
-        outputs_per_step=columns,
-        reduction_per_step=1 if still else rows,
+        pixels_per_step=pixels,
+        outputs_per_step=outputs,
+        reduction_per_step=reduction,
         layout=Layout.UNFOLDED_PADDED,
         reduction_granule=rows,
         outputs_padded=False,
@@ -615,7 +626,7 @@ def unfolded_rules(
         weight_room_bits=rooms[1],
         output_room_bits=rooms[2],
         dram_bits_per_cycle=dram_bits_per_cycle,
-        reuse=Reuse.OUTPUT if still else Reuse.WEIGHT,
+        reuse=reuse,
         drain=drain,
         drain_cycles=rows + columns - 1,
         exchange_cycles=rows,  # derived: a fold's sums, or its weights, move a row a cycle
@@ -629,7 +640,7 @@ class Work:
     def __init__(
         self, machine: ArrayMachine, tensors: LayerTensors, widths: tuple[int, int]
     ) -> None:
-        layer = tensors.layer
+        layer, self.sum_bits = tensors.layer, machine.sum_bits
         weight = tensors.weight.to_dense() if isinstance(tensors.weight, CSC) else tensors.weight
         activation, self.groups = np.asarray(tensors.activation), 1
         self.stride, self.padding, self.dilation = (1, 1), (0, 0, 0, 0), (1, 1)
@@ -684,7 +695,7 @@ class Work:
         self.carried: NDArray[np.int64] | None = None  # sums that tokens carried to the DRAM
 
     def _biased(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
-        return dense.wrap(sums + self.bias[:, None, None])
+        return dense.wrap(sums + self.bias[:, None, None], self.sum_bits)
 
     def _shaped(self, values: NDArray[Any], layer: Layer) -> NDArray[Any]:
         return values if isinstance(layer, Conv2d) else values[:, :, 0, 0]
@@ -701,12 +712,12 @@ class Work:
 
     @property
     def wrapped(self) -> int:
-        """Sums beyond 32 bits; the reference is not needed where none can be so large."""
+        """Sums beyond the accumulators; needs no reference where none can be so large."""
         depth = int(np.prod(self.w.levels.shape[1:]))
         bound = np.abs(self.x.levels).max(initial=0) * np.abs(self.w.levels).max(initial=0) * depth
-        if bound + np.abs(self.bias).max(initial=0) <= ACCUMULATOR_LIMIT:
+        if bound + np.abs(self.bias).max(initial=0) < 2 ** (self.sum_bits - 1):
             return 0
-        return int(np.count_nonzero(self.exact != dense.wrap(self.exact)))
+        return int(np.count_nonzero(self.exact != dense.wrap(self.exact, self.sum_bits)))
 
     def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]:
         """What the actors of a netlist of tiles do with their tokens, for ``verify="execute"``.
@@ -794,7 +805,10 @@ class Work:
     def verify(self) -> Verification:
         """Compare with the reference, bit by bit."""
         expected = self._shaped(
-            requantized(dense.wrap(self.exact), self.multipliers, self.low, self.high), self.layer
+            requantized(
+                dense.wrap(self.exact, self.sum_bits), self.multipliers, self.low, self.high
+            ),
+            self.layer,
         )
         mismatches = int(np.count_nonzero(self.outputs != expected))
         return Verification(

@@ -202,6 +202,19 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         """Return the performance model's cost, with the best mapping unless one is given."""
         return cost(shape, rules, mapping or search(shape, rules, self.rates))
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not FUSED_BITS <= self.accumulator_bits <= 32:
+            raise InputError(
+                f"BitFusion.accumulator_bits must be {FUSED_BITS} to 32, "
+                f"got {self.accumulator_bits}"
+            )
+
+    @property
+    def sum_bits(self) -> int:
+        """Width of an accumulator."""
+        return self.accumulator_bits
+
     @property
     def multipliers_at_8_bits(self) -> int:
         """One a Fusion Unit."""

@@ -1,10 +1,11 @@
 """A plain systolic array of integer multipliers, 8 or 4 bits wide: what the others compare with.
 
-Output- or weight-stationary; every layer is unfolded (im2col); three double-buffered SRAMs, one
-DRAM port. An element multiplies two integers and adds to a 32-bit accumulator. Nothing is decoded
-and nothing composed: a layer that needs 8 bits cannot run on an array of 4-bit elements, and a
-layer of 4 bits gains nothing on one of 8. Sizes, clock and energies are those of ANT's array, so
-that what differs in a comparison is the arithmetic; all of it is assumed. Left out: DRAM latency.
+Output-, weight- or input-stationary; every layer is unfolded (im2col); three double-buffered SRAMs,
+one DRAM port. An element multiplies two integers and adds to a 32-bit accumulator. Nothing is
+decoded and nothing composed: a layer that needs 8 bits cannot run on an array of 4-bit elements,
+and a layer of 4 bits gains nothing on one of 8. Sizes, clock and energies are those of ANT's array,
+so that what differs in a comparison is the arithmetic; all of it is assumed. Left out: what the
+netlist of tiles leaves out.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
     node_nm
         Technology.
     dataflow
-        Which operand stays in the elements: outputs (os) or weights (ws).
+        What stays in the elements: outputs (os), weights (ws) or inputs (is).
     dram_standard
         "bus", so many bits a cycle without latency, or the name of a DRAM standard.
     dram_channels
@@ -101,8 +102,6 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dataflow is Dataflow.INPUT_STATIONARY:
-            raise InputError("a plain array runs output- or weight-stationary")
         if self.bits not in (4, 8):
             raise InputError(f"PlainArray.bits must be 4 or 8, got {self.bits}")
 

@@ -39,6 +39,7 @@ MACHINES: dict[str, ArrayMachine] = {
     "olive": Olive(),
     "olive8": Olive(bits=8),
     "plain8": PlainArray(),
+    "plain8-is": PlainArray(dataflow=Dataflow.INPUT_STATIONARY),
     "plain4-ws": PlainArray(bits=4, dataflow=Dataflow.WEIGHT_STATIONARY),
     "tpu": TPU(),
 }
@@ -286,7 +287,14 @@ def test_sums_that_leave_the_accumulator_are_told() -> None:
     )
     report = run(BitFusion(), tensors(layer, relu=False)).report
     assert report.verification.status == "exact"
-    assert any("wrapped around" in note for note in report.notes)
+    assert any("left the 32-bit accumulators" in note for note in report.notes)
+    narrow = msgspec.structs.replace(layer, activation_bits=8, weight_bits=8)
+    for bits, wraps in ((32, False), (12, True)):
+        report = run(BitFusion(accumulator_bits=bits), tensors(narrow, relu=False)).report
+        assert report.verification.status == "exact"
+        assert any("wrapped around" in note for note in report.notes) == wraps
+    with pytest.raises(InputError, match="accumulator_bits must be 8 to 32, got 40"):
+        BitFusion(accumulator_bits=40)
 
 
 def test_constants_and_empty_signals_do_not_divide_by_zero() -> None:
