@@ -62,6 +62,7 @@ from workloads.tensors import LayerTensors
 
 KIB = 1024 * 8  # bits
 PUBLISHED, BUS = "published", "bus"
+_CHOICES = ("energy_table", "dram_standard", "dram_channels")  # fields that describe no machine
 ACCUMULATOR_LIMIT = 2**31 - 1
 # The parts of an array machine's energy: its rate, and what it multiplies.
 _CYCLES = {"array static": "core_static_per_cycle", "DRAM static": "dram_static_per_cycle"}
@@ -441,8 +442,12 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         """The configuration and the energies, each with its source."""
         figures = []
         for field, value in msgspec.structs.asdict(self).items():
-            basis = Basis.ASSUMED if field in self.assumed else Basis.PUBLISHED
-            figures.append(Figure(field, str(value), basis, self.title))
+            source, basis = self.title, Basis.PUBLISHED
+            if field in _CHOICES:
+                source, basis = "what the user chose", Basis.ASSUMED
+            elif field in self.assumed:
+                source, basis = "nothing published; see the module", Basis.ASSUMED
+            figures.append(Figure(field, str(value), basis, source))
         return figures + [
             Figure(entry.name, f"{entry.value:.4g} {entry.unit}", entry.basis, entry.source)
             for entry in self.energies.entries

@@ -104,7 +104,7 @@ def test_layers_of_a_real_transformer_are_exact(name: str) -> None:
 def test_sizes_are_assumed_and_said_to_be() -> None:
     """Nothing of OliVe's sizes is published: each says so, and so does each energy."""
     figures = Olive().datasheet()
-    assert {f.name for f in figures if f.basis.value == "published"} == {"bits", "energy_table"}
+    assert {f.name for f in figures if f.basis.value == "published"} == {"bits"}
     with pytest.raises(InputError, match="4 or 8 bits, got 6"):
         Olive(bits=6)
 
