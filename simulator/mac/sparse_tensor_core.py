@@ -262,8 +262,9 @@ def error_bound(
     of itself; 2^top is at most the largest term (a product's significand may reach 4, so its
     exponent is not above its own), which is at most A, or A (1 + a block's error) once errors have
     piled up. Over ``ceil(length / block)`` blocks that is the number of blocks times ``(block + 1)
-    2^-fraction_bits + 2^-23`` times A; a factor of 1.01 covers the piled up errors (they are below
-    1 % for reductions up to a million) and the float64 reference.
+    2^-fraction_bits + 2^-23`` times A; a factor of 1.01 covers the piled up errors (B e for B
+    blocks of error e, half of which is below 1 % for reductions up to 100,000 in blocks of 8) and
+    the float64 reference.
     """
     blocks = -(-length // block)
     each = (block + 1) * 2.0**-fraction_bits + 2.0**-23
