@@ -158,6 +158,49 @@ def test_fake_quantize_of_torch() -> None:
     assert (np.abs(per_channel.round(x) - theirs)[~tie] < 1e-5).all()
 
 
+@pytest.mark.parametrize(
+    ("grid", "low", "high", "asymmetric", "axis", "group"),
+    [
+        ("int4", -7, 7, False, 0, 32),
+        ("int4", -8, 7, True, 0, 32),
+        ("int4_unsigned", 0, 15, True, 0, 64),
+        ("int8", -127, 127, False, 0, None),
+        ("int8", -128, 127, True, 0, None),
+        ("int8_unsigned", 0, 255, True, None, None),
+    ],
+)
+def test_affine_primitives_of_torchao(
+    grid: str, low: int, high: int, asymmetric: bool, axis: int | None, group: int | None
+) -> None:
+    """Scales (to the last bit or one), zero points and codes equal torchao's, by group too.
+
+    torchao multiplies by 1/S where we divide, so a code may differ where x/S is nearly a tie.
+    Symmetric ranges are those of the same sign-magnitude span: torchao's own -8 .. 7 clips.
+    """
+    torch = pytest.importorskip("torch")
+    ao = pytest.importorskip("torchao.quantization.quant_primitives")
+    x = np.random.default_rng(7).standard_t(3, (16, 128)).astype(np.float32)
+    ours = quantize(x, grid, axis=axis, group=group, asymmetric=asymmetric)
+    block = (16 if axis is None else 1, group or 128)
+    kind = ao.MappingType.ASYMMETRIC if asymmetric else ao.MappingType.SYMMETRIC
+    dtype = torch.uint8 if low == 0 else torch.int8
+    values = torch.from_numpy(x)
+    scale, zero = ao.choose_qparams_affine(
+        values, kind, block, dtype, low, high, eps=1e-12, scale_dtype=torch.float32
+    )
+    np.testing.assert_allclose(ours.scale, scale.numpy().ravel(), rtol=2.0**-23)
+    if ours.zero_point is not None:
+        assert np.array_equal(ours.zero_point, zero.numpy().ravel())
+    else:
+        assert not zero.numpy().any()
+    codes = ao.quantize_affine(values, block, scale, zero, dtype, low, high).numpy()
+    ratio = x.reshape(len(ours.scale), -1) / ours.scale[:, None]
+    tie = (np.abs(ratio - np.floor(ratio) - 0.5) < 1e-4).reshape(x.shape)
+    assert tie.mean() < 0.01
+    assert np.array_equal(codes[~tie], ours.integers()[~tie])
+    assert np.abs(codes - ours.integers()).max() <= 1
+
+
 def test_quantizelinear_of_onnxruntime() -> None:
     """Codes and values equal ONNX's QuantizeLinear and DequantizeLinear, each of them."""
     ort = pytest.importorskip("onnxruntime")
