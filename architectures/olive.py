@@ -96,7 +96,7 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
     output_bits: int = 16  # assumed: ANT's
     dram_bits_per_cycle: int = 1024  # assumed: ANT's
     clock_mhz: float = 500.0  # assumed: ANT's
-    node_nm: float = 22.0  # published: synthesized at 22 nm; recalled, unchecked
+    node_nm: float = 22.0  # assumed: recalled from the paper, unchecked
     bits: int = 4  # published
 
     def __post_init__(self) -> None:
