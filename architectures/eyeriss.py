@@ -26,6 +26,7 @@ configuration scan chain (once a layer), the shape of the networks' trees, DRAM 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -172,6 +173,13 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
 
     # ------------------------------------------------------------------ mapping
 
+    def most_sets(self, kernel_rows: int, strip: int) -> int:
+        """How many logical sets fit the grid: side by side, or folded where they are too wide."""
+        high = self.rows // kernel_rows
+        if strip <= self.columns:
+            return high * (self.columns // strip)
+        return high // -(-strip // self.columns)
+
     def place(self, kernel_rows: int, strip: int, sets: int) -> Ints | None:
         """Grid cells of the logical sets, or None where they do not fit.
 
@@ -181,22 +189,17 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
             Number of the PE, row by row. A set wider than the grid is folded into pieces below
             each other.
         """
-        high = self.rows // kernel_rows
-        if strip <= self.columns:
-            across = self.columns // strip
-            if sets > across * high:
-                return None
-            number = np.arange(sets)
-            top, left = number // across * kernel_rows, number % across * strip
-            row = top[:, None, None] + np.arange(kernel_rows)[:, None]
-            column = left[:, None, None] + np.arange(strip)
-            return row * self.columns + column
-        pieces = -(-strip // self.columns)
-        if sets * pieces > high:
+        if sets > self.most_sets(kernel_rows, strip):
             return None
-        piece, column = np.divmod(np.arange(strip), self.columns)
-        top = (np.arange(sets)[:, None] * pieces + piece) * kernel_rows
-        return (top[:, None, :] + np.arange(kernel_rows)[:, None]) * self.columns + column
+        number, tap, column = np.ogrid[:sets, :kernel_rows, :strip]
+        if strip <= self.columns:
+            down, beside = np.divmod(number, self.columns // strip)
+            row, column = down * kernel_rows + tap, beside * strip + column
+        else:
+            piece, column = np.divmod(column, self.columns)
+            row = (number * -(-strip // self.columns) + piece) * kernel_rows + tap
+        cells: Ints = row * self.columns + column
+        return cells
 
     def unfit(self, shape: ConvShape, mapping: RowStationary) -> str:
         """Why a mapping does not fit the machine; empty if it does."""
@@ -213,7 +216,7 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
         together = mapping.p * mapping.t
         if mapping.m % together and mapping.m < shape.out_channels:
             return f"m = {mapping.m} must be a multiple of p t = {together}"
-        if self.place(taps, mapping.e, mapping.r * mapping.t) is None:
+        if mapping.r * mapping.t > self.most_sets(taps, mapping.e):
             sets = mapping.r * mapping.t
             return (
                 f"{sets} sets of {taps} x {mapping.e} PEs do not fit {self.rows} x {self.columns}"
@@ -272,37 +275,19 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
         return total * shape.groups
 
     def search(self, shape: ConvShape) -> RowStationary:
-        """The mapping with the fewest cycles; of equal ones that with least in the GLB.
+        """The mapping with the fewest cycles, of equal ones that with the least in the GLB.
 
-        With DRAM the link counts: inputs are waited for, filters come while a pass computes.
+        With DRAM the link counts: inputs are waited for, filters come while a pass computes; where
+        the link alone decides, the fewest cycles without it.
 
         Raises
         ------
         InputError
             If the kernel is larger than the grid or the scratchpads.
         """
-        best: tuple[tuple[int, int], RowStationary] | None = None
-        for mapping in self._candidates(shape):
-            # a mapping that multiplies longer than the best one takes cannot be better
-            least = shape.macs // self.active_pes(shape, mapping)
-            if (best is not None and least > best[0][0]) or self.unfit(shape, mapping):
-                continue
-            cycles = self.processing_cycles(shape, mapping)
-            if self.off_chip:
-                inputs, filters = self._link_cycles(shape, mapping)
-                cycles = max(cycles, filters) + inputs
-            key = (cycles, sum(self.glb_bits(shape, mapping)))
-            if best is None or key < best[0]:
-                best = (key, mapping)
-        if best is None:
-            raise InputError(
-                f"no row-stationary mapping fits a {shape.kernel_height} x {shape.kernel_width} "
-                f"kernel: it must be at most {self.rows} high and {SPAD_WORDS['ifmap']} wide, and "
-                f"its sums must fit {self.glb_kib} KiB"
-            )
-        return best[1]
+        return _searched(self, shape)
 
-    def _link_cycles(self, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
+    def link_cycles(self, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
         """Cycles the link takes for all inputs and for all filters, nothing compressed."""
         strips = -(-shape.batch // mapping.n) * -(-shape.out_height // mapping.e)
         once = mapping.q * mapping.r >= shape.in_channels  # then the next round finds them there
@@ -313,21 +298,19 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
         rate = self.clock_hz / self.link_hz * WORD_BITS / self.link_bits * shape.groups
         return int(inputs * rate), int(filters * rate)
 
-    def _candidates(self, shape: ConvShape) -> Iterator[RowStationary]:
+    def candidates(self, shape: ConvShape) -> Iterator[RowStationary]:
         """Mappings worth trying: even shares of every loop, the array as full as it goes."""
         taps, wide = shape.kernel_height, shape.kernel_width
-        strips = [e for e in _shares(shape.out_height, 2 * self.pes) if e * taps <= self.pes]
+        strips = _shares(shape.out_height, self.pes)
         many = _shares(shape.out_channels, SPAD_WORDS["psum"])
         few = _shares(shape.in_channels, SPAD_WORDS["ifmap"] // wide)
         images = _shares(shape.batch, shape.batch)
         for e, p, q, n in itertools.product(strips, many, few, images):
             if p * q * wide > SPAD_WORDS["filter"]:
                 continue
-            most = self.pes // (taps * e)
-            for r in _shares(-(-shape.in_channels // q), most):
+            most = self.most_sets(taps, e)
+            for r in _shares(-(-shape.in_channels // q), most) if most else []:
                 for t in _shares(-(-shape.out_channels // p), most // r):
-                    if self.place(taps, e, r * t) is None:
-                        continue
                     one = n * p * t * e * shape.out_width * WORD_BITS
                     high, broad = shape.patch(e, shape.out_width)
                     channels = min(q * r, shape.in_channels)
@@ -486,6 +469,31 @@ class Eyeriss(Machine, frozen=True, kw_only=True):
             Figure("link width", f"{self.link_bits} bits", assumed, "a run-length word"),
             Figure("16-bit MAC", f"{one:.3g} pJ", assumed, source),
         ]
+
+
+@functools.cache
+def _searched(machine: Eyeriss, shape: ConvShape) -> RowStationary:
+    """See :meth:`Eyeriss.search`; remembered by shape."""
+    best: tuple[tuple[int, int, int], RowStationary] | None = None
+    for mapping in machine.candidates(shape):
+        # a mapping that multiplies longer than the best one takes cannot be better
+        least = shape.macs // machine.active_pes(shape, mapping)
+        if (best is not None and least > best[0][0]) or machine.unfit(shape, mapping):
+            continue
+        total = passes = machine.processing_cycles(shape, mapping)
+        if machine.off_chip:
+            inputs, filters = machine.link_cycles(shape, mapping)
+            total = max(passes, filters) + inputs
+        key = (total, passes, sum(machine.glb_bits(shape, mapping)))
+        if best is None or key < best[0]:
+            best = (key, mapping)
+    if best is None:
+        raise InputError(
+            f"no row-stationary mapping fits a {shape.kernel_height} x {shape.kernel_width} "
+            f"kernel: it must be at most {machine.rows} high and {SPAD_WORDS['ifmap']} wide, and "
+            f"its sums must fit {machine.glb_kib} KiB"
+        )
+    return best[1]
 
 
 def mac_energy_pj() -> tuple[float, str]:
