@@ -49,7 +49,7 @@ BITS, LARGEST = 8, 127  # published: 8-bit fixed point, symmetric here
 BLOCK_RAM_KIB = 4096  # published: 32.1 Mbit of block RAM in the ZCU102's device, rounded
 BOARD_W = 10.697  # published (secondary): DeiT-S on the ZCU102
 SOFTMAX_PASSES = 3  # assumed: maximum, exponentials with their sum, division
-POST_STAGES = 8  # assumed: requantization and look-ups, a result a column and cycle
+POST_STAGES = 8  # assumed: requantization and look-ups, To results of a head and cycle
 
 EXACT_DEPTH = 2**24 // LARGEST**2  # products that float32 adds exactly
 
@@ -372,8 +372,8 @@ class HeatViT(Machine, frozen=True, kw_only=True):
                               post, bits)
                     )  # fmt: skip
                 continue
-            wide = room // (p.k * BITS) // self.to * self.to
-            if p.weights and not wide:
+            wide = room // (p.k * BITS) // self.to * self.to if p.weights else p.n
+            if not wide:
                 raise InputError(
                     f"{p.name}: {self.to} columns of {p.k} weights must fit half of the weight "
                     f"buffer; enlarge heatvit.weight_buffer_kib from {self.weight_buffer_kib}"
@@ -382,7 +382,7 @@ class HeatViT(Machine, frozen=True, kw_only=True):
                 columns = slice(low, min(low + wide, p.n))
                 part = p._replace(n=columns.stop - low)
                 post = p.m * -(-part.n // self.to)
-                bits = part.n * p.k * BITS
+                bits = part.n * p.k * BITS if p.weights else 0
                 tiles.append(_Tile(number, columns, slice(0, 1), self.cycles(part), post, bits))
         return tiles
 

@@ -49,6 +49,14 @@ def test_all_tokens_are_the_networks_own_work(network: str, width: int) -> None:
     assert sum(step.macs for step in steps) == get_model(network).macs
 
 
+@pytest.mark.parametrize("width", [64, 192])
+def test_only_weights_come_from_dram(width: int) -> None:
+    """Every weight once, in 8 bits; attention's operands are on the chip, also of a single head."""
+    tokens = [197, 197]
+    weights = width * (3 * 16**2 + 2 * 12 * width + 1000)
+    assert run(ENGINE, ENGINE.plan(width, tokens)).report.counters["weight_bits"] == 8 * weights
+
+
 def test_the_fixed_share_is_the_work_ratio_at_best() -> None:
     """197/138/97/68 tokens gain what they save, less the fill; selectors and packages cost."""
     for width in (192, 384, 768):
