@@ -282,15 +282,16 @@ def page(found: Study) -> str:
             "## How to read it",
             "",
             "A row is an output, a channel an input; bits are over those of the dense layer. "
-            "Cycles of different machines are not to be compared: they differ in multipliers, clock "
-            "and technology; compare a column with its own first row. EIE and SNAP take any zero, and "
-            "zeros of the inputs too; SNAP, with its assumed number of index matchers, spends a "
-            "cycle on a pair of bundles even if little matches, so it gains most where whole "
-            "bundles vanish. The sparse tensor core takes N:M; dense arrays take only whole rows "
-            "and channels, as a smaller layer. In the digits layer, what does not shrink with the "
-            "weights (launch, fetch, fill and drain) outweighs what does. Energies rest on each "
-            "machine's own sources (`sparqsim machines NAME`). N:M at 25 % is 1:4, which no "
-            "shipped tensor core takes and the model allows on request.",
+            "Cycles of different machines are not to be compared: they differ in multipliers, "
+            "clock and technology; compare a column with its own first row. EIE and SNAP take "
+            "any zero, and zeros of the inputs too; SNAP, with its assumed number of index "
+            "matchers, spends a cycle on a pair of bundles even if little matches, so it gains "
+            "most where whole bundles vanish. The sparse tensor core takes N:M; dense arrays "
+            "take only whole rows and channels, as a smaller layer. In the digits layer, what "
+            "does not shrink with the weights (launch, fetch, fill and drain) outweighs what "
+            "does. Energies rest on each machine's own sources (`sparqsim machines NAME`). N:M "
+            "at 25 % is 1:4, which no shipped tensor core takes and the model allows on "
+            "request.",
             "",
         ]
     )
