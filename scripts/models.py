@@ -127,7 +127,10 @@ def _print_models(models: list[Model]) -> None:
     screen.print("\n[bold]MACs are dense, for these options[/bold] (-o KEY=VALUE)")
     for options_text, names in by_options.items():
         screen.print(f"{options_text}: {', '.join(names)}", markup=False)
-    screen.print("\nLayers and exact counts: sparqsim models NAME|FILE.onnx")
+    screen.print(
+        "\nShapes alone; trained weights, and what to install for them: sparqsim compress --list"
+    )
+    screen.print("Layers and exact counts: sparqsim models NAME|FILE.onnx")
 
 
 def _print_layers(model: Model, left_out: dict[str, int]) -> None:

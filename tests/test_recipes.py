@@ -84,11 +84,20 @@ def test_a_recipe_survives_json() -> None:
         ('name = "x"\n[weights]\ndensity = 0.5', "needs a pattern"),
         ('name = "x"\n[weights]\nprune = "row"\ndensity = nan', "above 0 and at most 1"),
         ('name = "x"\n[weights]\nprune = "row"\ndensity = 1.5', "above 0 and at most 1"),
-        ('name = "x"\n[weights]\ndynamic = true', r"\[weights\]: dynamic is for activations"),
+        (
+            'name = "x"\n[weights]\nformat="int8"\ndynamic = true',
+            r"\[weights\]: dynamic is for activations",
+        ),
         ('name = "x"\n[activations]\nprune = "2:4"', "prune is for weights"),
         ('name = "x"\n[activations]\nformat="int8"\ngranularity = "channel"', "share one scale"),
         ('name = "x"\n[activations]\nformat = "codebook4"', "known beforehand"),
-        ('name = "x"\n[[override]]\nlayers = "a*"\nweights = {dynamic = true}', "override 'a.'"),
+        (
+            'name = "x"\n[[override]]\nlayers = "a*"\nweights = {format="int8", dynamic=true}',
+            "override 'a.'",
+        ),
+        ('name = "x"\n[[override]]\nlayers = "a*"', r"override 'a\*' must give weights"),
+        ('name = "x"\n[activations]\ndynamic = true', "need a format other than float32"),
+        ('name = "x"\n[weights]\nprune = "row"\ndensity = 0.5\npad = true', "pad is for N:M"),
         ("name = ", "here must be a recipe"),
     ],
 )

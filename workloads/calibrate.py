@@ -86,6 +86,11 @@ class Slices:
     axis: int | None = None
     group: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("axis", self.axis), ("group", self.group)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise InputError(f"{name} must be a whole number or None, got {value!r}")
+
     def split(self, x: NDArray) -> NDArray:
         """``x`` as rows that share a scale: (slices, values)."""
         if self.axis is None:

@@ -117,6 +117,13 @@ class Quantizer:
         """Width of one code."""
         return self.formats[0].bits
 
+    @property
+    def side_bits(self) -> int:
+        """Bits beside the codes: scales (32 each), zero points (a code each), choice of format."""
+        per_slice = SCALE_BITS + (0 if self.zero_point is None else self.bits)
+        per_slice += (len(self.formats) - 1).bit_length()
+        return len(self.scale) * per_slice
+
     def _rows(self, x: NDArray) -> NDArray:
         rows = self.slices.split(x)
         if len(rows) != len(self.scale):
@@ -229,11 +236,8 @@ class QuantizedTensor:
         return slices.join(rows * q.scale[:, None], self.shape)
 
     def bits(self) -> int:
-        """Size in bits: codes, scales (32 each), zero points (a code each), choice of format."""
-        q = self.quantizer
-        per_slice = SCALE_BITS + (0 if q.zero_point is None else q.bits)
-        per_slice += (len(q.formats) - 1).bit_length()
-        return self.codes.size * q.bits + len(q.scale) * per_slice
+        """Size in bits: all codes, and `Quantizer.side_bits`."""
+        return self.codes.size * self.quantizer.bits + self.quantizer.side_bits
 
     def sqnr_db(self, reference: ArrayLike) -> float:
         """Signal to quantization noise against the tensor before: 10 log10(sum x^2 / sum e^2)."""
@@ -255,6 +259,18 @@ def sqnr_db(reference: ArrayLike, approximation: ArrayLike) -> float:
 
 def _format(grid: str | Format) -> Format:
     return formats.get(grid) if isinstance(grid, str) else grid
+
+
+def _sampled(
+    data: ArrayLike | Observer | MovingAverage, axis: int | None, group: int | None
+) -> tuple[Slices, Samples]:
+    """Which values share a scale, and those values: a tensor's, or those an observer saw."""
+    if isinstance(data, Observer | MovingAverage):
+        if axis is not None or group is not None:
+            raise InputError("give the axis to the observer, not to fit; observers have no groups")
+        return data.slices, data.samples()
+    slices = Slices(axis, group)
+    return slices, Samples.of(slices.split(checked(data)))
 
 
 def fit(
@@ -290,15 +306,9 @@ def fit(
     chosen, how = _format(grid), method_named(method)
     if asymmetric and not isinstance(chosen, Int):
         raise InputError(f"{chosen.name} has no zero point; asymmetric is for integers")
-    if isinstance(data, Observer | MovingAverage):
-        if axis is not None or group is not None:
-            raise InputError("give the axis to the observer, not to fit; observers have no groups")
-        if isinstance(data, MovingAverage) and not isinstance(how, MinMax):
-            raise InputError("a moving average keeps a range alone: use it with method='minmax'")
-        slices, samples = data.slices, data.samples()
-    else:
-        slices = Slices(axis, group)
-        samples = Samples.of(slices.split(checked(data)))
+    if isinstance(data, MovingAverage) and not isinstance(how, MinMax):
+        raise InputError("a moving average keeps a range alone: use it with method='minmax'")
+    slices, samples = _sampled(data, axis, group)
     low, high = how.range(samples, chosen, asymmetric)
     scale, zero_point = parameters(chosen, low, high, asymmetric)
     return Quantizer((chosen,), scale, zero_point, slices)
@@ -379,13 +389,7 @@ def fit_ant(
     InputError
         As `fit`; or for an unsigned type where values are negative.
     """
-    if isinstance(data, Observer):
-        if axis is not None or group is not None:
-            raise InputError("give the axis to the observer, not to fit; observers have no groups")
-        slices, samples = data.slices, data.samples()
-    else:
-        slices = Slices(axis, group)
-        samples = Samples.of(slices.split(checked(data)))
+    slices, samples = _sampled(data, axis, group)
     sign = bool(samples.low.min() < 0) if signed is None else signed
     grids = (
         ant_candidates(bits, sign) if candidates is None else tuple(_format(c) for c in candidates)

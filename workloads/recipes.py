@@ -112,6 +112,17 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise InputError(f"density {self.density} needs a pattern in prune")
         if self.density is not None and not 0.0 < self.density <= 1.0:
             raise InputError(f"density must be above 0 and at most 1, got {self.density}")
+        if self.scheme == "keep" and (
+            self.granularity != "tensor"
+            or self.calibration != "minmax"
+            or self.asymmetric
+            or self.dynamic
+        ):
+            raise InputError(
+                "granularity, calibration, asymmetric and dynamic need a format other than float32"
+            )
+        if self.pad and not re.search(r"\d:\d", self.prune or ""):
+            raise InputError(f"pad is for N:M patterns, got prune = {self.prune!r}")
         scheme, bits = self.scheme, self.scheme_bits
         allowed = {"ant": range(3, 9), "olive": (4, 8), "codebook": range(1, 9)}
         if scheme in allowed and bits not in allowed[scheme]:
@@ -215,6 +226,12 @@ class Override(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     weights: TensorRecipe | None = None
     activations: TensorRecipe | None = None
     embeddings: TensorRecipe | None = None
+
+    def __post_init__(self) -> None:
+        if (self.weights, self.activations, self.embeddings) == (None, None, None):
+            raise InputError(
+                f"the override {self.layers!r} must give weights, activations or embeddings"
+            )
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

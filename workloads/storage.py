@@ -262,9 +262,7 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
         fill=fill,
         stored=len(stored),
     )
-    per_slice = SCALE_BITS + (0 if q.zero_point is None else q.bits)
-    per_slice += (len(q.formats) - 1).bit_length()
-    size += len(q.scale) * per_slice
+    size += q.side_bits
     size += sum(SCALE_BITS * len(described.entries) for described in entry.formats)
     return StoredTensor(entry, arrays, size)
 

@@ -49,6 +49,9 @@ TABLE = {
     "ant/bert_mnli": "ant:bert_mnli",
     "digits-mlp": "trained:digits_mlp",
     "digits-cnn": "trained:digits_cnn",
+    "minilm": "trained:minilm",
+    "efficientnet-lite0": "trained:efficientnet_lite0",
+    "vgg16-trunk": "trained:vgg16_trunk",
 }
 
 

