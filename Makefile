@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv bench lint format clean
+.PHONY: demo test test-slow venv bench lint format clean
 
 venv: $(STAMP)
 
@@ -25,8 +25,13 @@ lint: venv
 test: lint
 	$(BIN)/python -m pytest -n 2
 
+test-slow: venv
+	$(BIN)/python -m pytest -n 2 -m "slow and not models"
+
 bench: venv
 	$(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.dram
+	$(BIN)/python -m benchmarks.formats
 
 format: venv
 	$(BIN)/ruff check --fix .
