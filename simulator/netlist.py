@@ -115,6 +115,8 @@ class Actor:
         if self.behaviour is not None:
             if self.firings is not None:
                 raise InputError(f"{where}: an actor with a behaviour decides its own firings")
+            if self.execute is not None:
+                raise InputError(f"{where}: a behaviour does its own arithmetic; drop execute")
             object.__setattr__(self, "firings", 0)
         elif self.firings is None:
             busy = _as_array(f"{where}: busy", self.busy)

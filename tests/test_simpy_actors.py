@@ -576,3 +576,9 @@ def test_arithmetic_that_makes_other_tokens_than_declared_is_refused(made, says)
             [queue("load", "sink")],
             verify="execute",
         )
+
+
+def test_a_behaviour_has_no_declared_arithmetic() -> None:
+    """Both would say what a firing computes."""
+    with pytest.raises(InputError, match="drop execute"):
+        Actor(name="a", behaviour=lambda lane: iter(()), execute=lambda lane, k, got: {})
