@@ -1,26 +1,13 @@
-"""Is docs/sparse_tensor_core.md true as printed?"""
+"""Is the long table of docs/sparse_tensor_core.md what the validation gives?"""
 
 from __future__ import annotations
 
-import doctest
 import re
 from pathlib import Path
 
 import pytest
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "sparse_tensor_core.md"
-
-
-def test_the_page_runs_as_printed() -> None:
-    """Every block of the page, in one session, prints what the page shows."""
-    result = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
-    assert result.attempted > 20 and result.failed == 0
-
-
-def test_the_page_shows_figures_that_exist() -> None:
-    """No broken picture."""
-    figures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", PAGE.read_text())
-    assert len(figures) == 4 and all((PAGE.parent / figure).is_file() for figure in figures)
 
 
 @pytest.mark.slow
