@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from architectures.machine import Figure, Machine, Program
-from simulator.energy.tables import Basis
+from simulator.energy.tables import Basis, get_table
 from simulator.mac import dense as unfolding
 from simulator.mac import sparse_tensor_core as mac
 from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
@@ -94,6 +94,18 @@ UNHIDDEN = 0.125  # assumed: of the shorter of computing and moving; only picks 
 LEAST_DRAM_HOLD = 4  # cycles; shorter requests are joined, so that whole cycles round off little
 MOST_DRAM_HOLD = 16  # cycles; longer writes are cut, so that reads can go between them
 ACCUMULATOR_BYTES = 4
+MMA = (16, 8, 256)  # published: rows, columns, bits of kept depth of the PTX ISA's largest mma
+REGISTERS_KIB = 64  # published: register file of a quarter of an SM, A100 white paper
+L2_SLICE_KIB = 512  # published: A100 white paper
+# Multiply and add of a product in the names of the energy table. bf16 and tf32 are taken as fp16,
+# int4 as a quarter of int8's multiplier.
+OPERATIONS: dict[str, tuple[str, float, str]] = {
+    "fp16": ("multiply.fp16", 1.0, "add.fp32"),
+    "bf16": ("multiply.fp16", 1.0, "add.fp32"),
+    "tf32": ("multiply.fp16", 1.0, "add.fp32"),
+    "int8": ("multiply.int8", 1.0, "add.int32"),
+    "int4": ("multiply.int8", 0.25, "add.int32"),
+}
 
 
 class Shape(NamedTuple):
@@ -227,7 +239,7 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
     idle_w
         Power of the idle board.
     power_limit_w
-        Power that lowers the clock where multiplying would exceed it; 0 is no limit.
+        Power that lowers the clock where the main loop would exceed it; 0 is no limit.
     """
 
     name: ClassVar[str] = "sparse-tensor-core"
@@ -346,11 +358,43 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         """Products of a block in this format (floats)."""
         return max(1, int(self.float_block * self.kind.block))
 
-    @property
-    def pj_per_mac(self) -> float:
-        """Energy of one multiplication with all that surrounds it: what TDP leaves at the peak."""
-        peak = self.sms * self.macs_per_sm * self.clock_hz
-        return (self.tdp_w - self.idle_w) / peak * 1e12
+    # ------------------------------------------------------------------ energy
+
+    def step_energy_pj(self, tiling: Tiling) -> dict[str, float]:
+        """Energy of a tile's step: multiplying, and operands out of each memory on their way.
+
+        The parts are to each other as in the ``horowitz`` table, at its node; all are scaled alike
+        so that the dense peak takes ``tdp_w``. A sparse step of as many multiplications takes
+        more: the activations it picks from are M/N times as many.
+        """
+        peak = Tiling(*TILES[0], 1, STEP_BITS // self.kind.bits, 1, 1)
+        dense = self.dense
+        peak_pj = (self.tdp_w - self.idle_w) / (self.sms * self.macs_per_sm * self.clock_hz) * 1e12
+        scale = peak_pj * dense._slots(peak) / sum(dense._table_pj(peak).values())
+        return {part: scale * energy for part, energy in self._table_pj(tiling).items()}
+
+    def _table_pj(self, tiling: Tiling) -> dict[str, float]:
+        """Energy of a step as the table has it, wires and control left out."""
+        energies = get_table("horowitz")
+        multiply, share, add = OPERATIONS[self.dtype]
+        each = share * energies.entry(multiply).value + energies.entry(add).value
+
+        def per_byte(capacity_kib: float) -> float:
+            return 8 * energies.sram(capacity_kib=capacity_kib).value
+
+        rows, columns, bits = MMA
+        depth = bits / self.kind.bits
+        stage = self._stage_bytes(tiling.rows, tiling.columns, tiling.step)
+        operands = self._stage_bytes(rows, columns, 1) * depth * self.sparsity.m / self.sparsity.n
+        sums = 2 * rows * columns * ACCUMULATOR_BYTES
+        slots = self._slots(tiling)
+        return {
+            "multiplying": slots * each,
+            "registers": slots / (rows * columns * depth) * (operands + sums)
+            * per_byte(REGISTERS_KIB),
+            "shared memory": self._shared_bytes(tiling) * per_byte(self.shared_kib),
+            "l2": stage * per_byte(L2_SLICE_KIB),
+        }  # fmt: skip
 
     # ------------------------------------------------------------------ tiling
 
@@ -390,12 +434,15 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
 
     def _shared_cycles(self, tiling: Tiling) -> int:
         """Cycles in which shared memory takes a stage in and gives each warp its fragments."""
+        return math.ceil(self._shared_bytes(tiling) / self.shared_bytes_per_cycle)
+
+    def _shared_bytes(self, tiling: Tiling) -> float:
         written = self._stage_bytes(tiling.rows, tiling.columns, tiling.step)
         rows = min(self.warp_rows, tiling.rows)
         columns = min(self.warp_columns, tiling.columns)
         warps = -(-tiling.rows // rows) * -(-tiling.columns // columns)
         read = warps * self._stage_bytes(rows, columns, tiling.step)
-        return math.ceil((written + read) / self.shared_bytes_per_cycle)
+        return written + read
 
     def _epilogue_cycles(self, tiling: Tiling) -> int:
         """Cycles in which accumulators go to shared memory and back, in rows; and split sums."""
@@ -409,19 +456,19 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         """Bytes DRAM moves in a cycle of a clock."""
         return self.dram_gbytes_per_s * 1e9 * self.dram_efficiency / clock_hz
 
-    def multiplying_power_w(self, shape: Shape, tiling: Tiling | None = None) -> float:
-        """Power in the main loop at the full clock: ``idle_w``, and ``pj_per_mac`` a product."""
+    def main_loop_power_w(self, shape: Shape, tiling: Tiling | None = None) -> float:
+        """Power in the main loop at the full clock: ``idle_w``, and the energy of its steps."""
         tiling = tiling or self.tiling(shape)
         busy = min(_count_tiles(shape, tiling), self.sms)
-        rate = busy * self._slots(tiling) / self.step_cycles(tiling) * self.clock_hz
-        return self.idle_w + self.pj_per_mac * 1e-12 * rate
+        steps_per_s = busy / self.step_cycles(tiling) * self.clock_hz
+        return self.idle_w + sum(self.step_energy_pj(tiling).values()) * 1e-12 * steps_per_s
 
     def sustained_clock_hz(self, shape: Shape, tiling: Tiling) -> float:
         """The clock at which the main loop stays within the power limit.
 
         The voltage is taken not to change with the clock.
         """
-        full = self.multiplying_power_w(shape, tiling)
+        full = self.main_loop_power_w(shape, tiling)
         if not self.power_limit_w or full <= self.power_limit_w:
             return self.clock_hz
         return self.clock_hz * (self.power_limit_w - self.idle_w) / (full - self.idle_w)
@@ -589,6 +636,7 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
             }
 
         def energy(timeline: Timeline) -> list[EnergyPart]:
+            steps = plan.tiles * tiling.steps
             return [
                 EnergyPart(
                     part="idle board",
@@ -596,12 +644,15 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
                     basis=Basis.ASSUMED,
                     source=f"{self.idle_w:g} W over the run",
                 ),
-                EnergyPart(
-                    part="multiplying",
-                    energy_pj=self.pj_per_mac * slots,
-                    basis=Basis.ASSUMED,
-                    source=f"{self.pj_per_mac:.3g} pJ a multiplier slot: TDP less idle power at "
-                    "the dense peak, data movement included",
+                *(
+                    EnergyPart(
+                        part=part,
+                        energy_pj=steps * each,
+                        basis=Basis.ASSUMED,
+                        source="a share of TDP less idle power at the dense peak; shares by the "
+                        "horowitz table",
+                    )
+                    for part, each in self.step_energy_pj(tiling).items()
                 ),
             ]
 
@@ -622,8 +673,8 @@ class SparseTensorCore(Machine, frozen=True, kw_only=True):
         )
 
     def _fragment_bits(self, tiling: Tiling) -> int:
-        cycles = self._shared_cycles(tiling) * self.shared_bytes_per_cycle
-        return 8 * math.ceil(cycles - self._stage_bytes(tiling.rows, tiling.columns, tiling.step))
+        written = self._stage_bytes(tiling.rows, tiling.columns, tiling.step)
+        return 8 * math.ceil(self._shared_bytes(tiling) - written)
 
     def datasheet(self) -> list[Figure]:
         """The numbers of this configuration; sources are those of the A100 unless a preset's."""

@@ -488,7 +488,7 @@ def test_a_power_limit_lowers_the_clock() -> None:
     """Below what multiplying takes, the clock falls so that the main loop meets the limit."""
     machine = SparseTensorCore(pattern="dense")
     shape = Shape(2048, 2048, 2048)
-    full = machine.multiplying_power_w(shape)
+    full = machine.main_loop_power_w(shape)
     assert machine.idle_w < full <= machine.tdp_w
     free = run(machine, machine.gemm(*shape)).report
     for limit in (150.0, 250.0):
@@ -502,6 +502,46 @@ def test_a_power_limit_lowers_the_clock() -> None:
         assert any("power limit" in note for note in report.notes)
     loose = msgspec.structs.replace(machine, power_limit_w=full)
     assert loose.gemm(*shape).netlist.clock_hz == machine.clock_hz
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+def test_the_dense_peak_takes_tdp(name: str, dtype: str) -> None:
+    """Steps of the largest tile without a barrier, at the peak: idle power and TDP's rest."""
+    machine = preset(name, dtype=dtype, pattern="dense")
+    tiling = Tiling(256, 128, 1, 1024 // machine.kind.bits, 1, 1)
+    seconds = machine._slots(tiling) / machine.macs_per_sm / machine.clock_hz
+    power = machine.sms * sum(machine.step_energy_pj(tiling).values()) * 1e-12 / seconds
+    assert power + machine.idle_w == pytest.approx(machine.tdp_w)
+
+
+def test_a_sparse_step_moves_more_for_its_multiplications() -> None:
+    """By hand for fp16 2:4, 256 x 128 tiles in 64 x 64 parts: bytes of each memory, x a slot."""
+    dense, sparse = SparseTensorCore(pattern="dense"), SparseTensorCore()
+    tiling = Tiling(256, 128, 1, 64, 1, 3)
+    one, other = dense.step_energy_pj(tiling), sparse.step_energy_pj(tiling)
+    # weights 256 or 64 rows of 64: 2 bytes, or 1.125 with positions; activations 2 bytes
+    l2 = (64 * (256 * 1.125 + 128 * 2)) / (64 * (256 + 128) * 2)
+    part = (64 * 1.125 + 64 * 2) / (64 * 2 * 2)
+    written, read = 256 + 128, 8 * (64 + 64)
+    shared = (l2 * written + part * read) / (written + read)
+    # m16n8k32 against m16n8k16: 16 rows and 8 columns of operands, 128 sums read and written
+    registers = (16 * 32 * 1.125 + 8 * 32 * 2 + 1024) / ((16 + 8) * 16 * 2 + 1024) / 2
+    assert other["multiplying"] == pytest.approx(one["multiplying"] / 2)
+    assert other["l2"] == pytest.approx(l2 * one["l2"])
+    assert other["shared memory"] == pytest.approx(shared * one["shared memory"])
+    assert other["registers"] == pytest.approx(registers * one["registers"])
+    each = 2 * sum(other.values()) / sum(one.values())
+    assert 1.1 < each < 1.25
+
+
+def test_a_limit_of_tdp_holds_the_sparse_product_alone() -> None:
+    """At the A100's 400 W a large dense product keeps its clock; a 2:4 one does not."""
+    machine = SparseTensorCore(power_limit_w=400.0)
+    shape = Shape(4096, 4096, 4096)
+    assert machine.dense.gemm(*shape).netlist.clock_hz == machine.clock_hz
+    clock_hz = machine.gemm(*shape).netlist.clock_hz
+    assert 0.8 * machine.clock_hz < clock_hz < machine.clock_hz
 
 
 # ------------------------------------------------------------------ letters

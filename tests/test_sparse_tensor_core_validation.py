@@ -56,13 +56,13 @@ def test_one_token_is_a_slowdown(fitted: Fit) -> None:
 
 @pytest.mark.slow
 def test_the_large_product_is_within_the_bound(fitted: Fit) -> None:
-    """16384^3, not fitted: both times are within 15 %; their ratio is shown as a miss."""
+    """16384^3, not fitted, at the 400 W its note states: times and speed-up are within 15 %."""
     rows, _ = read_table(REFERENCE)
     row = next(row for row in rows if row.shape == (16384,) * 3)
     dense, sparse, speedup = compare(row, fitted, preset("a100-40"))
     assert abs(dense.error) < 0.02 and dense.within
     assert abs(sparse.error) <= BOUND and sparse.within
-    assert abs(speedup.error) < 0.2 and not speedup.within
+    assert abs(speedup.error) <= BOUND and speedup.within
     assert dense.simulated_at_limit is not None and dense.simulated_at_limit > dense.simulated
 
 
@@ -70,7 +70,7 @@ def test_a_model_slower_than_the_measurement_is_not_fitted() -> None:
     """Neither a limit nor a call can make it faster: both stay off."""
     fast = Measured(
         item="x", rows=512, columns=512, depth=512, dtype="fp16", dense_ms=1e-4, sparse_ms=1e-4,
-        locked=False, bare=False,
+        limit_w=None, bare=False,
     )  # fmt: skip
     found = fit(fast, preset("a100-40"))
     assert found.power_limit_w == 0 and found.sparse_call_us == 0
@@ -81,9 +81,29 @@ def test_the_shipped_table_is_read_whole() -> None:
     """Every row is compared or left out with a reason; a linear layer is read as a product."""
     rows, left_out = read_table(REFERENCE)
     assert [row.shape for row in rows] == [(16384,) * 3, FITTED_SHAPE, (768, 3072, 3072)]
-    assert rows[0].locked and rows[0].bare and not rows[1].locked
+    assert [row.limit_w for row in rows] == [400.0, None, None]
+    assert [row.bare for row in rows] == [True, False, False]
     assert len(rows) + len(left_out) == len(REFERENCE.read_text().strip().splitlines()) - 1
     assert all(reason for _, reason in left_out)
+
+
+@pytest.mark.parametrize(
+    ("note", "limit_w"),
+    [
+        ("clocks locked 1410MHz 400W; dense: 250 W", 400.0),
+        ("clocks locked at 1410 MHz, 312.5 W", 312.5),
+        ("clocks locked 1410MHz", 0.0),
+        ("clocks locked; another ran at 250W", 0.0),
+        ("power limit 250 W", None),
+    ],
+)
+def test_a_note_states_the_limit_of_locked_clocks(
+    tmp_path: Path, note: str, limit_w: float | None
+) -> None:
+    """The watts after "clocks locked", up to a semicolon; none stated is no limit."""
+    table = tmp_path / "table.csv"
+    table.write_text(HEADER + f'a,64,64,64,fp16,1,,,,,"{note}",,\n')
+    assert read_table(table)[0][0].limit_w == limit_w
 
 
 def test_other_rows_of_the_same_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ Two things a shape does not tell are fitted, both on the 4096^3 fp16 row: the bo
 so that the dense time is met, and the time of a call of the sparse library around its kernel, so
 that the sparse time is met. Nothing else is tuned, and every other row is a prediction. Both belong
 to the conditions of a measurement, not to the chip: a row whose note says that the clocks were
-locked runs without the limit (what the limit would do to it is printed beside), and a row timed by
-CUTLASS's profiler, which averages launches back to back, has no library call.
+locked runs under the power limit that the note states, or without one (what the fitted limit would
+do to it is printed beside), and a row timed by CUTLASS's profiler, which averages launches back to
+back, has no library call.
 
 Rows that are no fp16, bf16, tf32 or int8 product of a stated size with a time are listed as left
 out, with the reason. The table has no row for a single token; the model's prediction is printed.
@@ -38,7 +39,8 @@ FIT_ROUNDS = 4
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the table: a product, and its times in milliseconds where they were measured.
 
-    ``locked`` says that clocks were locked, ``bare`` that kernels alone were timed.
+    ``limit_w`` is the power limit of a run with locked clocks (0: none stated; None: clocks were
+    not locked); ``bare`` says that kernels alone were timed.
     """
 
     item: str
@@ -48,7 +50,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     dense_ms: float | None
     sparse_ms: float | None
-    locked: bool
+    limit_w: float | None
     bare: bool
 
     @property
@@ -135,7 +137,7 @@ def read_table(path: str | Path) -> tuple[list[Measured], list[tuple[str, str]]]
                 dtype=line["dtype"],
                 dense_ms=times["dense_ms"],
                 sparse_ms=times["sparse_ms"],
-                locked="clocks locked" in line["note"],
+                limit_w=_limit_w(line["note"]),
                 bare=line["item"].strip() == "GEMM CUTLASS",
             )
         )
@@ -154,6 +156,14 @@ def _time(field: str, where: str) -> float | None:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{where} must be a positive number of milliseconds, got {field!r}")
     return value
+
+
+def _limit_w(note: str) -> float | None:
+    """The power limit a note on locked clocks states; see :class:`Measured`."""
+    if "clocks locked" not in note:
+        return None
+    stated = re.search(r"clocks locked[^;]*?\b(\d+(?:\.\d+)?) ?W\b", note)
+    return float(stated[1]) if stated else 0.0
 
 
 def _shape(line: dict[str, str]) -> tuple[int, int, int] | None:
@@ -190,7 +200,7 @@ def fit(measured: Measured, machine: SparseTensorCore) -> Fit:
     limit, fastest = 0.0, milliseconds(machine.dense, measured.shape)
     launch_ms = machine.launch_us / 1e3
     if fastest < measured.dense_ms:
-        limit, at = machine.dense.multiplying_power_w(Shape(*measured.shape)), fastest
+        limit, at = machine.dense.main_loop_power_w(Shape(*measured.shape)), fastest
         for _ in range(FIT_ROUNDS):
             ratio = (at - launch_ms) / (measured.dense_ms - launch_ms)
             limit = machine.idle_w + (limit - machine.idle_w) * ratio
@@ -208,7 +218,7 @@ def compare(measured: Measured, found: Fit, machine: SparseTensorCore) -> list[R
     machine = msgspec.structs.replace(
         machine,
         dtype=measured.dtype,
-        power_limit_w=0.0 if measured.locked else found.power_limit_w,
+        power_limit_w=found.power_limit_w if measured.limit_w is None else measured.limit_w,
         sparse_call_us=0.0 if measured.bare else found.sparse_call_us,
     )
     fitted = measured.shape == FITTED_SHAPE
@@ -218,7 +228,7 @@ def compare(measured: Measured, found: Fit, machine: SparseTensorCore) -> list[R
     for quantity, one in (("dense_ms", machine.dense), ("sparse_ms", machine)):
         if theirs[quantity] is not None:
             ours[quantity] = milliseconds(one, measured.shape)
-            if measured.locked and found.power_limit_w:
+            if measured.limit_w is not None and found.power_limit_w:
                 slower = msgspec.structs.replace(one, power_limit_w=found.power_limit_w)
                 at_limit[quantity] = milliseconds(slower, measured.shape)
     if len(ours) == 2:
