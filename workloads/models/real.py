@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,25 @@ def cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floa
     return np.divide((x * y).sum(axis=1), scale, out=np.zeros(len(x)), where=scale > 0)
 
 
+Run = Callable[[Mapping[str, Array] | None, See | None], Array]
+
+
+def _beside_float32(
+    forward: Run,
+) -> Callable[[Mapping[str, Array] | None, See | None], tuple[Array, Array]]:
+    """Run a network as asked and in float32, the latter once."""
+
+    @cache
+    def reference() -> Array:
+        return forward(None, None)
+
+    def run(weights: Mapping[str, Array] | None, see: See | None) -> tuple[Array, Array]:
+        changed = weights is not None or see is not None
+        return forward(weights, see) if changed else reference(), reference()
+
+    return run
+
+
 def minilm() -> Subject:
     """MiniLM, judged on the graded sentence pairs that ship with Sparqsim.
 
@@ -121,14 +141,11 @@ def minilm() -> Subject:
     pairs, calibration = shared_sentences()
     texts = [pair.left for pair in pairs] + [pair.right for pair in pairs]
     grades = np.array([pair.grade for pair in pairs])
-    reference: list[Array] = []
+    run = _beside_float32(lambda weights, see: model.forward(texts, weights=weights, see=see))
 
     def judge(weights: Mapping[str, Array] | None, see: See | None) -> dict[str, float]:
-        if not reference:
-            reference.append(model.forward(texts))
-        changed = weights is not None or see is not None
-        found = model.forward(texts, weights=weights, see=see) if changed else reference[0]
-        likeness = cosines(found, reference[0])
+        found, reference = run(weights, see)
+        likeness = cosines(found, reference)
         of_pairs = cosines(found[: len(pairs)], found[len(pairs) :])
         return {
             "cosine to float32": float(likeness.mean()),
@@ -154,17 +171,14 @@ def _vision(load: str) -> Subject:
     net: real_vision.VisionNet = getattr(real_vision, load)()
     images = np.stack(list(real_vision.photos().values()))
     mirrored = np.ascontiguousarray(images[:, :, ::-1])
-    reference: list[Array] = []
+    run = _beside_float32(lambda weights, see: net.forward(images, weights=weights, see=see))
 
     def judge(weights: Mapping[str, Array] | None, see: See | None) -> dict[str, float]:
-        if not reference:
-            reference.append(net.forward(images))
-        changed = weights is not None or see is not None
-        found = net.forward(images, weights=weights, see=see) if changed else reference[0]
-        likeness = cosines(found, reference[0])
+        found, reference = run(weights, see)
+        likeness = cosines(found, reference)
         if not net.classifies:
             return {"feature cosine (2 photos)": float(likeness.mean())}
-        same = found.argmax(axis=1) == reference[0].argmax(axis=1)
+        same = found.argmax(axis=1) == reference.argmax(axis=1)
         return {
             "top-1 as float32 (2 photos)": float(same.mean()),
             "logit cosine (2 photos)": float(likeness.mean()),
