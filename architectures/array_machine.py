@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from architectures.machine import Figure, Machine, Program, run
-from architectures.systolic import Dataflow, tile_netlist
+from architectures.systolic import Dataflow, streams_of, tile_netlist
 from architectures.tiling import (
     ArrayRules,
     ConvShape,
@@ -53,6 +53,7 @@ from simulator.memory.dram import Dram
 from simulator.netlist import Execute, Netlist
 from simulator.report import EnergyPart, Macs, Memory, Report, Verification, memory_use
 from simulator.timeline import Timeline
+from simulator.traffic import Access, Traffic
 from sparqsim_base import InputError
 from workloads.encodings.csc import CSC
 from workloads.layers import Conv2d, Layer, Model
@@ -71,6 +72,12 @@ _MOVED = {
     "weight buffer": ("weight_buffer_read", "weight_buffer_write"),
     "output buffer": ("output_buffer_read", "output_buffer_write"),
     "DRAM": ("dram_read", "dram_write"),
+}
+# The DMAs of each operand, and whether they write the DRAM.
+_DMAS = {
+    Datum.INPUT: {"input_dma": False},
+    Datum.WEIGHT: {"weight_dma": False},
+    Datum.OUTPUT: {"psum_dma": False, "output_dma": True},
 }
 
 
@@ -160,7 +167,7 @@ class Timing:
 
     ``products_per_step`` is what the array multiplies in a step when it is full, ``rule`` how fill
     and drain are charged. ``capacities`` and ``used`` are bits of each buffer, by
-    :class:`~architectures.tiling.Datum`.
+    :class:`~architectures.tiling.Datum`. ``traffic`` says which firings moved the bits.
     """
 
     netlist: Netlist
@@ -170,6 +177,7 @@ class Timing:
     capacities: tuple[int, int, int]
     used: tuple[int, int, int]
     rule: str
+    traffic: Callable[[Timeline], Traffic]
 
 
 class ArrayMachine(Machine, frozen=True, kw_only=True):
@@ -318,6 +326,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
             used=used,  # type: ignore[arg-type]
             rule=f"{_told(rules)}; {_bandwidth(self.dram, rules, self.clock_hz)}",
+            traffic=lambda timeline: tile_traffic(timeline.netlist, analytic, rules),
         )
 
     def plan(self, layer: Layer, *, batch: int = 1, mapping: Mapping | None = None) -> Program:
@@ -432,6 +441,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             counters=counters,
             memory=memory,
             energy=energy,
+            traffic=timing.traffic,
             executed=executed,
             notes=[*notes, timing.rule],
         )
@@ -484,6 +494,35 @@ class BankedMachine(ArrayMachine, frozen=True, kw_only=True):
             return None
         mapping = "RoBaCoBg" if self.dram_channels == 1 else "RoBaCoBgCh"
         return Dram(standard=self.dram_standard, channels=self.dram_channels, mapping=mapping)
+
+
+def tile_traffic(netlist: Netlist, analytic: Cost, rules: ArrayRules) -> dict[str, list[Access]]:
+    """Which firings of a netlist of tiles moved the analytic model's bits.
+
+    A DMA moves its transfers between DRAM and buffer, an equal share on each channel. What else a
+    buffer reads and writes it does for the array, as much in every tile.
+    """
+    counted, streams = msgspec.structs.asdict(analytic.traffic), streams_of(analytic, rules)
+    found: dict[str, list[Access]] = {"dram": []}
+    for datum in Datum:
+        buffer, bits = f"{datum.name.lower()}_buffer", streams[datum].bits
+        moving = {"read": counted[f"{buffer}_read"], "write": counted[f"{buffer}_write"]}
+        found[buffer] = []
+        for label, stores in _DMAS[datum].items():
+            actors = [actor.name for actor in netlist.actors if actor.name.startswith(label)]
+            for actor in actors:
+                share = bits / len(actors)
+                read = Access(actor=actor, read_bits=share)
+                written = Access(actor=actor, written_bits=share)
+                found["dram"].append(written if stores else read)
+                found[buffer].append(read if stores else written)
+            if actors:
+                moving["read" if stores else "write"] -= int(bits.sum())
+        each = {way: total / analytic.tiles for way, total in moving.items()}
+        found[buffer].append(
+            Access(actor="array", read_bits=each["read"], written_bits=each["write"])
+        )
+    return found
 
 
 def _bandwidth(dram: Dram | None, rules: ArrayRules, clock_hz: float) -> str:

@@ -40,6 +40,7 @@ from simulator.mac import eie as mac
 from simulator.netlist import Actor, Channel, Netlist, Pattern
 from simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
 from simulator.timeline import Timeline
+from simulator.traffic import Access
 from sparqsim_base import InputError
 from workloads.encodings.csc import CSC
 from workloads.encodings.relative_index import RelativeIndexCSC
@@ -314,7 +315,7 @@ class EIE(Machine, frozen=True, kw_only=True):
         work: NDArray[np.integer],
         passes: list[Pass],
         macs: Macs,
-        spmat_reads: NDArray[np.int64],
+        spmat_reads: NDArray[np.integer],
         stored_entries: int,
         stored_pointers: int,
         outputs: NDArray[np.int64] | None,
@@ -374,6 +375,22 @@ class EIE(Machine, frozen=True, kw_only=True):
                 ),
             }
 
+        def traffic(timeline: Timeline) -> dict[str, list[Access]]:
+            row_bits = self.sram_row_entries * (CODE_BITS + self.index_bits)
+            moves = {
+                "spmat_sram": [Access(actor="spmat_read", read_bits=spmat_reads * row_bits)],
+                "ptr_sram": [Access(actor="ptr_read", read_bits=2 * POINTER_BITS)],
+            }
+            if loads or stores:
+                is_load = [load for walk in passes for load, cycles in
+                           ((True, walk.load), (False, walk.store)) if cycles]  # fmt: skip
+                whole = port_words * ACT_PORT_BITS
+                bits = np.array(is_load) * whole
+                moves["act_sram"] = [
+                    Access(actor="act_sram", read_bits=bits, written_bits=whole - bits)
+                ]
+            return moves
+
         def energy(timeline: Timeline) -> list[EnergyPart]:
             # Power over time: the energy of a cycle stays what it was at 800 MHz.
             seconds_then = timeline.cycles / PAPER_CLOCK_HZ
@@ -418,6 +435,7 @@ class EIE(Machine, frozen=True, kw_only=True):
             counters=counters,
             memory=memory,
             energy=energy,
+            traffic=traffic,
             executed=None if execute is None else execute.executed,
             notes=notes,
         )
@@ -654,7 +672,7 @@ class _Work:
         port = ACT_PORT_BITS // ACTIVATION_BITS
         self.passes: list[Pass] = []
         entries: list[NDArray[np.integer]] = []
-        self.spmat_reads = np.zeros(pes, np.int64)
+        spmat_reads: list[NDArray[np.integer]] = []
         self.macs = 0
         self.tokens: list[tuple[int, int, int, int]] = []
         results = []
@@ -668,7 +686,7 @@ class _Work:
                     end = high + bias if high == length else high
                     columns = low + np.flatnonzero(vector[low:end])
                     taken = np.zeros((len(columns), pes), np.int32)
-                    reads = np.zeros(pes, np.int64)
+                    reads = np.zeros((len(columns), pes), np.int32)
                     self.macs += mac.spmv(
                         matrix.pointers,
                         matrix.codes,
@@ -682,7 +700,7 @@ class _Work:
                         reads,
                     )
                     entries.append(taken)
-                    self.spmat_reads += reads
+                    spmat_reads.append(reads)
                     self.spans.append((number, which, columns, vector[columns]))
                     loaded = -(-min(high - low, machine.registers) // pes)
                     self.passes.append(
@@ -696,6 +714,7 @@ class _Work:
                     )
                 results.append(sums.T.reshape(-1)[: self.chunk_rows[which]])
         self.entries = np.concatenate(entries)
+        self.spmat_reads = np.concatenate(spmat_reads)
         joined = np.concatenate(results).reshape(len(vectors), -1)
         self.unwrapped = joined
         self.accumulators = mac.wrap(joined, machine.accumulator_bits)

@@ -32,6 +32,7 @@ from simulator.report import (
     utilization_of,
 )
 from simulator.timeline import Timeline
+from simulator.traffic import Traffic
 from workloads.tensors import LayerTensors
 
 
@@ -68,6 +69,8 @@ class Program:
         Compares ``outputs`` with an independent reference.
     counters, memory, energy
         What happened in a run of the netlist, from its timeline.
+    traffic
+        Which firings of a run moved the bits of each memory; empty where the machine does not say.
     executed
         After a run with ``verify="execute"``: whether the tokens carried to the same outputs.
     notes
@@ -85,6 +88,7 @@ class Program:
     counters: Callable[[Timeline], dict[str, int]]
     memory: Callable[[Timeline], dict[str, Memory]]
     energy: Callable[[Timeline], list[EnergyPart]]
+    traffic: Callable[[Timeline], Traffic] = field(default=lambda timeline: {})
     output_scale: float = 1.0
     executed: Callable[[], bool] | None = None
     notes: list[str] = field(default_factory=list)
@@ -115,6 +119,11 @@ class Result:
     report: Report
     timeline: Timeline
     program: Program
+
+    @property
+    def traffic(self) -> Traffic:
+        """What moved the bits of each memory, for bandwidth over time."""
+        return self.program.traffic(self.timeline)
 
 
 def run(

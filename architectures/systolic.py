@@ -205,7 +205,7 @@ def back_to_back_cycles(*, tiles: int, steps: int, rows: int, columns: int) -> i
     return column_edge(tile=tiles - 1, column=columns - 1, steps=steps, rows=rows)
 
 
-class _Stream(NamedTuple):
+class Stream(NamedTuple):
     """The transfers of one DMA: a firing each.
 
     ``bits`` each moves, in ``busy`` cycles of the bus; ``opens`` and ``closes`` are 1 for the first
@@ -218,7 +218,7 @@ class _Stream(NamedTuple):
     closes: Ints
 
 
-def _stream(blocks: int, block_bits: int, width: int, piece_words: int | None = None) -> _Stream:
+def _stream(blocks: int, block_bits: int, width: int, piece_words: int | None = None) -> Stream:
     """Cut blocks that follow each other without a gap into bus words.
 
     A block's last word may carry the next block's first bits, so that a stream takes the cycles of
@@ -233,7 +233,20 @@ def _stream(blocks: int, block_bits: int, width: int, piece_words: int | None = 
     ends = np.concatenate([[0], ends])
     busy = np.maximum(np.diff(-(-ends // width)), 1)
     closes = place == pieces[block] - 1
-    return _Stream(np.diff(ends), busy, (place == 0).astype(np.int64), closes.astype(np.int64))
+    return Stream(np.diff(ends), busy, (place == 0).astype(np.int64), closes.astype(np.int64))
+
+
+def streams_of(analytic: Cost, rules: ArrayRules) -> dict[Datum, Stream]:
+    """What crosses the DRAM's bus for each operand, one way; weights come in pieces."""
+    return {
+        datum: _stream(
+            kept.transfers,
+            kept.held_bits,
+            rules.dram_bits_per_cycle,
+            WEIGHT_PIECE_WORDS if datum is Datum.WEIGHT else None,
+        )
+        for datum, kept in zip(Datum, analytic.residences, strict=True)
+    }
 
 
 def _later(flags: Ints, free: int) -> Ints:
@@ -251,7 +264,7 @@ class _Bus:
     def __init__(self) -> None:
         self.resources = [Resource(name="dram")]
 
-    def moves(self, stream: _Stream, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+    def moves(self, stream: Stream, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
         """What makes an actor move the stream, one for each channel."""
         return [{"busy": stream.busy, "resource": "dram"}]
 
@@ -268,7 +281,7 @@ class _Banks:
         self.resources = dram.resources(clock_hz)
         self.channels = tuple(str(c) if c else "" for c in range(dram.channels))
 
-    def moves(self, stream: _Stream, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+    def moves(self, stream: Stream, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
         """What makes an actor move the stream, one for each channel."""
         grain = self.dram.timing.burst_bytes * self.dram.channels
         size = -(-np.maximum(stream.bits, 1) // (8 * grain)) * grain
@@ -319,20 +332,18 @@ def tile_netlist(
     """
     analytic = cost(shape, rules, mapping)
     trips = mapping.trips(shape)
-    tiles, width = analytic.tiles, rules.dram_bits_per_cycle
+    tiles, streams = analytic.tiles, streams_of(analytic, rules)
     steps, passes = rules.steps(shape, mapping.tile), rules.passes(shape, mapping.tile)
     between, _ = rules.bubbles(steps // passes)
     occupied = steps + passes * between
     run = {} if actions is None else actions(analytic)
     memory = _Bus() if dram is None else _Banks(dram, clock_hz)
     number = np.arange(tiles)
-    opens, closes, streams, places = {}, {}, {}, {}
+    opens, closes, places = {}, {}, {}
     for datum, kept in zip(Datum, analytic.residences, strict=True):
         each = math.prod(trips[loop] for loop in mapping.order[5 - kept.absorbed :])
         opens[datum] = (number % each == 0).astype(np.int64)
         closes[datum] = (number % each == each - 1).astype(np.int64)
-        piece = WEIGHT_PIECE_WORDS if datum is Datum.WEIGHT else None
-        streams[datum] = _stream(kept.transfers, kept.held_bits, width, piece)
         places[datum] = min(kept.transfers, 2 * rules.rooms[datum] // kept.held_bits)
 
     def dmas(label: str, datum: Datum, part: str, execute: Execute | None = None) -> list[Actor]:

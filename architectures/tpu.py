@@ -40,6 +40,7 @@ from architectures.tiling import ConvShape, Cost, Mapping, Residence, Traffic
 from simulator.energy.tables import EnergyTable
 from simulator.mac import dense
 from simulator.netlist import Actor, Channel, Netlist, Resource
+from simulator.traffic import Access
 from sparqsim_base import InputError
 from workloads.layers import Layer, Model
 
@@ -242,7 +243,32 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             ),
             rule="fill and drain of the array are charged once a layer; a tile takes at least the "
             f"{self.rows} cycles in which the next one is shifted in",
+            traffic=lambda timeline: self._traffic(walks),
         )
+
+    def _traffic(self, walks: list[_Walk]) -> dict[str, list[Access]]:
+        """Which firings moved the bits of each memory."""
+        tile, row_bits = self.tile_bits, self.rows * ACTIVATION_BITS
+        sum_bits = self.columns * ACCUMULATOR_BITS
+        blocks = [walk.blocks for walk in walks]
+        steps = np.repeat([walk.steps for walk in walks], [walk.tiles for walk in walks])
+        sums = np.repeat([walk.steps * sum_bits for walk in walks], blocks)
+        stored = np.repeat([walk.outputs * ACTIVATION_BITS / walk.blocks for walk in walks], blocks)
+        return {
+            "dram": [Access(actor="weight_dma", read_bits=tile)],
+            "input_buffer": [
+                Access(actor="array", read_bits=steps * row_bits),
+                Access(actor="activation", written_bits=stored),
+            ],
+            "weight_buffer": [
+                Access(actor="weight_dma", written_bits=tile),
+                Access(actor="array", read_bits=tile),
+            ],
+            "output_buffer": [
+                Access(actor="array", written_bits=steps * sum_bits),
+                Access(actor="activation", read_bits=sums),
+            ],
+        }
 
     def _dram_cycles(self, tiles: int) -> int:
         """Cycles of the clock for that many tiles of weights, rounded up."""

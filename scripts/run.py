@@ -224,12 +224,12 @@ def write_out(
         from simulator.plots import save_figures
 
         bar(f"drawing into {figures}", 2, 3)
-        save_figures(result.report, result.timeline, figures)
+        save_figures(result.report, result.timeline, figures, traffic=result.traffic)
     if page:
         from simulator.page import write_page
 
         bar(f"writing {page}", 2, 3)
-        write_page(result.report, result.timeline, page)
+        write_page(result.report, result.timeline, page, result.traffic)
 
 
 def _percent(share: float) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from simulator.plots import figures, write_figure
 from simulator.report import Report
 from simulator.timeline import Timeline
+from simulator.traffic import Traffic
 from sparqsim_base import written_whole
 
 CAPTIONS = {
@@ -31,6 +32,7 @@ CAPTIONS = {
     "the run's cycles.",
     "lane_stalls": "The same account for each lane of the actor that does the work.",
     "utilization": "The busy share of all lanes of each actor, over the run.",
+    "bandwidth": "What each memory reads and writes; a firing's bits move evenly while it is busy.",
     "queues": "Tokens held by the queues of each channel; means over short intervals.",
 }
 PREFIXES = (
@@ -68,7 +70,12 @@ tr.sum td{font-weight:600;border-top:1.5px solid var(--ink)}
 """
 
 
-def write_page(report: Report, timeline: Timeline | None, path: str | os.PathLike[str]) -> Path:
+def write_page(
+    report: Report,
+    timeline: Timeline | None,
+    path: str | os.PathLike[str],
+    traffic: Traffic | None = None,
+) -> Path:
     """Write :func:`page` to a file, whole or not at all; returns the path.
 
     Raises
@@ -76,13 +83,13 @@ def write_page(report: Report, timeline: Timeline | None, path: str | os.PathLik
     InputError
         If the file cannot be written.
     """
-    text = page(report, timeline)
+    text = page(report, timeline, traffic)
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
 
 
-def page(report: Report, timeline: Timeline | None = None) -> str:
+def page(report: Report, timeline: Timeline | None = None, traffic: Traffic | None = None) -> str:
     """A run as a page of HTML.
 
     Parameters
@@ -91,6 +98,8 @@ def page(report: Report, timeline: Timeline | None = None) -> str:
         Of the run.
     timeline
         Of the same run, for the figures of single lanes and over time.
+    traffic
+        ``result.traffic``, for bandwidth over time.
     """
     title = f"{report.layer} on {report.machine}"
     made = report.provenance
@@ -105,7 +114,8 @@ def page(report: Report, timeline: Timeline | None = None) -> str:
         items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
         body.append(f'<h2>Notes</h2><ul class="notes">{items}</ul>')
     body.append("<h2>Figures</h2>")
-    body += [_figure(name, draw(), title) for name, draw in figures(report, timeline).items()]
+    drawn = figures(report, timeline, traffic)
+    body += [_figure(name, draw(), title) for name, draw in drawn.items()]
     body += _tables(report)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

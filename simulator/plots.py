@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.palette import (
     BLUE,
     DPI,
     FAINT,
-    GREEN,
     GREY,
     INK,
     MUTED,
@@ -39,6 +37,7 @@ from simulator.queues import held, intervals, is_countable
 from simulator.report import Balance, PathStep, Report, Stalls
 from simulator.timeline import Timeline
 from simulator.topology import draw_topology
+from simulator.traffic import Access, Traffic, moved
 from sparqsim_base import InputError, output_folder, written_whole
 
 if TYPE_CHECKING:
@@ -428,77 +427,87 @@ def _mean_fill(timeline: Timeline, channel: str) -> float:
 
 
 def bandwidth(
-    timeline: Timeline, bytes_per_token: Mapping[str, float], ax: Axes | None = None
+    timeline: Timeline, memory: str, accesses: Sequence[Access], ax: Axes | None = None
 ) -> Axes:
-    """Bytes moved over channels per second of the run's time.
-
-    The tokens of a firing move evenly while the firing that makes them lasts, which is a cycle at
-    least.
+    """What a memory reads (filled) and writes (a line) per second, over the run.
 
     Parameters
     ----------
-    bytes_per_token
-        Channel to bytes; one line each.
+    memory
+        Its name.
+    accesses
+        The firings that moved its bits, as ``result.traffic[memory]``.
     """
-    if not bytes_per_token:
-        raise InputError("name at least one channel and the bytes of its tokens, got none")
-    ax = _axes(ax, height=2.7)
-    colours = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
-    for i, (name, size) in enumerate(bytes_per_token.items()):
-        if not (np.isfinite(size) and size > 0):
-            raise InputError(f"channel {name!r}: bytes of a token must be above 0, got {size}")
-        edges, rate = channel_bandwidth(timeline, name, size)
-        mean = float(np.average(rate, weights=np.diff(edges))) / 1e9
-        label = f"{name} (mean {mean:,.3g} GB/s)"
+    ax = _axes(ax, height=2.4)
+    flow = moved(timeline, accesses, OVER_TIME)
+    seconds = flow.seconds.sum()
+    means, top = [], 0.0
+    for what, rate, bits in (
+        ("read", flow.read_gbytes_per_s, flow.read_bits),
+        ("written", flow.written_gbytes_per_s, flow.written_bits),
+    ):
+        if not bits.any():
+            continue
+        filled = what == "read"
+        colour = lighter(BLUE, 0.35) if filled else VERMILION
         ax.stairs(
-            *(rate / 1e9, edges),
-            baseline=None,
-            color=colours[i % len(colours)],
-            linewidth=1.2,
-            linestyle="-" if i < len(colours) else "--",
-            label=label,
+            *(rate, flow.edges),
+            baseline=0 if filled else None,
+            fill=filled,
+            color=colour,
+            linewidth=0 if filled else 1.1,
+            label=what,
         )
-    ax.set(xlim=(0, max(timeline.cycles, 1)), ylim=(0, None))
-    _dress(ax, "Bandwidth over time", "cycle", "GB/s")
+        means.append(f"{what} {bits.sum() / 8e9 / seconds:,.3g}")
+        top = max(top, float(rate.max()))
+    ax.set(xlim=(0, flow.edges[-1]), ylim=(0, 1.08 * top or 1))
+    _dress(ax, f"{memory}: {', '.join(means) or '0'} GB/s on average", "cycle", "GB/s")
     _thousands(ax.xaxis)
-    _legend_below(ax, 3)
+    _legend_below(ax, 2)
     return ax
 
 
-def channel_bandwidth(
-    timeline: Timeline, channel: str, bytes_per_token: float, most_intervals: int = OVER_TIME
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Edges in cycles ``[n + 1]`` and bytes a second in each interval ``[n]``.
+def bandwidth_panels(timeline: Timeline, traffic: Traffic) -> Figure:
+    """Bandwidth over time of every memory, one panel each.
 
-    What a broadcast sends to all lanes counts once.
+    Parameters
+    ----------
+    traffic
+        ``result.traffic``; of one memory at least.
     """
-    held(timeline, channel, 1)  # refuses what is not recorded
-    c = timeline.netlist.channel(channel)
-    starts = timeline.starts_of(c.source)
-    done = starts >= 0
-    tokens = np.broadcast_to(np.asarray(c.produce, np.int64), starts.shape)[done]
-    length = np.maximum(timeline.busy(c.source), 1)[done]
-    begin = starts[done]
-    edges = intervals(int(max(timeline.cycles, (begin + length).max(initial=1))), most_intervals)
-    rate = tokens / length
+    from matplotlib.figure import Figure
 
-    def moved(at: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Tokens times cycles since ``at``, before each edge, for firings ending or beginning."""
-        order = np.argsort(at, kind="stable")
-        sums = np.concatenate([[0.0], np.cumsum(rate[order])])
-        weighted = np.concatenate([[0.0], np.cumsum(rate[order] * at[order])])
-        count = np.searchsorted(at[order], edges)
-        return sums[count] * edges - weighted[count]
-
-    bytes_moved = np.diff(moved(begin) - moved(begin + length)) * bytes_per_token
-    seconds = np.diff(edges) / timeline.netlist.clock_hz
-    return edges, np.maximum(bytes_moved, 0.0) / seconds
+    if not traffic:
+        raise InputError("there is no bandwidth to draw: the machine names no memory's traffic")
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.5 * len(traffic)), layout="constrained")
+    panels = figure.subplots(len(traffic), 1, sharex=True, squeeze=False)[:, 0]
+    shown: dict[str, Any] = {}
+    for panel, (memory, accesses) in zip(panels, traffic.items(), strict=True):
+        bandwidth(timeline, memory, accesses, panel)
+        panel.title.set_fontsize(TEXT)
+        panel.set_xlabel("cycle" if panel is panels[-1] else "", fontsize=TEXT)
+        if legend := panel.get_legend():
+            legend.remove()
+        handles, labels = panel.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    figure.suptitle("Bandwidth over time", x=0.01, ha="left", fontsize=TITLE, color=INK)
+    figure.legend(
+        list(shown.values()),
+        list(shown),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=SMALL,
+    )
+    return figure
 
 
 # ------------------------------------------------------------------ the whole set
 
 
-def figures(report: Report, timeline: Timeline | None = None) -> dict[str, Callable[[], Figure]]:
+def figures(
+    report: Report, timeline: Timeline | None = None, traffic: Traffic | None = None
+) -> dict[str, Callable[[], Figure]]:
     """What can be drawn of a run: a name to a function that draws it.
 
     Parameters
@@ -508,6 +517,8 @@ def figures(report: Report, timeline: Timeline | None = None) -> dict[str, Calla
     timeline
         Of the same run; without it, what is in the report alone. A run recorded as sums has no
         figures over time.
+    traffic
+        What moved the bits of each memory, ``result.traffic``.
     """
     drawn: dict[str, Callable[[], Any]] = {}
     if timeline is not None:
@@ -524,6 +535,8 @@ def figures(report: Report, timeline: Timeline | None = None) -> dict[str, Calla
             countable = (c.name for c in netlist.channels if is_countable(netlist, c))
             if any(_mean_fill(timeline, name) > 0 for name in countable):
                 drawn["queues"] = lambda: queue_panels(timeline)
+            if traffic:
+                drawn["bandwidth"] = lambda: bandwidth_panels(timeline, traffic)
     return {name: _figure_of(draw) for name, draw in drawn.items()}
 
 
@@ -549,12 +562,13 @@ def save_figures(
     timeline: Timeline | None,
     folder: str | os.PathLike[str],
     svg: bool = False,
+    traffic: Traffic | None = None,
 ) -> list[Path]:
     """Write all of :func:`figures` into a folder, which is made if need be.
 
     Parameters
     ----------
-    report, timeline
+    report, timeline, traffic
         As for :func:`figures`.
     folder
         Where ``load_balance.png`` and the rest are to stand.
@@ -573,7 +587,7 @@ def save_figures(
     """
     place = output_folder(folder)
     paths = []
-    for name, draw in figures(report, timeline).items():
+    for name, draw in figures(report, timeline, traffic).items():
         figure = draw()
         for kind in ("png", "svg") if svg else ("png",):
             paths.append(place / f"{name}.{kind}")

@@ -151,7 +151,7 @@ def test_kernel_equals_its_plain_twin(
     for core in (mac.spmv, mac.spmv_plain):
         sums = np.zeros((pes, -(-rows // pes)), np.int64)
         taken = np.zeros((len(columns), pes), np.int32)
-        reads = np.zeros(pes, np.int64)
+        reads = np.zeros((len(columns), pes), np.int32)
         macs = core(
             matrix.pointers,
             matrix.codes,

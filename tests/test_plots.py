@@ -24,19 +24,20 @@ from simulator.queues import held
 from simulator.report import Balance, PathStep, Report, balance_of, path_of, stalls_of
 from simulator.timeline import Timeline
 from simulator.topology import draw_topology
+from simulator.traffic import Access, Traffic, moved
 from sparqsim_base import InputError
 
 
-def small_run(record: str = "full") -> tuple[Report, Timeline]:
+def small_run(record: str = "full") -> tuple[Report, Timeline, Traffic]:
     rng = np.random.default_rng(0)
     counts, active = rng.integers(0, 5, (8, 60)), np.arange(0, 60, 2)
     machine = EIE(pes=8)
     result = run(machine, machine.program_from_counts(counts, active), record=record)
-    return result.report, result.timeline
+    return result.report, result.timeline, result.traffic
 
 
 @pytest.fixture(scope="module")
-def result() -> tuple[Report, Timeline]:
+def result() -> tuple[Report, Timeline, Traffic]:
     return small_run()
 
 
@@ -232,28 +233,27 @@ def test_queue_panels_show_all_or_the_fullest(result) -> None:
         plots.queue_panels(simulate(idle))
 
 
-def test_bandwidth_conserves_bytes() -> None:
-    """Bandwidth over time sums to tokens times bytes; a long firing spreads over its time."""
-    net = Netlist(
-        [Actor(name="load", busy=np.array([10, 30, 5])), Actor(name="use", firings=3)],
-        [Channel(name="tile", source="load", target="use", capacity=20, produce=np.array([2, 6, 9]),
-                 consume=np.array([2, 6, 9]))],
-        clock_hz=2e9,
-    )  # fmt: skip
+def test_bandwidth_shows_what_moved(result) -> None:
+    """The filled steps are reads, the line writes; a panel a memory, its mean the report's."""
+    net = Netlist([Actor(name="dma", busy=np.array([10, 30, 5]))], clock_hz=2e9)
     timeline = simulate(net)
-    edges, rate = plots.channel_bandwidth(timeline, "tile", 64)
-    assert (rate * np.diff(edges)).sum() / 2e9 == pytest.approx(17 * 64)
-    per_cycle = rate / 2e9
-    np.testing.assert_allclose(per_cycle[:40], 64 * 0.2)
-    np.testing.assert_allclose(per_cycle[40:45], 64 * 1.8)
-    np.testing.assert_allclose(per_cycle[45:], 0, atol=1e-9)
-    coarse_edges, coarse = plots.channel_bandwidth(timeline, "tile", 64, most_intervals=4)
-    assert (coarse * np.diff(coarse_edges)).sum() / 2e9 == pytest.approx(17 * 64)
-    ax = plots.bandwidth(timeline, {"tile": 64})
-    np.testing.assert_allclose(steps(ax)[0] * 1e9, rate)
-    for wrong in ({}, {"tile": 0}, {"tile": float("nan")}, {"tiles": 4}):
-        with pytest.raises(InputError):
-            plots.bandwidth(timeline, wrong)
+    accesses = [Access(actor="dma", read_bits=np.array([80, 0, 0])),
+                Access(actor="dma", written_bits=np.array([0, 240, 0]))]  # fmt: skip
+    flow = moved(timeline, accesses)
+    ax = plots.bandwidth(timeline, "dram", accesses)
+    (read, *_), (written, *_) = steps(ax), steps(ax, 1)
+    np.testing.assert_allclose(read, flow.read_gbytes_per_s)
+    np.testing.assert_allclose(written, flow.written_gbytes_per_s)
+    np.testing.assert_allclose(read[:10], 2.0)  # 8 bits a cycle of half a nanosecond
+    assert "read 0.444, written 1.33" in ax.get_title(loc="left")
+    report, timeline, traffic = result
+    figure = plots.bandwidth_panels(timeline, traffic)
+    assert len(figure.axes) == len(traffic) == 2
+    for ax, memory in zip(figure.axes, traffic, strict=True):
+        mean = f"read {report.memory[memory].read_gbytes_per_s:,.3g} GB/s on average"
+        assert ax.get_title(loc="left") == f"{memory}: {mean}"
+    with pytest.raises(InputError, match="names no memory's traffic"):
+        plots.bandwidth_panels(timeline, {})
 
 
 # ------------------------------------------------------------------ topology
@@ -327,7 +327,7 @@ def test_any_run_can_be_drawn(netlist: Netlist) -> None:
         plots.stalls(stalls_of(timeline)),
         plots.utilization_over_time(timeline),
         *(plots.queue_occupancy(timeline, c.name) for c in netlist.channels[:2]),
-        *(plots.bandwidth(timeline, {c.name: 4}) for c in netlist.channels[:2]),
+        plots.bandwidth(timeline, "memory", [Access(actor=name, read_bits=4)]),
     ]
     for ax in axes:
         ax.figure.draw_without_rendering()
@@ -338,7 +338,7 @@ def test_any_run_can_be_drawn(netlist: Netlist) -> None:
 
 def test_figures_draw_on_given_axes(result) -> None:
     """Each function draws on the axes it is given, and returns them."""
-    report, timeline = result
+    report, timeline, traffic = result
     draw = [
         lambda ax: plots.load_balance(report.load_balance, report.cycles, ax),
         lambda ax: plots.lane_stalls(timeline, "arithmetic", ax),
@@ -346,7 +346,7 @@ def test_figures_draw_on_given_axes(result) -> None:
         lambda ax: plots.critical_path(report.critical_path, ax),
         lambda ax: plots.utilization_over_time(timeline, ax=ax),
         lambda ax: plots.queue_occupancy(timeline, "queue", ax),
-        lambda ax: plots.bandwidth(timeline, {"queue": 2}, ax),
+        lambda ax: plots.bandwidth(timeline, "ptr_sram", traffic["ptr_sram"], ax),
         lambda ax: draw_topology(timeline.netlist, ax),
     ]
     figure = Figure(figsize=(16, 20))
@@ -369,10 +369,10 @@ def test_axes_have_labels_with_units(result) -> None:
 
 def test_the_set_is_written(result, tmp_path: Path) -> None:
     """All figures, PNG and if asked SVG, the same bytes each time; a new folder is made."""
-    report, timeline = result
+    report, timeline, traffic = result
     names = ["topology", "load_balance", "stalls", "critical_path", "lane_stalls"]
-    names += ["utilization", "queues"]
-    paths = plots.save_figures(report, timeline, tmp_path / "new" / "one", svg=True)
+    names += ["utilization", "queues", "bandwidth"]
+    paths = plots.save_figures(report, timeline, tmp_path / "new" / "one", True, traffic)
     assert [p.name for p in paths] == [f"{n}.{kind}" for n in names for kind in ("png", "svg")]
     for path in paths:
         assert path.read_bytes()[:5] == (b"\x89PNG\r" if path.suffix == ".png" else b"<?xml")
@@ -385,7 +385,8 @@ def test_the_set_is_written(result, tmp_path: Path) -> None:
 
 def test_a_run_of_sums_has_fewer_figures(tmp_path: Path) -> None:
     """record="summary" leaves out what is over time and keeps the rest."""
-    paths = plots.save_figures(*small_run("summary"), tmp_path)
+    sums = small_run("summary")
+    paths = plots.save_figures(*sums[:2], tmp_path, traffic=sums[2])
     assert [p.stem for p in paths] == ["topology", "load_balance", "stalls", "lane_stalls"]
 
 
@@ -393,7 +394,7 @@ def test_a_file_in_the_way(result, tmp_path: Path) -> None:
     """A folder that cannot be made is a letter."""
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the folder"):
-        plots.save_figures(*result, tmp_path / "file" / "figures")
+        plots.save_figures(*result[:2], tmp_path / "file" / "figures")
 
 
 def test_pyplot_and_matplotlib_stay_out() -> None:

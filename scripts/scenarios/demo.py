@@ -145,10 +145,13 @@ def main(out: str) -> None:
         bar("AlexNet fc6 on EIE", 2, 5)
         result = run(machine, layer_tensors("alexnet/fc6", np.random.default_rng(0)), seed=0)
         bar("drawing", 3, 5)
-        written: list[Path] = save_figures(result.report, result.timeline, folder)
+        written: list[Path] = save_figures(
+            result.report, result.timeline, folder, traffic=result.traffic
+        )
         bar("writing the trace", 4, 5)
         written.append(write_trace(result.timeline, folder / "alexnet_fc6_trace.json.gz"))
-        written.append(write_page(result.report, result.timeline, folder / "alexnet_fc6.html"))
+        page = folder / "alexnet_fc6.html"
+        written.append(write_page(result.report, result.timeline, page, result.traffic))
     print_networks(runs)
     show(result.report, machine.title)
     console().print("\nwritten:")

@@ -56,20 +56,21 @@ def spmv(
         Added to; not yet wrapped.
     entries : integers [active, pes]
         Set to the entries each element walks for each broadcast column, padding included.
-    spmat_reads : int64 [pes]
-        Set to the SRAM rows each element reads.
+    spmat_reads : integers [active, pes]
+        Set to the SRAM rows each element reads for each broadcast column.
     """
     macs = 0
     for pe in range(pointers.shape[0]):
         first = pointers[pe, 0]
-        last_row, reads = -1, 0
+        last_row = -1
         for k in range(columns.size):
             low, high = pointers[pe, columns[k]], pointers[pe, columns[k] + 1]
             entries[k, pe] = high - low
+            spmat_reads[k, pe] = 0
             if low == high:
                 continue
             top, bottom = (low - first) // row_entries, (high - 1 - first) // row_entries
-            reads += bottom - top + (1 if top != last_row else 0)
+            spmat_reads[k, pe] = bottom - top + (1 if top != last_row else 0)
             last_row = bottom
             activation = activations[k]
             row = np.int64(-1)
@@ -79,7 +80,6 @@ def spmv(
                 if code:
                     accumulators[pe, row] += codebook[code] * activation
                     macs += 1
-        spmat_reads[pe] = reads
     return macs
 
 
@@ -93,20 +93,19 @@ def spmv_plain(
     row_entries: int,
     accumulators: NDArray[np.int64],
     entries: NDArray[Any],
-    spmat_reads: NDArray[np.int64],
+    spmat_reads: NDArray[Any],
 ) -> int:
     """The specification of :func:`spmv`: one entry after another, one address after another."""
     macs = 0
     for pe in range(len(pointers)):
         held = None
-        spmat_reads[pe] = 0
         for k, (column, activation) in enumerate(zip(columns, activations, strict=True)):
             row = -1
-            entries[k, pe] = 0
+            entries[k, pe] = spmat_reads[k, pe] = 0
             for entry in range(pointers[pe, column], pointers[pe, column + 1]):
                 address = (entry - pointers[pe, 0]) // row_entries
                 if address != held:
-                    spmat_reads[pe] += 1
+                    spmat_reads[k, pe] += 1
                     held = address
                 entries[k, pe] += 1
                 row += int(runs[entry]) + 1
@@ -118,21 +117,21 @@ def spmv_plain(
 
 def count_spmat_reads(
     counts: NDArray[np.integer], columns: NDArray[np.int64], row_entries: int
-) -> NDArray[np.int64]:
-    """SRAM rows each element reads, from entries ``[pes, columns]`` alone.
+) -> NDArray[np.int32]:
+    """SRAM rows ``[active, pes]`` each element reads for each column, from the entries alone.
 
-    ``counts`` covers every column of the matrix, in the order it is stored.
+    ``counts`` ``[pes, columns]`` covers every column of the matrix, in the order it is stored.
     """
     pointers = np.zeros((counts.shape[0], counts.shape[1] + 1), np.int64)
     np.cumsum(counts, axis=1, out=pointers[:, 1:])
     low, high = pointers[:, columns], pointers[:, columns + 1]
-    reads = np.zeros(len(counts), np.int64)
+    reads = np.zeros((len(columns), len(counts)), np.int32)
     for pe in range(len(counts)):
         used = high[pe] > low[pe]
         top = low[pe][used] // row_entries
         bottom = (high[pe][used] - 1) // row_entries
         again = np.concatenate([[-1], bottom])[: len(top)] == top
-        reads[pe] = int((bottom - top + 1).sum() - again.sum())
+        reads[used, pe] = bottom - top + 1 - again
     return reads
 
 
