@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -20,6 +21,7 @@ from scripts.validation.sparse_tensor_core import (
     Measured,
     compare,
     fit,
+    fitted_row,
     one_token,
     read_table,
 )
@@ -33,18 +35,23 @@ HEADER = (
 
 @pytest.fixture(scope="module")
 def fitted() -> Fit:
-    rows, _ = read_table(REFERENCE)
-    return fit(next(row for row in rows if row.shape == FITTED_SHAPE), preset("a100-40"))
+    return fit(fitted_row(), preset("a100-40"))
 
 
 def test_the_fit_meets_its_row(fitted: Fit) -> None:
     """Two numbers for two times: the 4096^3 row comes out as measured."""
-    rows, _ = read_table(REFERENCE)
-    row = next(row for row in rows if row.shape == FITTED_SHAPE)
-    found = compare(row, fitted, preset("a100-40"))
+    found = compare(fitted_row(), fitted, preset("a100-40"))
     assert [each.quantity for each in found] == ["dense_ms", "sparse_ms", "speedup"]
     assert all(each.fitted and abs(each.error) < 2e-3 for each in found)
     assert 50 < fitted.power_limit_w < 400 and 0 < fitted.sparse_call_us < 546
+
+
+def test_a_changed_copy_of_the_fitted_row_is_not_fitted(fitted: Fit) -> None:
+    """The fit stays the shipped row's: another time of the same product shows its error."""
+    row = msgspec.structs.replace(fitted_row(), dense_ms=1.2)
+    dense, sparse, _ = compare(row, fitted, preset("a100-40"))
+    assert not dense.fitted and dense.error == pytest.approx(0.607959 / 1.2 - 1, abs=1e-3)
+    assert not sparse.fitted and abs(sparse.error) < 2e-3
 
 
 def test_one_token_is_a_slowdown(fitted: Fit) -> None:
