@@ -490,6 +490,7 @@ def bandwidth_panels(timeline: Timeline, traffic: Traffic) -> Figure:
             legend.remove()
         handles, labels = panel.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
+    figure.align_ylabels(panels)
     figure.suptitle("Bandwidth over time", x=0.01, ha="left", fontsize=TITLE, color=INK)
     figure.legend(
         list(shown.values()),

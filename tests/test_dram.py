@@ -447,7 +447,7 @@ def test_resources() -> None:
 
 
 def test_command_json(tmp_path: Path) -> None:
-    """Rows with pattern, reference, simulated and error; the error is relative."""
+    """Rows with pattern, reference, simulated and error; a row outside its bound is named."""
     table = tmp_path / "small.csv"
     lines = REFERENCE.read_text().splitlines()
     table.write_text("\n".join([lines[0], *(x for x in lines if ",lat_" in x)]) + "\n")
@@ -459,6 +459,15 @@ def test_command_json(tmp_path: Path) -> None:
     assert len(rows) == 12
     for row in rows:
         assert row["error"] == row["simulated"] / row["reference"] - 1
+    assert "miss" not in result.output
+    changed = tmp_path / "changed.csv"
+    cells = [line.split(",") for line in table.read_text().splitlines()]
+    hit = next(row for row in cells if row[1] == "lat_hit")
+    hit[cells[0].index("cycles")] = "77"
+    changed.write_text("\n".join(map(",".join, cells)) + "\n")
+    result = CliRunner().invoke(command, ["--against", str(changed)])
+    assert "miss: DDR3-1600 lat_hit, refresh off: 77 in the table, 16 simulated" in result.output
+    assert "11 of 12 rows with a bound are within it" in result.output
     to_stdout = CliRunner().invoke(command, ["--against", str(table), "--json", "-"])
     assert msgspec.json.decode(to_stdout.output)["rows"] == rows
 

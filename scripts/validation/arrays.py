@@ -372,6 +372,7 @@ def report_table(path: Path, compared: list[Comparison], json_path: str | None) 
         f"{path.name}: {rows - lines} of {rows} rows agree in every number; "
         f"{len(wrong)} of {len(compared)} numbers differ."
     )
+    console().print(f"compared: {', '.join(dict.fromkeys(each.column for each in compared))}")
 
 
 class Headline(msgspec.Struct, frozen=True, kw_only=True):

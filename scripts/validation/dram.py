@@ -288,7 +288,7 @@ def print_table(rows: list[Compared]) -> None:
     shown = table(
         "DRAM, cycles (tCK) of one channel: Ramulator 2.1 and ours",
         ("standard", "pattern", "refresh"),
-        ("reference", "simulated", "error %", "bound %", "formula"),
+        ("reference", "simulated", "error %", "bound %", "formula", ""),
     )
     for row in rows:
         shown.add_row(
@@ -300,14 +300,20 @@ def print_table(rows: list[Compared]) -> None:
             f"{100 * row.error:+.2f}",
             "none" if row.bound is None else f"{100 * row.bound:.0f}",
             "" if row.formula is None else f"{row.formula:,.0f}",
+            "miss" if row.within is False else "",
             style="red" if row.within is False else None,
         )
     screen = console()
     screen.print(shown)
     bounded = [row for row in rows if row.within is not None]
-    kept = sum(row.within is True for row in bounded)
+    missed = [row for row in bounded if row.within is False]
+    for row in missed:
+        screen.print(
+            f"miss: {row.standard} {row.pattern}, refresh {'on' if row.refresh else 'off'}: "
+            f"{row.reference:,} in the table, {row.simulated:,} simulated"
+        )
     screen.print(
-        f"{kept} of {len(bounded)} rows with a bound are within it; "
+        f"{len(bounded) - len(missed)} of {len(bounded)} rows with a bound are within it; "
         f"{len(rows) - len(bounded)} are reported only."
     )
 
