@@ -216,7 +216,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             elif field == "dataflow":
                 if not isinstance(value, Dataflow):
                     raise InputError(f"{where}.dataflow must be a Dataflow, got {value!r}")
-            elif field not in ("energy_table", "dram_standard"):
+            elif field not in ("energy_table", "dram_standard", "sparsity"):
                 check_whole(where, **{field: value})
 
     # ------------------------------------------------------------------ what a machine says
@@ -319,15 +319,17 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         return Timing(
             netlist=netlist,
             analytic=analytic,
-            products_per_step=(
-                rules.pixels_per_step * rules.outputs_per_step * rules.reduction_per_step
-            ),
+            products_per_step=self.products_per_step(rules),
             repeats=rules.repeats,
             capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
             used=used,  # type: ignore[arg-type]
             rule=f"{_told(rules)}; {_bandwidth(self.dram, rules, self.clock_hz)}",
             traffic=lambda timeline: tile_traffic(timeline.netlist, analytic, rules),
         )
+
+    def products_per_step(self, rules: ArrayRules) -> int:
+        """Multiplications that the full array does in a step."""
+        return rules.pixels_per_step * rules.outputs_per_step * rules.reduction_per_step
 
     def plan(self, layer: Layer, *, batch: int = 1, mapping: Mapping | None = None) -> Program:
         """A program of which only the timing is known: shapes without tensors."""

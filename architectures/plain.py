@@ -4,14 +4,21 @@ Output-, weight- or input-stationary; every layer is unfolded (im2col); three do
 one DRAM port. An element multiplies two integers and adds to a 32-bit accumulator. Nothing is
 decoded and nothing composed: a layer that needs 8 bits cannot run on an array of 4-bit elements,
 and a layer of 4 bits gains nothing on one of 8. Sizes, clock and energies are those of ANT's array,
-so that what differs in a comparison is the arithmetic; all of it is assumed. Left out: what the
-netlist of tiles leaves out.
+so that what differs in a comparison is the arithmetic; all of it is assumed.
+
+With ``sparsity="N:M"`` a weight-stationary array keeps only the N weights of M neighbours along
+the reduction (channels of one tap) that are not zero, each with its place among the M, by which an
+element picks its activation: R rows of elements then cover R M / N places of the reduction, and
+weights are stored as N values with indices. Left out: the wires that bring M activations to each
+selector, and what the netlist of tiles leaves out.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,13 +30,14 @@ from architectures.array_machine import (
     stored_integers,
     unfolded_rules,
 )
-from architectures.systolic import Dataflow
+from architectures.systolic import NM, Dataflow
 from architectures.tiling import ArrayRules, ConvShape, Drain
 from simulator.energy.tables import EnergyTable
 from simulator.mac import dense
 from sparqsim_base import InputError
 from workloads.layers import Layer
 
+DENSE = "dense"
 ENERGY = borrowed(ANT_ENERGY, "plain", "assumed as ANT's array")
 
 
@@ -60,6 +68,8 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         Technology.
     dataflow
         What stays in the elements: outputs (os), weights (ws) or inputs (is).
+    sparsity
+        Weights the elements keep: "dense", or "N:M" of a weight-stationary array.
     dram_standard
         "bus", so many bits a cycle without latency, or the name of a DRAM standard.
     dram_channels
@@ -82,6 +92,7 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             "clock_mhz",
             "node_nm",
             "dataflow",
+            "sparsity",
             "rows",
             "columns",
             "bits",
@@ -99,11 +110,44 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
     clock_mhz: float = 500.0
     node_nm: float = 28.0
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
+    sparsity: str = DENSE
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bits not in (4, 8):
             raise InputError(f"PlainArray.bits must be 4 or 8, got {self.bits}")
+        kept = self.kept
+        if kept is not None and self.dataflow is not Dataflow.WEIGHT_STATIONARY:
+            raise InputError(
+                f"PlainArray.sparsity {self.sparsity} needs weights that stay in the elements; "
+                f"set dataflow to ws, got {self.dataflow.value}"
+            )
+        if kept is not None and kept.of % kept.kept:
+            raise InputError(
+                f"PlainArray.sparsity N:M must have an N that divides M, got {self.sparsity}"
+            )
+        if kept is not None and self._stored_bits(kept) % kept.of:
+            raise InputError(
+                f"PlainArray.sparsity {self.sparsity} at {self.bits} bits does not store a whole "
+                "number of bits a place; choose another pattern, such as 2:4"
+            )
+
+    @property
+    def kept(self) -> NM | None:
+        """The pattern of the weights, or None where all are kept."""
+        if self.sparsity == DENSE:
+            return None
+        found = re.fullmatch(r"([1-9]\d?):([1-9]\d?)", self.sparsity)
+        if found is None or int(found[1]) > int(found[2]):
+            raise InputError(
+                f'PlainArray.sparsity must be "dense" or "N:M" with N up to M, got '
+                f"{self.sparsity!r}"
+            )
+        return NM(int(found[1]), int(found[2]))
+
+    def _stored_bits(self, kept: NM) -> int:
+        """Bits of the values and indices of one group of M places."""
+        return kept.kept * (self.bits + (kept.of - 1).bit_length())
 
     @property
     def multipliers_at_8_bits(self) -> int:
@@ -122,7 +166,7 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Folds back to back while they are not shorter than what is shifted behind them."""
-        return unfolded_rules(
+        rules = unfolded_rules(
             rows=self.rows,
             columns=self.columns,
             dataflow=self.dataflow,
@@ -132,6 +176,19 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             dram_bits_per_cycle=self.dram_bits_per_cycle,
             drain=Drain.SHORT_PASSES,
         )
+        kept = self.kept
+        if kept is None:
+            return rules
+        return msgspec.structs.replace(
+            rules,
+            reduction_per_step=self.rows * kept.of // kept.kept,
+            weight_bits=self._stored_bits(kept) // kept.of,
+        )
+
+    def products_per_step(self, rules: ArrayRules) -> int:
+        """One an element: of N:M weights only those that are kept are multiplied."""
+        places = super().products_per_step(rules)
+        return places if self.kept is None else places * self.kept.kept // self.kept.of
 
     def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
         """Symmetric integers, unsigned where no activation is negative."""
@@ -141,7 +198,19 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
         widths: tuple[int, int],
     ) -> NDArray[np.integer]:  # fmt: skip
-        """Integer products."""
+        """Integer products; the weights must have the pattern the elements keep."""
+        kept = self.kept
+        if kept is not None:
+            whole = -(-len(columns) // kept.of) * kept.of
+            padded = np.pad(columns, ((0, whole - len(columns)), (0, 0)))
+            most = int(
+                np.count_nonzero(padded.reshape(-1, kept.of, columns.shape[1]), axis=1).max()
+            )
+            if most > kept.kept:
+                raise InputError(
+                    f"the array keeps {self.sparsity} weights, but {most} of {kept.of} neighbours "
+                    f"along the reduction are not zero; prune them first (--recipe {self.sparsity})"
+                )
         out = np.zeros((len(rows), columns.shape[1]), np.int32)
         dense.gemm(rows, columns, out)
         return out
