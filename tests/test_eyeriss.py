@@ -250,14 +250,17 @@ def test_other_measurements_can_be_given(tmp_path: Path) -> None:
     """--against takes a table of the same columns; one of other columns or broken is refused."""
     shipped = validation.MEASURED.read_text().splitlines()
     other = tmp_path / "one.csv"
-    other.write_text("\n".join([shipped[0], shipped[5].replace("CONV5", "conv5")]) + "\n")
+    other.write_text(
+        "\n".join([shipped[0], shipped[4].replace("CONV4", "conv4"), shipped[5]]) + "\n"
+    )
     result = CliRunner().invoke(validation.command, ["--against", str(other), "--json", "-"])
     assert result.exit_code == 0, result.output
     rows = msgspec.json.decode(result.output)["rows"]
-    assert {row["layer"] for row in rows} == {"conv5"}
+    assert {row["layer"].lower() for row in rows} == {"conv4", "conv5"}
     assert all({"measured", "simulated", "error"} <= row.keys() for row in rows)
-    held = {row["quantity"]: row["within_bound"] for row in rows}
-    assert held["processing"] is True and held["active_pes"] is True and held["glb"] is None
+    held = {(row["layer"].lower(), row["quantity"]): row["within_bound"] for row in rows}
+    assert held["conv4", "processing"] is True and held["conv4", "glb"] is None
+    assert held["conv5", "processing"] is False and held["conv5", "active_pes"] is True
     for text in ("", "layer,power_mW\nconv1,3\n", shipped[0] + "\nconv1,x,y\n",
                  "\n".join([shipped[0], shipped[1].replace("16.5", "nan")])):  # fmt: skip
         other.write_text(text)

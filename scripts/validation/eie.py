@@ -3,10 +3,10 @@
 Weights and activations are independent Bernoulli at the published densities, five seeds each;
 nothing is tuned. The time is that of a 64-PE EIE at 800 MHz with a queue of 8 slots, without the
 activation SRAM, as in the authors' simulator. "Theoretical" is entries over PEs: the time of
-perfect balance, with and without the padding entries; the paper's counts padding. The paper prints
-times to 0.1 us, so a layer is within the bound if it is so of a time that would be printed alike.
+perfect balance, with and without the padding entries; the paper's counts padding.
 
-Two layers miss, and are shown as misses. Alex-8 was timed by the authors at 42.9 % activations,
+Three layers miss, and are shown as misses. NT-LSTM does so by a hair, less than the rounding of the
+published time (7.5 us may be 7.45). Alex-8 was timed by the authors at 42.9 % activations,
 not the 37.5 % of Table III. VGG-6 stays unexplained: the paper's own theoretical time implies
 22.4 % activations where Table III says 18.3 %.
 """
@@ -45,7 +45,6 @@ TABLE_IV = {
     "nt-wd": (13.0, 13.9),
     "nt-lstm": (6.5, 7.5),
 }
-PRINTED_US = 0.1  # published: Table IV's last digit
 BOUND = 0.10  # what iid sparsity is expected to hold on seven of the nine layers
 SEEDS = 5
 PES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -55,7 +54,6 @@ SLOTS = (2, 3, 4, 8, 16, 32, 64, 128, 256)
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     """One layer: published and simulated microseconds, and the error of the mean.
 
-    ``within_bound`` allows for the rounding of the published time; ``error`` does not.
     ``load_balance`` is entries over PEs over the run's cycles, as the paper has it.
     """
 
@@ -123,7 +121,7 @@ def table_iv(bar: PatientBar, seeds: int = SEEDS) -> list[LayerRow]:
                 lowest_us=float(times.min()),
                 highest_us=float(times.max()),
                 error=error,
-                within_bound=abs(times.mean() - actual) - PRINTED_US / 2 <= BOUND * actual,
+                within_bound=abs(error) <= BOUND,
                 published_theoretical_us=theoretical,
                 theoretical_us=float(entries.mean() / per_us),
                 theoretical_without_padding_us=float((entries - padding).mean() / per_us),
@@ -237,7 +235,7 @@ def show(rows: list[LayerRow]) -> None:
         ("layer",),
         ("paper", "ours", "range", "error", "", "theory: paper", "ours", "unpadded", "balance"),
         f"iid Bernoulli sparsity at Table III densities, {rows[0].seeds} seeds, nothing tuned; "
-        f"bound {100 * BOUND:.0f} % of a time the paper would print alike (to {PRINTED_US} us)",
+        f"bound {100 * BOUND:.0f} %",
     )
     for row in rows:
         made.add_row(
@@ -257,7 +255,8 @@ def show(rows: list[LayerRow]) -> None:
     console().print(
         f"{held} of {len(rows)} layers within {100 * BOUND:.0f} %. Known misses: alex-8 was timed "
         "by the authors at 42.9 % activations, not 37.5 %; vgg-6 is unexplained (the paper's own "
-        "theoretical time implies 22.4 %, not 18.3 %)."
+        "theoretical time implies 22.4 %, not 18.3 %); nt-lstm, "
+        "by less than its time is rounded by."
     )
 
 
