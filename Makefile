@@ -4,22 +4,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PARTS := simulator architectures workloads scripts
 
 .PHONY: demo test test-slow venv bench lint format clean
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(STAMP)
 
 demo: venv
-	$(BIN)/python -m scripts.scenarios.demo
+	$(BIN)/python -m sparqsim.scripts.scenarios.demo
 
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf build/typed && mkdir -p build/typed/sparqsim
+	ln -s $(CURDIR)/sparqsim/* $(addprefix $(CURDIR)/,$(PARTS)) build/typed/sparqsim/
 	$(BIN)/mypy
 
 test: lint

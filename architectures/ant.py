@@ -22,17 +22,17 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.array_machine import (
+from sparqsim.architectures.array_machine import (
     ANT_ENERGY as ENERGY,
 )
-from architectures.array_machine import (
+from sparqsim.architectures.array_machine import (
     BankedMachine,
     Operand,
     four_or_eight,
     unfolded_rules,
 )
-from architectures.systolic import Dataflow
-from architectures.tiling import (
+from sparqsim.architectures.systolic import Dataflow
+from sparqsim.architectures.tiling import (
     ArrayRules,
     ConvShape,
     Cost,
@@ -41,13 +41,13 @@ from architectures.tiling import (
     cost,
     search,
 )
-from simulator.energy.tables import EnergyTable
-from simulator.mac import flint
-from sparqsim_base import InputError
-from workloads import formats
-from workloads.formats.base import TableFormat
-from workloads.layers import Layer
-from workloads.quantize import fit_ant
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import EnergyTable
+from sparqsim.simulator.mac import flint
+from sparqsim.workloads import formats
+from sparqsim.workloads.formats.base import TableFormat
+from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.quantize import fit_ant
 
 
 class Ant(BankedMachine, frozen=True, kw_only=True):

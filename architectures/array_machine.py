@@ -3,9 +3,9 @@
 An :class:`ArrayMachine` runs a layer as a convolution (a fully connected layer is one of a single
 pixel): operands are quantized as the machine stores them, unfolded, multiplied by the machine's own
 MAC core, summed in accumulators that start from the bias, and requantized. The tiling search
-picks a mapping under the machine's rules, :func:`architectures.systolic.tile_netlist` turns it into
-a netlist. Outputs are compared with a convolution that never unfolds, of the values the number
-formats' tables give, requantized by the formula written out.
+picks a mapping under the machine's rules, :func:`sparqsim.architectures.systolic.tile_netlist`
+turns it into a netlist. Outputs are compared with a convolution that never unfolds, of the values
+the number formats' tables give, requantized by the formula written out.
 
 A machine says how operands are stored (:meth:`ArrayMachine.store`), how they are multiplied
 (:meth:`ArrayMachine.multiply`), its rules and its energies. Left out: pooling and element-wise
@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.machine import Figure, Machine, Program, run
-from architectures.systolic import Dataflow, streams_of, tile_netlist
-from architectures.tiling import (
+from sparqsim.architectures.machine import Figure, Machine, Program, run
+from sparqsim.architectures.systolic import Dataflow, streams_of, tile_netlist
+from sparqsim.architectures.tiling import (
     ArrayRules,
     ConvShape,
     Cost,
@@ -39,7 +39,8 @@ from architectures.tiling import (
     check_whole,
     search,
 )
-from simulator.energy.tables import (
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import (
     Basis,
     EnergyTable,
     Entry,
@@ -48,18 +49,17 @@ from simulator.energy.tables import (
     get_table,
     table_names,
 )
-from simulator.mac import dense
-from simulator.memory.dram import Dram
-from simulator.netlist import Execute, Netlist
-from simulator.report import EnergyPart, Macs, Memory, Report, Verification, memory_use
-from simulator.timeline import Timeline
-from simulator.traffic import Access, Traffic
-from sparqsim_base import InputError
-from workloads.encodings.csc import CSC
-from workloads.layers import Conv2d, Layer, Model
-from workloads.quantize import quantize
-from workloads.requantize import Multiplier, requantize
-from workloads.tensors import LayerTensors
+from sparqsim.simulator.mac import dense
+from sparqsim.simulator.memory.dram import Dram
+from sparqsim.simulator.netlist import Execute, Netlist
+from sparqsim.simulator.report import EnergyPart, Macs, Memory, Report, Verification, memory_use
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.simulator.traffic import Access, Traffic
+from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.layers import Conv2d, Layer, Model
+from sparqsim.workloads.quantize import quantize
+from sparqsim.workloads.requantize import Multiplier, requantize
+from sparqsim.workloads.tensors import LayerTensors
 
 KIB = 1024 * 8  # bits
 PUBLISHED, BUS = "published", "bus"
@@ -167,7 +167,7 @@ class Timing:
 
     ``products_per_step`` is what the array multiplies in a step when it is full, ``rule`` how fill
     and drain are charged. ``capacities`` and ``used`` are bits of each buffer, by
-    :class:`~architectures.tiling.Datum`. ``traffic`` says which firings moved the bits.
+    :class:`~sparqsim.architectures.tiling.Datum`. ``traffic`` says which firings moved the bits.
     """
 
     netlist: Netlist

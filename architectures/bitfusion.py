@@ -10,10 +10,10 @@ SRAMs, one DRAM port.
 
 Here: the configuration, its composition and energies, and the authors' performance model as an
 analytic twin (:meth:`BitFusion.analytic`, which leaves out array fill and drain). An event-driven
-run (:meth:`BitFusion.lower`) is :mod:`architectures.systolic`'s netlist of tiles, back to back as
-the RTL has them. Activations are integers, unsigned where none is negative; weights are signed, a
-scale an output channel; 1 bit is a sign. Left out: DRAM latency and rows, and pooling. Source: the
-ISCA 2018 paper and the authors' released simulator and RTL.
+run (:meth:`BitFusion.lower`) is :mod:`sparqsim.architectures.systolic`'s netlist of tiles, back to
+back as the RTL has them. Activations are integers, unsigned where none is negative; weights are
+signed, a scale an output channel; 1 bit is a sign. Left out: DRAM latency and rows, and pooling.
+Source: the ISCA 2018 paper and the authors' released simulator and RTL.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.array_machine import KIB, BankedMachine, Operand, stored_integers
-from architectures.systolic import back_to_back_cycles, column_edge
-from architectures.tiling import (
+from sparqsim.architectures.array_machine import KIB, BankedMachine, Operand, stored_integers
+from sparqsim.architectures.systolic import back_to_back_cycles, column_edge
+from sparqsim.architectures.tiling import (
     ArrayRules,
     ConvShape,
     Cost,
@@ -36,10 +36,10 @@ from architectures.tiling import (
     cost,
     search,
 )
-from simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
-from simulator.mac import bitbrick
-from sparqsim_base import InputError
-from workloads.layers import Layer
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
+from sparqsim.simulator.mac import bitbrick
+from sparqsim.workloads.layers import Layer
 
 BRICK_BITS = 2  # published: a BitBrick multiplies 2 bits by 2 bits
 FUSED_BITS = 8  # published: sixteen BitBricks compose to 8 x 8 bits

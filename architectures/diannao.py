@@ -9,10 +9,12 @@ NBin (inputs), SB (synapses, a row of 256 a cycle) and NBout (partial sums and o
       SB DMA => SB   ===^
 
 A layer is cut into tiles that fit half of each buffer, the other half being filled meanwhile; all
-DMAs share the memory interface. The tiling is searched (:mod:`architectures.tiling`), the netlist
-is that of :func:`architectures.systolic.tile_netlist` with the NFU for an array: 16 outputs of one
-pixel, 16 channels of one kernel tap a cycle, so a first layer of 3 channels leaves 13 of 16
-multipliers idle. Arithmetic is 16-bit fixed point with truncated products. Zeros save nothing.
+DMAs share the memory interface. The tiling is searched (:mod:`sparqsim.architectures.tiling`), the
+netlist
+is that of :func:`sparqsim.architectures.systolic.tile_netlist` with the NFU for an array: 16
+outputs of one pixel, 16 channels of one kernel tap a cycle, so a first layer of 3 channels leaves
+13 of 16 multipliers idle. Arithmetic is 16-bit fixed point with truncated products. Zeros save
+nothing.
 
 Left out: pooling and normalisation (NFU-2 as shifters and maxima), the control program, the
 sigmoid's interpolation (outputs are the sums, or ReLU), DRAM latency and rows. All published
@@ -24,10 +26,10 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from architectures.array_machine import KIB, PUBLISHED, ArrayMachine, Timing, Work
-from architectures.fixed_point import FixedPointLayer
-from architectures.machine import Figure, Program
-from architectures.tiling import (
+from sparqsim.architectures.array_machine import KIB, PUBLISHED, ArrayMachine, Timing, Work
+from sparqsim.architectures.fixed_point import FixedPointLayer
+from sparqsim.architectures.machine import Figure, Program
+from sparqsim.architectures.tiling import (
     ArrayRules,
     ConvShape,
     Drain,
@@ -35,12 +37,12 @@ from architectures.tiling import (
     Mapping,
     Reuse,
 )
-from simulator.energy.tables import Basis
-from simulator.mac import fixed16
-from simulator.netlist import Netlist
-from sparqsim_base import InputError
-from workloads.layers import Layer
-from workloads.tensors import LayerTensors
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis
+from sparqsim.simulator.mac import fixed16
+from sparqsim.simulator.netlist import Netlist
+from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.tensors import LayerTensors
 
 NFU_STAGES = 8  # assumed: recalled; operands in to activation out
 MACS_8_BIT = 4  # assumed: a 16-bit multiplier costs four of 8 bits, width squared

@@ -34,19 +34,19 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.machine import Figure, Machine, Program
-from simulator.energy.tables import Basis
-from simulator.mac import eie as mac
-from simulator.netlist import Actor, Channel, Netlist, Pattern
-from simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
-from simulator.timeline import Timeline
-from simulator.traffic import Access
-from sparqsim_base import InputError
-from workloads.encodings.csc import CSC
-from workloads.encodings.relative_index import RelativeIndexCSC
-from workloads.formats.codebook import fit_codebook
-from workloads.layers import Linear
-from workloads.tensors import LayerTensors
+from sparqsim.architectures.machine import Figure, Machine, Program
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis
+from sparqsim.simulator.mac import eie as mac
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
+from sparqsim.simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.simulator.traffic import Access
+from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.encodings.relative_index import RelativeIndexCSC
+from sparqsim.workloads.formats.codebook import fit_codebook
+from sparqsim.workloads.layers import Linear
+from sparqsim.workloads.tensors import LayerTensors
 
 KIB = 1024 * 8  # bits
 WEIGHT_BITS = ACTIVATION_BITS = 16  # published, section IV: 16-bit fixed point

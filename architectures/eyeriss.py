@@ -36,18 +36,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.fixed_point import FixedPointLayer
-from architectures.machine import Figure, Machine, Program
-from architectures.tiling import ConvShape, check_positive, check_whole
-from simulator.energy.tables import Basis, get_table
-from simulator.mac import dense, fixed16
-from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
-from simulator.report import EnergyPart, Macs, Memory, memory_use
-from simulator.timeline import Timeline
-from sparqsim_base import InputError
-from workloads.encodings.run_length import encoded_bits
-from workloads.layers import Layer
-from workloads.tensors import LayerTensors
+from sparqsim.architectures.fixed_point import FixedPointLayer
+from sparqsim.architectures.machine import Figure, Machine, Program
+from sparqsim.architectures.tiling import ConvShape, check_positive, check_whole
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis, get_table
+from sparqsim.simulator.mac import dense, fixed16
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from sparqsim.simulator.report import EnergyPart, Macs, Memory, memory_use
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.workloads.encodings.run_length import encoded_bits
+from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.tensors import LayerTensors
 
 KIB = 1024 * 8  # bits
 WORD_BITS = 16  # published

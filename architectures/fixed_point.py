@@ -2,7 +2,7 @@
 
 Weights, inputs and outputs are 16-bit two's complement, each tensor with as many fraction bits
 as its largest value leaves. Products are truncated and added in 16 bits
-(:mod:`simulator.mac.fixed16`). The layer's ``shift`` is the smallest with which no sum can
+(:mod:`sparqsim.simulator.mac.fixed16`). The layer's ``shift`` is the smallest with which no sum can
 overflow, judged by the exact sums; a machine would get it from calibration. A fully connected layer
 is a convolution of one pixel. The independent reference never unfolds the convolution.
 """
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mac import dense, fixed16
-from simulator.report import Verification
-from sparqsim_base import InputError
-from workloads.encodings.csc import CSC
-from workloads.layers import Conv2d
-from workloads.tensors import LayerTensors
+from sparqsim.base import InputError
+from sparqsim.simulator.mac import dense, fixed16
+from sparqsim.simulator.report import Verification
+from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.layers import Conv2d
+from sparqsim.workloads.tensors import LayerTensors
 
 
 class FixedPointLayer:

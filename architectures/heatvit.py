@@ -29,20 +29,26 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.machine import Figure, Machine, Program
-from architectures.tiling import check_positive, check_whole
-from simulator.energy.tables import Basis
-from simulator.mac import dense
-from simulator.netlist import Actor, Channel, Execute, Netlist, Resource
-from simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
-from simulator.timeline import Timeline
-from sparqsim_base import InputError
-from workloads.encodings.csc import CSC
-from workloads.layers import Conv2d
-from workloads.models.vit import BLOCKS, HEAD_WIDTH, PATCH
-from workloads.tensors import LayerTensors
-from workloads.tokens import TokenSelector
-from workloads.vision_transformer import CLASSES, PATCHES, Forward, VisionTransformer, forward
+from sparqsim.architectures.machine import Figure, Machine, Program
+from sparqsim.architectures.tiling import check_positive, check_whole
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis
+from sparqsim.simulator.mac import dense
+from sparqsim.simulator.netlist import Actor, Channel, Execute, Netlist, Resource
+from sparqsim.simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.layers import Conv2d
+from sparqsim.workloads.models.vit import BLOCKS, HEAD_WIDTH, PATCH
+from sparqsim.workloads.tensors import LayerTensors
+from sparqsim.workloads.tokens import TokenSelector
+from sparqsim.workloads.vision_transformer import (
+    CLASSES,
+    PATCHES,
+    Forward,
+    VisionTransformer,
+    forward,
+)
 
 KIB = 1024 * 8  # bits
 BITS, LARGEST = 8, 127  # published: 8-bit fixed point, symmetric here
@@ -202,7 +208,7 @@ class HeatViT(Machine, frozen=True, kw_only=True):
         Parameters
         ----------
         net, selectors
-            As for :func:`workloads.vision_transformer.forward`.
+            As for :func:`sparqsim.workloads.vision_transformer.forward`.
         images
             Patches [196, 768] each, one image after another.
         check

@@ -3,7 +3,7 @@
 A :class:`Machine` is a configuration that checks itself. ``lower`` encodes a layer the way the
 hardware stores it, runs the functional MAC core once, and turns the work counted in that pass into
 the busy times of a netlist: a :class:`Program`. :func:`run` simulates the program and gathers a
-:class:`~simulator.report.Report`. A registered machine needs nothing else.
+:class:`~sparqsim.simulator.report.Report`. A registered machine needs nothing else.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import msgspec
 from numpy.typing import NDArray
 
-from simulator.energy.tables import Basis
-from simulator.engines import simulate
-from simulator.netlist import Netlist
-from simulator.report import (
+from sparqsim.simulator.energy.tables import Basis
+from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.netlist import Netlist
+from sparqsim.simulator.report import (
     Energy,
     EnergyPart,
     Macs,
@@ -31,9 +31,9 @@ from simulator.report import (
     stalls_of,
     utilization_of,
 )
-from simulator.timeline import Timeline
-from simulator.traffic import Traffic
-from workloads.tensors import LayerTensors
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.simulator.traffic import Traffic
+from sparqsim.workloads.tensors import LayerTensors
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def run(
     work
         A layer with its tensors, or a program of this machine.
     engine, record
-        As for :func:`simulator.engines.simulate`.
+        As for :func:`sparqsim.simulator.engines.simulate`.
     verify
         Compare the outputs with an independent reference.
     execute

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.array_machine import (
+from sparqsim.architectures.array_machine import (
     ANT_ENERGY,
     BankedMachine,
     Operand,
@@ -28,15 +28,15 @@ from architectures.array_machine import (
     four_or_eight,
     unfolded_rules,
 )
-from architectures.systolic import Dataflow
-from architectures.tiling import ArrayRules, ConvShape, Drain
-from simulator.energy.tables import EnergyTable
-from simulator.mac import flint, olive
-from sparqsim_base import InputError
-from workloads import formats
-from workloads.formats.pairs import OutlierVictim
-from workloads.layers import Layer
-from workloads.quantize import fit_olive
+from sparqsim.architectures.systolic import Dataflow
+from sparqsim.architectures.tiling import ArrayRules, ConvShape, Drain
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import EnergyTable
+from sparqsim.simulator.mac import flint, olive
+from sparqsim.workloads import formats
+from sparqsim.workloads.formats.pairs import OutlierVictim
+from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.quantize import fit_olive
 
 ENERGY = borrowed(ANT_ENERGY, "olive", "assumed as ANT's, OliVe published none")
 

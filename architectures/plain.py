@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.array_machine import (
+from sparqsim.architectures.array_machine import (
     ANT_ENERGY,
     BankedMachine,
     Operand,
@@ -30,12 +30,12 @@ from architectures.array_machine import (
     stored_integers,
     unfolded_rules,
 )
-from architectures.systolic import NM, Dataflow
-from architectures.tiling import ArrayRules, ConvShape, Drain
-from simulator.energy.tables import EnergyTable
-from simulator.mac import dense
-from sparqsim_base import InputError
-from workloads.layers import Layer
+from sparqsim.architectures.systolic import NM, Dataflow
+from sparqsim.architectures.tiling import ArrayRules, ConvShape, Drain
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import EnergyTable
+from sparqsim.simulator.mac import dense
+from sparqsim.workloads.layers import Layer
 
 DENSE = "dense"
 ENERGY = borrowed(ANT_ENERGY, "plain", "assumed as ANT's array")

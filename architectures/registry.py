@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import importlib
 
-from architectures.machine import Machine
-from sparqsim_base import InputError
+from sparqsim.architectures.machine import Machine
+from sparqsim.base import InputError
 
-# name -> module:class of the machine; module:command of its validation, or ""
-MACHINES: dict[str, tuple[str, str]] = {
-    "eie": ("architectures.eie:EIE", "scripts.validation.eie:command"),
-    "snap": ("architectures.snap:SNAP", "scripts.validation.snap:command"),
-    "sparse-tensor-core": (
-        "architectures.sparse_tensor_core:SparseTensorCore",
-        "scripts.validation.sparse_tensor_core:command",
-    ),
-    "bitfusion": ("architectures.bitfusion:BitFusion", "scripts.validation.bitfusion:command"),
-    "ant": ("architectures.ant:Ant", "scripts.validation.ant:command"),
-    "olive": ("architectures.olive:Olive", "scripts.validation.olive:command"),
-    "tpu": ("architectures.tpu:TPU", "scripts.validation.tpu:command"),
-    "plain": ("architectures.plain:PlainArray", ""),
-    "eyeriss": ("architectures.eyeriss:Eyeriss", "scripts.validation.eyeriss:command"),
-    "diannao": ("architectures.diannao:DianNao", "scripts.validation.diannao:command"),
-    "heatvit": ("architectures.heatvit:HeatViT", "scripts.validation.heatvit:command"),
+# name -> module:class
+MACHINES: dict[str, str] = {
+    "eie": "sparqsim.architectures.eie:EIE",
+    "snap": "sparqsim.architectures.snap:SNAP",
+    "sparse-tensor-core": "sparqsim.architectures.sparse_tensor_core:SparseTensorCore",
+    "bitfusion": "sparqsim.architectures.bitfusion:BitFusion",
+    "ant": "sparqsim.architectures.ant:Ant",
+    "olive": "sparqsim.architectures.olive:Olive",
+    "tpu": "sparqsim.architectures.tpu:TPU",
+    "plain": "sparqsim.architectures.plain:PlainArray",
+    "eyeriss": "sparqsim.architectures.eyeriss:Eyeriss",
+    "diannao": "sparqsim.architectures.diannao:DianNao",
+    "heatvit": "sparqsim.architectures.heatvit:HeatViT",
 }
 
 
@@ -41,6 +38,6 @@ def get_machine(name: str) -> type[Machine]:
     """
     if name not in MACHINES:
         raise InputError(f"there is no machine {name!r}; there is {', '.join(MACHINES)}")
-    module, attribute = MACHINES[name][0].split(":")
+    module, attribute = MACHINES[name].split(":")
     found: type[Machine] = getattr(importlib.import_module(module), attribute)
     return found

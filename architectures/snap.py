@@ -35,18 +35,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.machine import Figure, Machine, Program
-from simulator.energy.tables import Basis, Entry, get_table
-from simulator.mac import snap as mac
-from simulator.mac.eie import requantize, wrap
-from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
-from simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
-from simulator.timeline import Timeline
-from sparqsim_base import InputError
-from workloads.encodings.channel_bundles import ChannelBundles
-from workloads.encodings.csc import CSC
-from workloads.layers import Conv2d, Layer, Linear
-from workloads.tensors import LayerTensors
+from sparqsim.architectures.machine import Figure, Machine, Program
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis, Entry, get_table
+from sparqsim.simulator.mac import snap as mac
+from sparqsim.simulator.mac.eie import requantize, wrap
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from sparqsim.simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.workloads.encodings.channel_bundles import ChannelBundles
+from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.layers import Conv2d, Layer, Linear
+from sparqsim.workloads.tensors import LayerTensors
 
 VALUE_BITS = 16  # published, JSSC abstract: 16-bit fixed point
 NODE_NM = 16.0  # published, JSSC abstract

@@ -41,20 +41,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.machine import Figure, Machine, Program
-from simulator.energy.tables import Basis, get_table
-from simulator.mac import dense as unfolding
-from simulator.mac import sparse_tensor_core as mac
-from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
-from simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
-from simulator.timeline import Timeline
-from sparqsim_base import InputError
-from workloads import formats
-from workloads.encodings.csc import CSC
-from workloads.encodings.nm import NMSparse
-from workloads.layers import Conv2d, Linear
-from workloads.prune import NM, mask
-from workloads.tensors import LayerTensors
+from sparqsim.architectures.machine import Figure, Machine, Program
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis, get_table
+from sparqsim.simulator.mac import dense as unfolding
+from sparqsim.simulator.mac import sparse_tensor_core as mac
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from sparqsim.simulator.report import EnergyPart, Macs, Memory, Verification, memory_use
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.workloads import formats
+from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.encodings.nm import NMSparse
+from sparqsim.workloads.layers import Conv2d, Linear
+from sparqsim.workloads.prune import NM, mask
+from sparqsim.workloads.tensors import LayerTensors
 
 Dtype = Literal["fp16", "bf16", "tf32", "int8", "int4"]
 

@@ -40,10 +40,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.tiling import ArrayRules, ConvShape, Cost, Datum, Mapping, check_whole, cost
-from simulator.memory.dram import Dram, Granularity
-from simulator.netlist import Actor, Channel, Execute, Netlist, Pattern, Resource
-from sparqsim_base import InputError
+from sparqsim.architectures.tiling import (
+    ArrayRules,
+    ConvShape,
+    Cost,
+    Datum,
+    Mapping,
+    check_whole,
+    cost,
+)
+from sparqsim.base import InputError
+from sparqsim.simulator.memory.dram import Dram, Granularity
+from sparqsim.simulator.netlist import Actor, Channel, Execute, Netlist, Pattern, Resource
 
 POST_STAGES = 3  # assumed: multiply, rounding shift, offset and clamp; a result a column and cycle
 # assumed: weights come in pieces of so many words of the DRAM bus, between which the other DMAs,

@@ -29,9 +29,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from simulator.energy.tables import EnergyTable
-from sparqsim_base import InputError, kernel
-from workloads.layers import Conv2d, Layer, MatMul
+from sparqsim.base import InputError, kernel
+from sparqsim.simulator.energy.tables import EnergyTable
+from sparqsim.workloads.layers import Conv2d, Layer, MatMul
 
 
 class Loop(enum.IntEnum):

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.array_machine import (
+from sparqsim.architectures.array_machine import (
     KIB,
     ArrayMachine,
     Operand,
@@ -34,15 +34,15 @@ from architectures.array_machine import (
     shipped_energies,
     stored_integers,
 )
-from architectures.machine import Program
-from architectures.systolic import POST_STAGES
-from architectures.tiling import ConvShape, Cost, Mapping, Residence, Traffic
-from simulator.energy.tables import EnergyTable
-from simulator.mac import dense
-from simulator.netlist import Actor, Channel, Netlist, Resource
-from simulator.traffic import Access
-from sparqsim_base import InputError
-from workloads.layers import Layer, Model
+from sparqsim.architectures.machine import Program
+from sparqsim.architectures.systolic import POST_STAGES
+from sparqsim.architectures.tiling import ConvShape, Cost, Mapping, Residence, Traffic
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import EnergyTable
+from sparqsim.simulator.mac import dense
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource
+from sparqsim.simulator.traffic import Access
+from sparqsim.workloads.layers import Layer, Model
 
 WEIGHT_BITS = ACTIVATION_BITS = 8  # published
 ACCUMULATOR_BITS = 32  # published

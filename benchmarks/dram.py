@@ -16,8 +16,8 @@ import click
 import msgspec
 import numpy as np
 
-from simulator.memory.dram import Dram, Granularity, replay
-from sparqsim_base import written_whole
+from sparqsim.base import written_whole
+from sparqsim.simulator.memory.dram import Dram, Granularity, replay
 
 STANDARD = "DDR4-3200"
 SPAN_BURSTS = 1 << 20

@@ -15,12 +15,12 @@ import time
 import click
 import numpy as np
 
-from architectures.eie import EIE
-from scripts.output import console, json_option, table, write_json
-from simulator.engines import simulate
-from simulator.netlist import Netlist
-from simulator.timeline import Timeline
-from workloads.tensors import layer_tensors
+from sparqsim.architectures.eie import EIE
+from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.netlist import Netlist
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.workloads.tensors import layer_tensors
 
 
 def timed(netlist: Netlist, engine: str, repeats: int) -> tuple[Timeline, float]:

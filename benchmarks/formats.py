@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sparqsim_base import written_whole
-from workloads import formats
+from sparqsim.base import written_whole
+from sparqsim.workloads import formats
 
 NAMES = (
     *("int4_signed", "int8_signed", "int16_signed", "pot4_signed", "apot_4_unsigned"),

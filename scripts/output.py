@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparqsim_base import check_can_write, written_whole
+from sparqsim.base import check_can_write, written_whole
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,12 +14,12 @@ from typing import Any, get_args, get_type_hints
 import click
 import msgspec
 
-from architectures.machine import Machine, Program, Result, run
-from architectures.registry import get_machine, machine_names
-from scripts.output import PatientBar, console, json_option, table, write_json
-from simulator.report import Report
-from simulator.trace import check_trace_name
-from sparqsim_base import InputError, check_can_write, output_folder
+from sparqsim.architectures.machine import Machine, Program, Result, run
+from sparqsim.architectures.registry import get_machine, machine_names
+from sparqsim.base import InputError, check_can_write, output_folder
+from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.simulator.report import Report
+from sparqsim.simulator.trace import check_trace_name
 
 KINDS = {int: int, float: float, str: str, bool: bool}
 
@@ -180,7 +180,7 @@ def carry_out(
     """Make the tensors, lower, simulate and verify."""
     import numpy as np
 
-    from workloads.tensors import layer_tensors
+    from sparqsim.workloads.tensors import layer_tensors
 
     steps = 3
     program: Program
@@ -216,17 +216,17 @@ def write_out(
 ) -> None:
     """Write what was asked for beside the report."""
     if trace:
-        from simulator.trace import write_trace
+        from sparqsim.simulator.trace import write_trace
 
         bar(f"writing {trace}", 2, 3)
         write_trace(result.timeline, trace)
     if figures:
-        from simulator.plots import save_figures
+        from sparqsim.simulator.plots import save_figures
 
         bar(f"drawing into {figures}", 2, 3)
         save_figures(result.report, result.timeline, figures, traffic=result.traffic)
     if page:
-        from simulator.page import write_page
+        from sparqsim.simulator.page import write_page
 
         bar(f"writing {page}", 2, 3)
         write_page(result.report, result.timeline, page, result.traffic)

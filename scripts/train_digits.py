@@ -1,6 +1,6 @@
 """Train the digits networks that ship with Sparqsim: dense, then pruned by magnitude.
 
-    python -m scripts.train_digits [--folder FOLDER] [--seed N]
+    python -m sparqsim.scripts.train_digits [--folder FOLDER] [--seed N]
 
 Writes the split images and both networks as safetensors and prints the accuracy before and after
 pruning. Needs torch and scikit-learn (``pip install 'sparqsim[train]'``); runs a minute on one
@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError, output_folder
-from workloads.models.digits import (
+from sparqsim.base import InputError, output_folder
+from sparqsim.workloads.models.digits import (
     CLASSES,
     DATA,
     NETWORKS,
@@ -91,7 +91,7 @@ def train_network(network: str, images: Images, seed: int) -> tuple[Digits, Digi
     """Train one network, prune and fine-tune it; return (dense, pruned)."""
     import torch
 
-    from workloads import train
+    from sparqsim.workloads import train
 
     torch.set_num_threads(1)  # sums in one order: the same weights on any number of cores
     generator = np.random.default_rng(seed)

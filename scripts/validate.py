@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
 import click
 
-from architectures.registry import MACHINES
-from scripts.output import console
-from sparqsim_base import InputError
-
-# What is checked beside the machines, whose validations are in their rows of the registry.
-PARTS = {
-    "dram": "scripts.validation.dram:command",
-    "systolic": "scripts.validation.systolic:command",
-}
+from sparqsim.base import InputError
+from sparqsim.scripts import validation
+from sparqsim.scripts.output import console
 
 
-def validations() -> dict[str, str]:
-    """Name to ``module:command`` of every validation there is."""
-    machines = {name: row[1] for name, row in MACHINES.items() if row[1]}
-    return machines | PARTS
+def validations() -> tuple[str, ...]:
+    """Every validation there is: a module of :mod:`sparqsim.scripts.validation` each."""
+    found = [each.name for each in pkgutil.iter_modules(validation.__path__)]
+    return tuple(name.replace("_", "-") for name in found if not name.startswith("_"))
 
 
 def load(name: str) -> click.Command:
@@ -34,13 +29,13 @@ def load(name: str) -> click.Command:
     known = validations()
     if name not in known:
         raise InputError(f"there is no validation {name!r}; there is {', '.join(known)}")
-    module, attribute = known[name].split(":")
-    command: click.Command = getattr(importlib.import_module(module), attribute)
+    module = importlib.import_module(f"{validation.__name__}.{name.replace('-', '_')}")
+    command: click.Command = module.command
     return command
 
 
 class ValidateGroup(click.Group):
-    """Sub-commands from the registry, imported when they are asked for."""
+    """A sub-command a validation, imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(validations())

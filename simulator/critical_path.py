@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.engines.layout import KIND_OF
-from simulator.netlist import Netlist, Pattern
-from simulator.timeline import FREE, GRANT, INPUT, PREVIOUS, Timeline
-from sparqsim_base import kernel
+from sparqsim.base import kernel
+from sparqsim.simulator.engines.layout import KIND_OF
+from sparqsim.simulator.netlist import Netlist, Pattern
+from sparqsim.simulator.timeline import FREE, GRANT, INPUT, PREVIOUS, Timeline
 
 COMPUTING, FULL_QUEUE, RESOURCE = "computing", "full queue", "resource"
 BROADCAST, GATHER = KIND_OF[Pattern.BROADCAST], KIND_OF[Pattern.GATHER]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.timeline import Timeline
+from sparqsim.simulator.timeline import Timeline
 
 if TYPE_CHECKING:
     import networkx

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 if TYPE_CHECKING:
     import networkx
@@ -92,7 +92,7 @@ class Actor:
         ``execute(lane, firing, {channel: [consumed values]}) -> {channel: [produced values]}``.
     behaviour
         An actor written by the user as a Python generator (SimPy engine only); see
-        :class:`simulator.engines.actors.Lane`. Such an actor has no ``firings``.
+        :class:`sparqsim.simulator.engines.actors.Lane`. Such an actor has no ``firings``.
     part
         The block of the block diagram this actor stands for; default: its name.
     """
@@ -222,7 +222,7 @@ class ResourceModel(Protocol):
 
     Both methods get the integer arrays of this resource and one row of
     :attr:`Actor.request`. The compiled engine runs the numba functions registered under
-    ``kind`` in :mod:`simulator.engines.stateful`; they are the same functions.
+    ``kind`` in :mod:`sparqsim.simulator.engines.stateful`; they are the same functions.
     """
 
     kind: str

@@ -15,11 +15,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from simulator.plots import figures, write_figure
-from simulator.report import Report
-from simulator.timeline import Timeline
-from simulator.traffic import Traffic
-from sparqsim_base import written_whole
+from sparqsim.base import written_whole
+from sparqsim.simulator.plots import figures, write_figure
+from sparqsim.simulator.report import Report
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.simulator.traffic import Traffic
 
 CAPTIONS = {
     "topology": "The machine as it was simulated: actors, the channels between them with the "

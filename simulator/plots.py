@@ -2,10 +2,10 @@
 
 Every function draws on the ``ax`` it is given or on a new :class:`matplotlib.figure.Figure`, so
 figures can be joined into one. What is drawn of single lanes and over time needs the
-:class:`~simulator.timeline.Timeline` of the run; the rest needs its
-:class:`~simulator.report.Report` alone. :func:`save_figures` writes the whole set.
+:class:`~sparqsim.simulator.timeline.Timeline` of the run; the rest needs its
+:class:`~sparqsim.simulator.report.Report` alone. :func:`save_figures` writes the whole set.
 
-A colour means the same in all of them; see :mod:`simulator.palette`.
+A colour means the same in all of them; see :mod:`sparqsim.simulator.palette`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from simulator.palette import (
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.simulator.palette import (
     BLUE,
     DPI,
     FAINT,
@@ -33,12 +34,11 @@ from simulator.palette import (
     WIDTH,
     lighter,
 )
-from simulator.queues import held, intervals, is_countable
-from simulator.report import Balance, PathStep, Report, Stalls
-from simulator.timeline import Timeline
-from simulator.topology import draw_topology
-from simulator.traffic import Access, Traffic, moved
-from sparqsim_base import InputError, output_folder, written_whole
+from sparqsim.simulator.queues import held, intervals, is_countable
+from sparqsim.simulator.report import Balance, PathStep, Report, Stalls
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.simulator.topology import draw_topology
+from sparqsim.simulator.traffic import Access, Traffic, moved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +119,7 @@ def load_balance(balance: Balance, cycles: int, ax: Axes | None = None) -> Axes:
     ----------
     balance
         Of the actor that does the work: ``report.load_balance``, or
-        :func:`simulator.report.balance_of`.
+        :func:`sparqsim.simulator.report.balance_of`.
     cycles
         Length of the run.
     """
@@ -196,7 +196,7 @@ def stalls(parts: Mapping[str, Stalls], ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     parts
-        ``report.stalls``, or :func:`simulator.report.stalls_of`.
+        ``report.stalls``, or :func:`sparqsim.simulator.report.stalls_of`.
     """
     ax = _axes(ax, height=1.3 + 0.3 * len(parts))
     names = list(parts)
@@ -241,7 +241,7 @@ def critical_path(steps: Sequence[PathStep], ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     steps
-        ``report.critical_path``, or :func:`simulator.report.path_of`; at least one.
+        ``report.critical_path``, or :func:`sparqsim.simulator.report.path_of`; at least one.
     """
     if not steps:
         raise InputError(

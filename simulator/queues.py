@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulator.netlist import Channel, Netlist, Pattern
-from simulator.timeline import Timeline
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.simulator.netlist import Channel, Netlist, Pattern
+from sparqsim.simulator.timeline import Timeline
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from simulator.energy.tables import Basis
-from simulator.timeline import Timeline
+from sparqsim.simulator.energy.tables import Basis
+from sparqsim.simulator.timeline import Timeline
 
 
 class Macs(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.netlist import Actor, Netlist, check_count
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.simulator.netlist import Actor, Netlist, check_count
 
 if TYPE_CHECKING:
-    from simulator.critical_path import CriticalPath
+    from sparqsim.simulator.critical_path import CriticalPath
 
 # Why a firing started when it did: the last of its conditions to hold. On a tie the earlier
 # condition of this order is named, and of channels the earlier declared.
@@ -297,7 +297,7 @@ class Timeline:
     @cached_property
     def critical_path(self) -> CriticalPath:
         """The chain of causes from the run's start to its end; the pieces sum to ``cycles``."""
-        from simulator.critical_path import walk
+        from sparqsim.simulator.critical_path import walk
 
         self._recorded(self.starts)
         return walk(self)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.netlist import Netlist
-from simulator.palette import BLUE, DPI, GREEN, GREY, INK, MUTED, PURPLE, TITLE, lighter
+from sparqsim.simulator.netlist import Netlist
+from sparqsim.simulator.palette import BLUE, DPI, GREEN, GREY, INK, MUTED, PURPLE, TITLE, lighter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,10 +30,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.netlist import Actor
-from simulator.queues import held, is_countable
-from simulator.timeline import INPUT, Timeline
-from sparqsim_base import InputError, written_whole
+from sparqsim.base import InputError, written_whole
+from sparqsim.simulator.netlist import Actor
+from sparqsim.simulator.queues import held, is_countable
+from sparqsim.simulator.timeline import INPUT, Timeline
 
 CHUNK = 1 << 14  # firings formatted at once
 COUNTER_INTERVALS = 2000

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulator.queues import intervals
-from simulator.timeline import Timeline
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.simulator.queues import intervals
+from sparqsim.simulator.timeline import Timeline
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

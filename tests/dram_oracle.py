@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simulator.memory.dram import Dram, Page
+from sparqsim.simulator.memory.dram import Dram, Page
 
 
 @dataclass

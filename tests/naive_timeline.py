@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulator.netlist import Actor, Channel, Netlist, Pattern
-from simulator.timeline import FREE, INPUT, OUTPUT, PREVIOUS, Timeline
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
+from sparqsim.simulator.timeline import FREE, INPUT, OUTPUT, PREVIOUS, Timeline
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from simulator.memory.open_row import OpenRow
-from simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from sparqsim.simulator.memory.open_row import OpenRow
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 
 
 def amounts(draw, firings: int, lanes: int, low: int, high: int):

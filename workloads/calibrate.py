@@ -30,9 +30,9 @@ import numpy as np
 from numba import prange
 from numpy.typing import ArrayLike, NDArray
 
-from sparqsim_base import InputError, kernel
-from workloads.formats import Format, Int
-from workloads.formats.pairs import OutlierVictim
+from sparqsim.base import InputError, kernel
+from sparqsim.workloads.formats import Format, Int
+from sparqsim.workloads.formats.pairs import OutlierVictim
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # derived: the least normal float32
 WIDE = 2.0**64  # assumed: between what 8-bit floats reach (2**16) and bfloat16 (2**128)

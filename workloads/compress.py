@@ -23,14 +23,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads import formats, storage
-from workloads.calibrate import Method, Percentile, Slices, checked
-from workloads.models.real import Subject
-from workloads.prune import density_of, prune
-from workloads.quantize import QuantizedTensor, Quantizer, fit, fit_ant, fit_olive, sqnr_db
-from workloads.recipes import KEEP, Recipe, TensorRecipe, signed_or_not
-from workloads.storage import StoredTensor
+from sparqsim.base import InputError
+from sparqsim.workloads import formats, storage
+from sparqsim.workloads.calibrate import Method, Percentile, Slices, checked
+from sparqsim.workloads.models.real import Subject
+from sparqsim.workloads.prune import density_of, prune
+from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, fit, fit_ant, fit_olive, sqnr_db
+from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, signed_or_not
+from sparqsim.workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
 # derived: a bitmap costs a bit a code, so at 8 bits it pays if more than an eighth are zeros
@@ -48,7 +48,7 @@ class TensorReport(msgspec.Struct, frozen=True, kw_only=True):
     format : str
         The format chosen, or several joined by ``|``; ``float32`` if it was left.
     granularity, layout : str
-        Values that share a scale; how the codes lie (see :mod:`workloads.storage`).
+        Values that share a scale; how the codes lie (see :mod:`sparqsim.workloads.storage`).
     code_bits, bits_per_weight : float
         Width of a code; stored bits over number of weights, everything included.
     density : float
@@ -264,7 +264,7 @@ def compress(
     Parameters
     ----------
     subject : Subject
-        A trained network with its inputs, as :func:`workloads.models.real.subject` gives.
+        A trained network with its inputs, as :func:`sparqsim.workloads.models.real.subject` gives.
     recipe : Recipe
     judge : bool
         Whether to run the network, in float32 and compressed.
@@ -365,7 +365,7 @@ def compress(
 
 
 def save(folder: Path, compressed: Compressed, stored: Mapping[str, StoredTensor]) -> Path:
-    """Write a compressed network; return the folder. See :func:`workloads.storage.save`."""
+    """Write a compressed network (:func:`~sparqsim.workloads.storage.save`); return the folder."""
     storage.save(folder, compressed.model, compressed.recipe, stored, compressed.activations)
     return folder
 

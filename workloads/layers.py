@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 
 class Gemm(NamedTuple):

@@ -22,10 +22,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.calibrate import Method
-from workloads.formats import Format
-from workloads.quantize import Quantizer, fit, fit_ant, fit_olive
+from sparqsim.base import InputError
+from sparqsim.workloads.calibrate import Method
+from sparqsim.workloads.formats import Format
+from sparqsim.workloads.quantize import Quantizer, fit, fit_ant, fit_olive
 
 MOST_STATES = 2_000_000  # assumed: about 100 MB of front; real networks need some thousands
 

@@ -34,8 +34,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import finite_numbers, tensor_shape, whole_number
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import finite_numbers, tensor_shape, whole_number
 
 Mask = NDArray[np.bool_]
 Scope = Literal["layer", "global"]
@@ -204,7 +204,7 @@ class NM(Pattern, frozen=True, kw_only=True, tag="n:m"):
         return [self._choose(s, a) for s, a in zip(scores, alive, strict=True)]
 
     def _choose(self, scores: NDArray[Any], alive: Mask) -> Mask:
-        from workloads.encodings import kernels
+        from sparqsim.workloads.encodings import kernels
 
         axis = _axis(self.axis, scores.shape)
         others = tuple(i for i in range(scores.ndim) if i != axis)

@@ -28,9 +28,9 @@ import numpy as np
 from numba import prange
 from numpy.typing import ArrayLike, NDArray
 
-from sparqsim_base import InputError, kernel
-from workloads import formats
-from workloads.calibrate import (
+from sparqsim.base import InputError, kernel
+from sparqsim.workloads import formats
+from sparqsim.workloads.calibrate import (
     LeastSquares,
     Method,
     MinMax,
@@ -42,8 +42,8 @@ from workloads.calibrate import (
     method_named,
     parameters,
 )
-from workloads.formats import Format, Int
-from workloads.formats.pairs import OutlierVictim, outlier_victim
+from sparqsim.workloads.formats import Format, Int
+from sparqsim.workloads.formats.pairs import OutlierVictim, outlier_victim
 
 WHOLE = Slices()
 SCALE_BITS = 32  # derived: a scale is held as float32

@@ -41,11 +41,11 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from sparqsim_base import InputError
-from workloads.layers import unknown
+from sparqsim.base import InputError
+from sparqsim.workloads.layers import unknown
 
 if TYPE_CHECKING:
-    from workloads.prune import AnyPattern, Pattern
+    from sparqsim.workloads.prune import AnyPattern, Pattern
 
 NAMED = Path(__file__).resolve().parent / "named_recipes"
 KEEP = "float32"  # the format that leaves a tensor as it is
@@ -58,8 +58,8 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes
     ----------
     format : str
-        A name of :func:`workloads.formats.get`, with or without its sign; ``antN``, ``oliveN``
-        (adaptive types, outlier-victim pairs), ``codebookN`` (k-means) or ``float32``.
+        A name of :func:`sparqsim.workloads.formats.get`, with or without its sign; ``antN``,
+        ``oliveN`` (adaptive types, outlier-victim pairs), ``codebookN`` (k-means) or ``float32``.
     granularity : str
         Values that share a scale: ``tensor``, ``channel`` (each output; each word of a table) or
         ``group:N`` values of one channel.
@@ -130,7 +130,7 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"{scheme} must have one of {list(allowed[scheme])} bits, got {self.format}"
             )
         if scheme == "format":
-            from workloads import formats
+            from sparqsim.workloads import formats
 
             grid = formats.get(signed_or_not(self.format)[0])
             if self.asymmetric and not isinstance(grid, formats.Int):
@@ -152,7 +152,7 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         InputError
             If it names none.
         """
-        from workloads.prune import Composed
+        from sparqsim.workloads.prune import Composed
 
         stages = [_stage(part.strip(), self.pad) for part in (self.prune or "").split("+")]
         return stages[0] if len(stages) == 1 else Composed(stages=tuple(stages))
@@ -180,7 +180,7 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def _stage(text: str, pad: bool) -> AnyPattern:
     """Return the pattern of one part of ``prune``, for weights [out, in, ...]."""
-    from workloads import prune
+    from sparqsim.workloads import prune
 
     named: dict[str, AnyPattern] = {
         "unstructured": prune.Unstructured(),
@@ -209,7 +209,7 @@ def signed_or_not(name: str) -> tuple[str, str]:
     InputError
         If there is no such format.
     """
-    from workloads import formats
+    from sparqsim.workloads import formats
 
     known = formats.get
     try:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparqsim_base import InputError, kernel
+from sparqsim.base import InputError, kernel
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 

@@ -33,13 +33,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads import formats
-from workloads.calibrate import Slices
-from workloads.formats import Format
-from workloads.formats.codebook import Codebook
-from workloads.quantize import SCALE_BITS, QuantizedTensor, Quantizer
-from workloads.recipes import Recipe
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.workloads import formats
+from sparqsim.workloads.calibrate import Slices
+from sparqsim.workloads.formats import Format
+from sparqsim.workloads.formats.codebook import Codebook
+from sparqsim.workloads.quantize import SCALE_BITS, QuantizedTensor, Quantizer
+from sparqsim.workloads.recipes import Recipe
 
 Layout = Literal["dense", "bitmap", "gaps"]
 Bytes = NDArray[np.uint8]
@@ -155,7 +155,7 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     formats : tuple of FormatEntry
         Empty for a tensor left in float32.
     axis, group : int or None
-        Values that share a scale; see :class:`workloads.calibrate.Slices`.
+        Values that share a scale; see :class:`sparqsim.workloads.calibrate.Slices`.
     layout : str
         How the codes lie.
     fill : int

@@ -20,10 +20,10 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparqsim_base import InputError, kernel
+from sparqsim.base import InputError, kernel
 
 if TYPE_CHECKING:
-    from workloads.encodings.csc import CSC
+    from sparqsim.workloads.encodings.csc import CSC
 
 BLOCK = 1 << 16  # values drawn at a time; it is part of what a seed means
 KINDS = ("normal", "laplace", "student-t")
@@ -128,7 +128,7 @@ def sparse_matrix(
     InputError
         If a size, the density or ``row_cv`` is out of range.
     """
-    from workloads.encodings.csc import CSC
+    from sparqsim.workloads.encodings.csc import CSC
 
     _sizes("sparse_matrix", (rows, cols))
     chances = _row_densities(rows, density, row_cv, rng)

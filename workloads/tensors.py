@@ -1,9 +1,10 @@
 """A layer with its numbers: what a machine is given to run.
 
-Weights are dense arrays as torch and ONNX lay them out, or a :class:`~workloads.encodings.csc.CSC`
-for a pruned fully connected layer, which then is never held dense. Activations are the layer's
-input: ``[rows, in_features]`` for a fully connected layer, ``[batch, channels, height, width]`` for
-a convolution. They are real (a trained network on real images) or made up at given densities.
+Weights are dense arrays as torch and ONNX lay them out, or a
+:class:`~sparqsim.workloads.encodings.csc.CSC` for a pruned fully connected layer, which then is
+never held dense. Activations are the layer's input: ``[rows, in_features]`` for a fully connected
+layer, ``[batch, channels, height, width]`` for a convolution. They are real (a trained network on
+real images) or made up at given densities.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.csc import CSC
-from workloads.layers import Conv2d, Layer, Linear, unknown
-from workloads.synthetic import activations, sparse_matrix, tensor
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, unknown
+from sparqsim.workloads.synthetic import activations, sparse_matrix, tensor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -148,7 +149,7 @@ def from_digits(network: str, layer: str, images: int | None = None) -> LayerTen
     images
         How many test images, from the first; all by default.
     """
-    from workloads.models.digits import load_digits
+    from sparqsim.workloads.models.digits import load_digits
 
     digits = load_digits(network)
     by_name = {each.name: each for each in digits.layers}
@@ -175,11 +176,11 @@ def from_trained(model: str, layer: str, rows: int | None = None) -> LayerTensor
     Parameters
     ----------
     model, layer
-        Such as ``"minilm"`` and ``"layer0.up"``; see :mod:`workloads.models.real`.
+        Such as ``"minilm"`` and ``"layer0.up"``; see :mod:`sparqsim.workloads.models.real`.
     rows
         How many vectors or images of the captured inputs, from the first; one by default.
     """
-    from workloads.models.real import subject
+    from sparqsim.workloads.models.real import subject
 
     found = subject(model)
     shapes = {each.name: each for each in found.layers if each.name in found.weights}
@@ -208,11 +209,11 @@ def compressed(tensors: LayerTensors, recipe_name: str) -> LayerTensors:
     tensors
         The layer; a sparse matrix is made dense for this.
     recipe_name
-        A named recipe or a TOML file; see :mod:`workloads.recipes`.
+        A named recipe or a TOML file; see :mod:`sparqsim.workloads.recipes`.
     """
-    from workloads import recipes
-    from workloads.compress import compress_weight, fitted
-    from workloads.quantize import QuantizedTensor
+    from sparqsim.workloads import recipes
+    from sparqsim.workloads.compress import compress_weight, fitted
+    from sparqsim.workloads.quantize import QuantizedTensor
 
     recipe, name = recipes.get(recipe_name), tensors.layer.name
     weight = tensors.weight.to_dense() if isinstance(tensors.weight, CSC) else tensors.weight
@@ -259,8 +260,8 @@ def layer_tensors(
     InputError
         If there is no such layer; the letter says what there is.
     """
-    from workloads.models import get_layer
-    from workloads.models.real import SUBJECTS
+    from sparqsim.workloads.models import get_layer
+    from sparqsim.workloads.models.real import SUBJECTS
 
     for name, value in (("weight", weight_density), ("activation", activation_density)):
         if value is not None and not 0 <= value <= 1:

@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import array_of, finite_numbers, whole_number
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import array_of, finite_numbers, whole_number
 
 Floats = NDArray[np.float64]
 

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads import prune
-from workloads import quantize as ptq
-from workloads.calibrate import LeastSquares
-from workloads.formats import Codebook, Format, OutlierVictim
-from workloads.layers import Conv2d, Linear, unknown
+from sparqsim.base import InputError
+from sparqsim.workloads import prune
+from sparqsim.workloads import quantize as ptq
+from sparqsim.workloads.calibrate import LeastSquares
+from sparqsim.workloads.formats import Codebook, Format, OutlierVictim
+from sparqsim.workloads.layers import Conv2d, Linear, unknown
 
 try:
     import torch
@@ -351,7 +351,7 @@ def quantize(
     images : array [n, ...]
         To calibrate on; training images, as the network takes them.
     weights, activations : Format or None
-        Formats of `workloads.formats`; None leaves float32.
+        Formats of `sparqsim.workloads.formats`; None leaves float32.
     learn : bool
         Train the steps (LSQ), or keep them (plain straight-through).
 
@@ -409,7 +409,7 @@ class Mask(nn.Module):
 
 
 def magnitudes(net: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Return the scores of magnitude pruning by layer name: what `workloads.prune.masks` takes."""
+    """Return the scores of magnitude pruning by layer name: what `prune.masks` takes."""
     return {name: prune.magnitude(weight) for name, weight in weights_of(net).items()}
 
 

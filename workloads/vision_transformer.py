@@ -2,9 +2,9 @@
 
 The forward pass of DeiT for one image, block by block: before a block with a selector every token
 is scored, the ones above the threshold stay, the others become one package token
-(:mod:`workloads.tokens`), and all later blocks see fewer tokens. How many stay depends on the
-image, so what a machine has to do is known only by doing it. Every matrix product goes through a
-``multiply`` that the caller gives: an accelerator's arithmetic, or plain numpy.
+(:mod:`sparqsim.workloads.tokens`), and all later blocks see fewer tokens. How many stay depends on
+the image, so what a machine has to do is known only by doing it. Every matrix product goes through
+a ``multiply`` that the caller gives: an accelerator's arithmetic, or plain numpy.
 
 No trained DeiT ships here. Weights are drawn at the variance that keeps signals alive, images are
 smooth fields with noise, and a selector's threshold is calibrated on other images so that it keeps
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import finite_numbers, whole_number
-from workloads.models.vit import BLOCKS, HEAD_WIDTH, PATCH
-from workloads.tokens import KEEP_THRESHOLD, TokenSelector, keep_above
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import finite_numbers, whole_number
+from sparqsim.workloads.models.vit import BLOCKS, HEAD_WIDTH, PATCH
+from sparqsim.workloads.tokens import KEEP_THRESHOLD, TokenSelector, keep_above
 
 Floats = NDArray[np.floating[Any]]
 # multiply(name, left [heads, m, k], right [heads, k, n]) -> [heads, m, n]; a linear layer is one

@@ -6,7 +6,7 @@ array, and their tilings were chosen by those models. This scenario takes the au
 the next enters: a pass is a tile on Bit Fusion, whose units hold no operand, and a fold of it on
 ANT's array, which keeps a fold's sums in its elements. Then the tiling search runs with that rule.
 
-    python -m scripts.scenarios.array_drain [--data tests/data] [--out docs/figures]
+    python -m sparqsim.scripts.scenarios.array_drain [--data tests/data] [--out docs/figures]
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 from msgspec.structs import replace
 
-from architectures.tiling import Drain, cost, search
-from scripts.validation.arrays import Case, ant_case, bitfusion_case, read_rows
-from sparqsim_base import InputError, output_folder, written_whole
+from sparqsim.architectures.tiling import Drain, cost, search
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.validation._arrays import Case, ant_case, bitfusion_case, read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

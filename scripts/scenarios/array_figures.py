@@ -5,7 +5,7 @@ array bounds, one that the DRAM does. ``array_event_driven.png``: every layer of
 (``bitfusion_layers.csv``, ``ant_layers.csv``) with the authors' tilings, event-driven cycles over
 analytic ones with the same rule for fill and drain.
 
-    python -m scripts.scenarios.array_figures [--data tests/data] [--out docs/figures]
+    python -m sparqsim.scripts.scenarios.array_figures [--data tests/data] [--out docs/figures]
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import click
 import numpy as np
 from msgspec.structs import replace
 
-from architectures.bitfusion import BitFusion
-from architectures.machine import run
-from architectures.systolic import tile_netlist
-from architectures.tiling import Drain
-from scripts.validation.arrays import Case, ant_case, bitfusion_case, read_rows
-from simulator.engines import simulate
-from simulator.timeline import Timeline
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads.layers import Conv2d, Layer, Linear
+from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.machine import run
+from sparqsim.architectures.systolic import tile_netlist
+from sparqsim.architectures.tiling import Drain
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.validation._arrays import Case, ant_case, bitfusion_case, read_rows
+from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.workloads.layers import Conv2d, Layer, Linear
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """The demonstration: real pruned layers, and AlexNet fc6, on EIE.
 
-    make demo            or            python -m scripts.scenarios.demo [--out DIR]
+    make demo            or            python -m sparqsim.scripts.scenarios.demo [--out DIR]
 
 The pruned digits networks run layer by layer in EIE's own arithmetic, all test images as a batch,
 each layer's 16-bit outputs being the next one's inputs; every output is checked bit by bit, and the
@@ -17,17 +17,17 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.eie import EIE
-from architectures.machine import Result, run
-from scripts.output import PatientBar, console, table
-from scripts.run import show
-from simulator.page import write_page
-from simulator.plots import save_figures
-from simulator.trace import write_trace
-from sparqsim_base import output_folder
-from workloads.layers import Linear
-from workloads.models.digits import Digits, load_digits
-from workloads.tensors import LayerTensors, layer_tensors, with_rows
+from sparqsim.architectures.eie import EIE
+from sparqsim.architectures.machine import Result, run
+from sparqsim.base import output_folder
+from sparqsim.scripts.output import PatientBar, console, table
+from sparqsim.scripts.run import show
+from sparqsim.simulator.page import write_page
+from sparqsim.simulator.plots import save_figures
+from sparqsim.simulator.trace import write_trace
+from sparqsim.workloads.layers import Linear
+from sparqsim.workloads.models.digits import Digits, load_digits
+from sparqsim.workloads.tensors import LayerTensors, layer_tensors, with_rows
 
 
 @dataclass(frozen=True)

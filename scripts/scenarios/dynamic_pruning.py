@@ -1,6 +1,6 @@
 """Activations pruned at run time: accuracy against cycles on EIE and SNAP, image by image.
 
-    python -m scripts.scenarios.dynamic_pruning [--out docs]
+    python -m sparqsim.scripts.scenarios.dynamic_pruning [--out docs]
 
 The pruned digits CNN drops activations of every hidden layer's input by a rule whose mask is new
 for each image: the largest k of the input stay (top-k), or those above a share of its largest
@@ -24,14 +24,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.eie import EIE
-from architectures.machine import Machine, run
-from architectures.snap import SNAP
-from scripts.output import PatientBar, console, table, write_json
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads.models.digits import Digits, load_digits
-from workloads.prune import ActivationRule, RelativeThreshold, TopK
-from workloads.tensors import LayerTensors, from_trained, with_rows
+from sparqsim.architectures.eie import EIE
+from sparqsim.architectures.machine import Machine, run
+from sparqsim.architectures.snap import SNAP
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.output import PatientBar, console, table, write_json
+from sparqsim.workloads.models.digits import Digits, load_digits
+from sparqsim.workloads.prune import ActivationRule, RelativeThreshold, TopK
+from sparqsim.workloads.tensors import LayerTensors, from_trained, with_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,7 +167,7 @@ def relu_layer(tensors: LayerTensors) -> ReluLayer:
 
 def efficientnet(bar: PatientBar) -> list[ReluLayer]:
     """The 1x1 layers behind each block's ReLU6, on one photograph; none if not installed."""
-    from workloads.models.real import subject
+    from sparqsim.workloads.models.real import subject
 
     try:
         names = [layer.name for layer in subject(EFFICIENTNET).layers]
@@ -313,8 +313,8 @@ def page(found: Study) -> str:
             "",
             "A rule drops small activations of an image as they come; the mask is new for each "
             "image, and so is the time. Made by "
-            "`python -m scripts.scenarios.dynamic_pruning --out docs`; all outputs verified bit "
-            "by bit.",
+            "`python -m sparqsim.scripts.scenarios.dynamic_pruning --out docs`; "
+            "all outputs verified bit by bit.",
             "",
             "![Accuracy over cycles, and zeros of EfficientNet](figures/dynamic_pruning.png)",
             "",

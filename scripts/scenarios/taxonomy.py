@@ -1,6 +1,6 @@
 """Fine grain keeps accuracy, coarse grain keeps hardware simple: one layer, every pattern.
 
-    python -m scripts.scenarios.taxonomy [--out docs]
+    python -m sparqsim.scripts.scenarios.taxonomy [--out docs]
 
 The first fully connected layer of the digits CNN (256 inputs, 128 outputs, trained weights) is
 pruned by magnitude to the same density by each pattern, without retraining, and run on every
@@ -21,21 +21,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures.bitfusion import BitFusion
-from architectures.eie import EIE
-from architectures.machine import Machine, run
-from architectures.plain import PlainArray
-from architectures.snap import SNAP
-from architectures.sparse_tensor_core import SparseTensorCore
-from scripts.output import PatientBar, console, table, write_json
-from sparqsim_base import output_folder, written_whole
-from workloads.encodings.bitmap import Bitmap
-from workloads.encodings.nm import NMSparse
-from workloads.layers import Linear
-from workloads.models.digits import load_digits
-from workloads.prune import NM, Blocks, Pattern, Slices, Unstructured, prune
-from workloads.synthetic import activations, tensor
-from workloads.tensors import LayerTensors
+from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.eie import EIE
+from sparqsim.architectures.machine import Machine, run
+from sparqsim.architectures.plain import PlainArray
+from sparqsim.architectures.snap import SNAP
+from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
+from sparqsim.base import output_folder, written_whole
+from sparqsim.scripts.output import PatientBar, console, table, write_json
+from sparqsim.workloads.encodings.bitmap import Bitmap
+from sparqsim.workloads.encodings.nm import NMSparse
+from sparqsim.workloads.layers import Linear
+from sparqsim.workloads.models.digits import load_digits
+from sparqsim.workloads.prune import NM, Blocks, Pattern, Slices, Unstructured, prune
+from sparqsim.workloads.synthetic import activations, tensor
+from sparqsim.workloads.tensors import LayerTensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -262,7 +262,7 @@ def page(found: Study) -> str:
             "Fine grain keeps accuracy, coarse grain keeps hardware simple. Two layers pruned by "
             "magnitude to the same density by each pattern, without retraining, and run on every "
             "machine; all outputs verified bit by bit. Made by "
-            "`python -m scripts.scenarios.taxonomy --out docs`.",
+            "`python -m sparqsim.scripts.scenarios.taxonomy --out docs`.",
             "",
             "![Accuracy and speed-up of each pattern](figures/taxonomy.png)",
             "",

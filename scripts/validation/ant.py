@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import click
 
-from architectures.ant import Ant
-from architectures.array_machine import run_network, total_cycles, total_energy_pj
-from scripts.output import json_option
-from scripts.validation.arrays import (
+from sparqsim.architectures.ant import Ant
+from sparqsim.architectures.array_machine import run_network, total_cycles, total_energy_pj
+from sparqsim.scripts.output import json_option
+from sparqsim.scripts.validation._arrays import (
     Headline,
     against_option,
     compare_ant,
@@ -28,7 +28,7 @@ from scripts.validation.arrays import (
     report_headlines,
     report_table,
 )
-from workloads.models import get_model
+from sparqsim.workloads.models import get_model
 
 
 class Published(NamedTuple):

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import click
 
-from architectures.array_machine import run_network, total_cycles, total_energy_pj
-from architectures.bitfusion import BitFusion
-from scripts.output import json_option
-from scripts.validation.arrays import (
+from sparqsim.architectures.array_machine import run_network, total_cycles, total_energy_pj
+from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.scripts.output import json_option
+from sparqsim.scripts.validation._arrays import (
     Headline,
     against_option,
     compare_bitfusion,
@@ -27,7 +27,7 @@ from scripts.validation.arrays import (
     report_headlines,
     report_table,
 )
-from workloads.models import get_model
+from sparqsim.workloads.models import get_model
 
 
 class Eyeriss(NamedTuple):

@@ -12,10 +12,10 @@ from __future__ import annotations
 import click
 import msgspec
 
-from architectures.array_machine import run_network
-from architectures.diannao import DianNao
-from scripts.output import console, json_option, table, write_json
-from workloads.models import get_model
+from sparqsim.architectures.array_machine import run_network
+from sparqsim.architectures.diannao import DianNao
+from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.workloads.models import get_model
 
 PUBLISHED_GOPS = 452.0  # assumed: recalled from ASPLOS 2014, unchecked
 PUBLISHED_W = 0.485  # assumed: likewise

@@ -3,9 +3,10 @@
 Each row of the table names an access pattern on a standard: a latency on an otherwise idle
 channel, a sequential stream, a new row with each access in one bank or in rotating banks, random
 accesses, and streams that mix two reads with one write. The pattern is made again, run through
-:func:`simulator.memory.dram.replay` with the queues of the reference (32 + 32; rows that end in
-``_Q1`` have 1 + 4), and its cycles are set beside the reference's. The bounds are those within
-which two independent simulators agree. Where a textbook formula gives the cycles, it is printed.
+:func:`sparqsim.simulator.memory.dram.replay` with the queues of the reference (32 + 32; rows that
+end in ``_Q1`` have 1 + 4), and its cycles are set beside the reference's. The bounds are those
+within which two independent simulators agree. Where a textbook formula gives the cycles, it is
+printed.
 
 The random addresses of the reference are not known; ours are drawn anew from a fixed seed, and
 two draws differ by about 0.1 %.
@@ -25,10 +26,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.output import console, json_option, table, write_json
-from simulator.memory.dram import Dram, DramChannel, Granularity, replay
-from simulator.memory.standards import DramStandard
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.simulator.memory.dram import Dram, DramChannel, Granularity, replay
+from sparqsim.simulator.memory.standards import DramStandard
 
 Ints = NDArray[np.int64]
 
@@ -173,7 +174,7 @@ def pattern_requests(
 
 def isolated_latency(channel: DramChannel, pattern: str) -> int:
     """Cycles of one access to an idle channel whose row is open, closed, or in conflict."""
-    from simulator.memory import dram_kernels as kernels
+    from sparqsim.simulator.memory import dram_kernels as kernels
 
     case = re.fullmatch(r"lat_(wr_)?(closed|hit|conflict)", pattern)
     if case is None:

@@ -20,15 +20,15 @@ import click
 import msgspec
 import numpy as np
 
-from architectures.eie import EIE
-from architectures.machine import run
-from scripts.output import PatientBar, console, json_option, table, write_json
-from simulator.report import Report
-from sparqsim_base import output_folder, written_whole
-from workloads.encodings.relative_index import RelativeIndexCSC
-from workloads.layers import Layer
-from workloads.models import get_layer
-from workloads.synthetic import activations, sparse_matrix
+from sparqsim.architectures.eie import EIE
+from sparqsim.architectures.machine import run
+from sparqsim.base import output_folder, written_whole
+from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.simulator.report import Report
+from sparqsim.workloads.encodings.relative_index import RelativeIndexCSC
+from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.models import get_layer
+from sparqsim.workloads.synthetic import activations, sparse_matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

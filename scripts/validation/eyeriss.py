@@ -26,16 +26,16 @@ import click
 import msgspec
 import numpy as np
 
-from architectures.eyeriss import Eyeriss, RowStationary
-from architectures.machine import run
-from architectures.tiling import ConvShape
-from scripts.output import PatientBar, console, json_option, table, write_json
-from simulator.mac.dense import convolve_levels
-from simulator.report import Report
-from sparqsim_base import InputError, output_folder, written_whole
-from workloads.layers import Conv2d
-from workloads.models import get_layer, get_model
-from workloads.tensors import LayerTensors, made_up, with_rows
+from sparqsim.architectures.eyeriss import Eyeriss, RowStationary
+from sparqsim.architectures.machine import run
+from sparqsim.architectures.tiling import ConvShape
+from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.simulator.mac.dense import convolve_levels
+from sparqsim.simulator.report import Report
+from sparqsim.workloads.layers import Conv2d
+from sparqsim.workloads.models import get_layer, get_model
+from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,12 +17,17 @@ import click
 import msgspec
 import numpy as np
 
-from architectures.heatvit import EVERY_BLOCK, HeatViT
-from architectures.machine import run
-from scripts.output import PatientBar, console, json_option, table, write_json
-from sparqsim_base import output_folder, written_whole
-from workloads.tokens import KEEP_RATIOS, SELECTOR_BLOCKS, tokens_per_block
-from workloads.vision_transformer import WIDTHS, VisionTransformer, calibrated, made_up_image
+from sparqsim.architectures.heatvit import EVERY_BLOCK, HeatViT
+from sparqsim.architectures.machine import run
+from sparqsim.base import output_folder, written_whole
+from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.workloads.tokens import KEEP_RATIOS, SELECTOR_BLOCKS, tokens_per_block
+from sparqsim.workloads.vision_transformer import (
+    WIDTHS,
+    VisionTransformer,
+    calibrated,
+    made_up_image,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,13 +13,13 @@ from __future__ import annotations
 import click
 import msgspec
 
-from architectures.ant import Ant
-from architectures.array_machine import run_network, total_cycles, total_energy_pj
-from architectures.olive import Olive
-from scripts.output import json_option
-from scripts.validation.arrays import Headline, report_headlines
-from workloads.layers import Model
-from workloads.models import get_model
+from sparqsim.architectures.ant import Ant
+from sparqsim.architectures.array_machine import run_network, total_cycles, total_energy_pj
+from sparqsim.architectures.olive import Olive
+from sparqsim.scripts.output import json_option
+from sparqsim.scripts.validation._arrays import Headline, report_headlines
+from sparqsim.workloads.layers import Model
+from sparqsim.workloads.models import get_model
 
 # published: BERT-base (MNLI) from ANT's released simulator: cycles, and mJ summed over its parts
 ADAFLOAT = (790424726, 766.10336 + 436.97058 + 401.79699 + 487.63581)

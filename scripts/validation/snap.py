@@ -18,13 +18,13 @@ import click
 import msgspec
 import numpy as np
 
-from architectures.machine import run
-from architectures.snap import SNAP
-from scripts.output import PatientBar, console, json_option, table, write_json
-from scripts.run import configure, machine_options
-from simulator.report import Report
-from workloads.models import get_layer, get_model
-from workloads.tensors import made_up
+from sparqsim.architectures.machine import run
+from sparqsim.architectures.snap import SNAP
+from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.scripts.run import configure, machine_options
+from sparqsim.simulator.report import Report
+from sparqsim.workloads.models import get_layer, get_model
+from sparqsim.workloads.tensors import made_up
 
 NETWORK = "resnet50"
 IMAGE_LAYER = "conv1"  # its input is the image, which has no zeros

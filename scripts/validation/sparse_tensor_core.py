@@ -23,10 +23,10 @@ from typing import Any
 import click
 import msgspec
 
-from architectures.machine import run
-from architectures.sparse_tensor_core import KINDS, Shape, SparseTensorCore, preset
-from scripts.output import PatientBar, console, json_option, table, write_json
-from sparqsim_base import InputError
+from sparqsim.architectures.machine import run
+from sparqsim.architectures.sparse_tensor_core import KINDS, Shape, SparseTensorCore, preset
+from sparqsim.base import InputError
+from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
 
 REFERENCE = Path(__file__).with_name("a100_sparse.csv")
 COLUMNS = ("item", "M", "N", "K", "dtype", "dense_ms", "sparse_ms", "note")

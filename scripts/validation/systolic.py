@@ -17,10 +17,10 @@ import click
 import msgspec
 import numpy as np
 
-from architectures.systolic import Charge, Dataflow, SystolicGrid, element_netlist
-from scripts.output import console, json_option, table, write_json
-from scripts.validation.arrays import compare_scalesim, report_table
-from simulator.engines import simulate
+from sparqsim.architectures.systolic import Charge, Dataflow, SystolicGrid, element_netlist
+from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.scripts.validation._arrays import compare_scalesim, report_table
+from sparqsim.simulator.engines import simulate
 
 REFERENCE = Path(__file__).with_name("scalesim_layers.csv")
 SEED = 1

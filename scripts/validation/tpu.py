@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import click
 
-from architectures.machine import run
-from architectures.tpu import TPU
-from scripts.output import json_option
-from scripts.validation.arrays import Headline, report_headlines
-from workloads.layers import Conv2d, Layer, Linear, Model
+from sparqsim.architectures.machine import run
+from sparqsim.architectures.tpu import TPU
+from sparqsim.scripts.output import json_option
+from sparqsim.scripts.validation._arrays import Headline, report_headlines
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, Model
 
 
 class Application(NamedTuple):

@@ -24,7 +24,7 @@ import math
 
 import msgspec
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 LEAST_NODE_NM, GREATEST_NODE_NM = 5.0, 180.0  # where a power law is still worth printing
 

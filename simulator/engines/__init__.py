@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simulator import deadlock
-from simulator.netlist import Netlist
-from simulator.timeline import Timeline
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.simulator import deadlock
+from sparqsim.simulator.netlist import Netlist
+from sparqsim.simulator.timeline import Timeline
 
 ENGINES = ("compiled", "simpy")
 
@@ -35,8 +35,8 @@ def simulate(
         ``"execute"`` runs each firing's arithmetic when it fires (SimPy engine only), tokens
         carrying the values, so that a lost, doubled or reordered token shows in the output.
     observers
-        Objects called at every firing; see :class:`simulator.engines.actors.Observer` (SimPy
-        engine only).
+        Objects called at every firing; see :class:`sparqsim.simulator.engines.actors.Observer`
+        (SimPy engine only).
 
     Raises
     ------
@@ -54,11 +54,11 @@ def simulate(
     if engine == "compiled":
         if verify or observers:
             raise InputError("verify='execute' and observers need engine='simpy'")
-        from simulator.engines.compiled import run_compiled
+        from sparqsim.simulator.engines.compiled import run_compiled
 
         timeline = run_compiled(netlist, record)
     else:
-        from simulator.engines.actors import Simulation
+        from sparqsim.simulator.engines.actors import Simulation
 
         timeline = Simulation(netlist, bool(verify), observers).run()
     stuck = deadlock.find(timeline)

@@ -30,8 +30,9 @@ import numpy as np
 import simpy
 from simpy.resources.base import BaseResource, Get, Put
 
-from simulator.netlist import Actor, Channel, Netlist, Resource, check_count
-from simulator.timeline import (
+from sparqsim.base import InputError
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource, check_count
+from sparqsim.simulator.timeline import (
     FREE,
     GRANT,
     INPUT,
@@ -41,7 +42,6 @@ from simulator.timeline import (
     Grants,
     Timeline,
 )
-from sparqsim_base import InputError
 
 AFTER_ALL_ELSE = 2  # SimPy's own priorities are 0 (urgent) and 1 (normal)
 
@@ -213,7 +213,7 @@ def _functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The model's own ``serve`` and ``rank``, or those of its kind."""
     if hasattr(model, "serve"):
         return model.serve, model.rank
-    from simulator.engines import stateful
+    from sparqsim.simulator.engines import stateful
 
     if model.kind not in stateful.KINDS:
         raise InputError(
@@ -271,7 +271,7 @@ class Lane:
         Parameters
         ----------
         busy, latency
-            As in :class:`~simulator.netlist.Actor`, for this firing.
+            As in :class:`~sparqsim.simulator.netlist.Actor`, for this firing.
         consume
             Tokens to take from each channel.
         produce
@@ -508,7 +508,7 @@ class Simulation:
     Parameters
     ----------
     netlist, observers
-        As for :func:`simulator.engines.simulate`.
+        As for :func:`sparqsim.simulator.engines.simulate`.
     execute
         Whether firings run their arithmetic.
 

@@ -8,8 +8,8 @@ evaluated as far as its inputs and rooms are known. Only resource requests need 
 when the worklist is empty, the earliest grant possible over all resources is made. That is safe,
 because whatever it causes happens at least one cycle later.
 
-Lanes of a uniform bank (see :mod:`simulator.engines.layout`) are evaluated a row at a time in loops
-over contiguous memory, which LLVM turns into vector instructions; the others lane by lane.
+Lanes of a uniform bank (see :mod:`sparqsim.simulator.engines.layout`) are evaluated a row at a time
+in loops over contiguous memory, which LLVM turns into vector instructions; the others lane by lane.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from simulator.engines import stateful
-from simulator.engines.layout import (
+from sparqsim.base import kernel
+from sparqsim.simulator.engines import stateful
+from sparqsim.simulator.engines.layout import (
     ANSWERS,
     BANKED,
     BUSY,
@@ -73,8 +74,8 @@ from simulator.engines.layout import (
     WAITING,
     flatten,
 )
-from simulator.netlist import Netlist
-from simulator.timeline import (
+from sparqsim.simulator.netlist import Netlist
+from sparqsim.simulator.timeline import (
     FREE,
     GRANT,
     INPUT,
@@ -85,7 +86,6 @@ from simulator.timeline import (
     Timeline,
     lane_matrix,
 )
-from sparqsim_base import kernel
 
 NEVER = np.iinfo(np.int64).max
 BROADCAST, GATHER = 1, 2
@@ -477,7 +477,8 @@ def run(
     listed: Any,
     stirred: Any,
 ) -> None:
-    """Run a netlist laid out by :func:`simulator.engines.layout.flatten` until nothing can fire.
+    """Run a netlist laid out by :func:`sparqsim.simulator.engines.layout.flatten` until nothing can
+    fire.
 
     ``record`` false keeps no time of a single firing, only the sums a lane. Every array after
     ``state`` is written.
@@ -695,7 +696,7 @@ def run(
 
 
 def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
-    """Run a netlist on the compiled engine; see :func:`simulator.engines.simulate`."""
+    """Run a netlist on the compiled engine; see :func:`sparqsim.simulator.engines.simulate`."""
     layout = flatten(netlist)
     full = record == "full"
     kept = layout.record_size if full else layout.lanes

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.engines import stateful
-from simulator.netlist import Actor, Channel, Netlist, Pattern
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.simulator.engines import stateful
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
 
 # Columns of an actor's row.
 (LANES, FIRINGS, FIRST_LANE, UNIFORM, RESOURCE) = range(5)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.memory import dram_kernels, open_row
-from sparqsim_base import kernel
+from sparqsim.base import kernel
+from sparqsim.simulator.memory import dram_kernels, open_row
 
 KINDS: dict[str, int] = {"open_row": 1, "dram": 2}
 OPEN_ROW = 1

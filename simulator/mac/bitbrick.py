@@ -21,8 +21,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mac.dense import wrap, wrap_one
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.simulator.mac.dense import wrap, wrap_one
 
 BRICK_BITS = 2
 # Longest reduction: up to 8 pairs of digits of one weight are added in float32, exact to 2^24.

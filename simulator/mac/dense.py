@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError, kernel
+from sparqsim.base import InputError, kernel
 
 ACCUMULATOR_BITS = 32
 

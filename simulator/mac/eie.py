@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import kernel
+from sparqsim.base import kernel
 
 
 @kernel(error_model="numpy")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mac.dense import wrap_one
-from sparqsim_base import kernel
+from sparqsim.base import kernel
+from sparqsim.simulator.mac.dense import wrap_one
 
 BITS = 16
 LARGEST = (1 << (BITS - 1)) - 1
@@ -28,7 +28,8 @@ LARGEST = (1 << (BITS - 1)) - 1
 def gemm(a: Any, w: Any, shift: int, out: Any) -> None:
     """Add truncated products of int32 ``a`` [M, K] and ``w`` [K, N] to int32 ``out`` [M, N].
 
-    Sums are kept in 32 bits; :func:`simulator.mac.dense.wrap` to 16 gives what 16-bit adders do.
+    Sums are kept in 32 bits; :func:`sparqsim.simulator.mac.dense.wrap` to 16 gives what 16-bit
+    adders do.
     """
     rows, depth = a.shape
     columns = w.shape[1]

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mac.dense import wrap_one
-from sparqsim_base import kernel
+from sparqsim.base import kernel
+from sparqsim.simulator.mac.dense import wrap_one
 
 Terms = list[tuple[NDArray[np.int32], NDArray[np.int32]]]
 HALF_BITS = 4  # a processing element's operand

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mac.flint import HALF_BITS, Terms
-from sparqsim_base import InputError, kernel
+from sparqsim.base import InputError, kernel
+from sparqsim.simulator.mac.flint import HALF_BITS, Terms
 
 
 @kernel(error_model="numpy")

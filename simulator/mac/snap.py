@@ -29,7 +29,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import kernel
+from sparqsim.base import kernel
 
 
 class Bundles(NamedTuple):

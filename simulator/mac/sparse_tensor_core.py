@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import kernel
+from sparqsim.base import kernel
 
 SIGNIFICANT_BITS = 24  # of fp32
 LEAST_BIT = -149  # exponent of fp32's least subnormal

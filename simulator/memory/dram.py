@@ -8,9 +8,10 @@ lane waits with one request and is free again when the request has left the cont
 lane cannot open the first row of a request while it waits with the one before, so a DMA engine
 that keeps two requests in flight is an actor of two lanes.
 
-How a channel serves is told in :mod:`simulator.memory.dram_kernels`; the standards and their
-sources are in :mod:`simulator.memory.standards`. :func:`replay` runs one channel alone, without a
-netlist, fed through queues as a memory controller is.
+How a channel serves is told in :mod:`sparqsim.simulator.memory.dram_kernels`; the standards and
+their
+sources are in :mod:`sparqsim.simulator.memory.standards`. :func:`replay` runs one channel alone,
+without a netlist, fed through queues as a memory controller is.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulator.memory.standards import DramStandard, dram_standard
-from simulator.netlist import Resource
-from sparqsim_base import InputError
+from sparqsim.base import InputError
+from sparqsim.simulator.memory.standards import DramStandard, dram_standard
+from sparqsim.simulator.netlist import Resource
 
 Ints = NDArray[np.int64]
 
@@ -54,7 +55,7 @@ class Dram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Parameters
     ----------
     standard
-        A name from :data:`simulator.memory.standards.STANDARDS`, or a table of one's own.
+        A name from :data:`sparqsim.simulator.memory.standards.STANDARDS`, or a table of one's own.
     channels
         Independent channels (pseudo-channels of HBM).
     mapping
@@ -258,7 +259,7 @@ class Dram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 @dataclass(frozen=True)
 class DramChannel:
-    """The model of one channel: what :class:`simulator.netlist.ResourceModel` asks for.
+    """The model of one channel: what :class:`sparqsim.simulator.netlist.ResourceModel` asks for.
 
     Parameters
     ----------
@@ -289,7 +290,7 @@ class DramChannel:
         return exact.limit_denominator(10**6)  # 64-bit products; off by 1e-12 at most
 
     def parameters(self) -> Ints:
-        """Constants of the channel, as :mod:`simulator.memory.dram_kernels` lists them."""
+        """Constants of the channel, as :mod:`sparqsim.simulator.memory.dram_kernels` lists them."""
         dram, timing, where = self.dram, self.dram.timing, self.dram.layout()
         lowest = [name for name in sorted(where, key=lambda name: where[name]) if where[name][1]]
         rounds = lowest[:2] == ["Bg", "Co"]
@@ -317,7 +318,7 @@ class DramChannel:
 
     def initial_state(self) -> Ints:
         """All banks closed and idle, the first refresh due after tREFI."""
-        from simulator.memory import dram_kernels as k
+        from sparqsim.simulator.memory import dram_kernels as k
 
         timing = self.dram.timing
         state = np.zeros(k.FIRST_BANK + timing.banks * k.BANK_WORDS, dtype=np.int64)
@@ -386,7 +387,7 @@ def replay(
     InputError
         If the requests have another shape or a queue no place.
     """
-    from simulator.memory import dram_kernels as k
+    from sparqsim.simulator.memory import dram_kernels as k
 
     given = np.asarray(requests)
     if given.ndim != 2 or given.shape[1] != k.FIELDS or given.dtype != np.int64:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import kernel
+from sparqsim.base import kernel
 
 Ints = NDArray[np.int64]
 

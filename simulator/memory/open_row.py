@@ -1,7 +1,7 @@
 """The simplest stateful memory: banks with one open row, a cost for a hit and one for a miss.
 
 A request is (bank, row, further cycles until the answer). It shows what a stateful resource is in a
-page; :mod:`simulator.memory.dram` is the real one.
+page; :mod:`sparqsim.simulator.memory.dram` is the real one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError, kernel
+from sparqsim.base import InputError, kernel
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 if TYPE_CHECKING:
-    from simulator.netlist import Resource
+    from sparqsim.simulator.netlist import Resource
 
 Ints = NDArray[np.int64]
 
@@ -109,7 +109,7 @@ class Sram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def resource(self, name: str) -> Resource:
         """The memory as a resource: server ``bank * ports + port``."""
-        from simulator.netlist import Resource
+        from sparqsim.simulator.netlist import Resource
 
         return Resource(name=name, servers=self.banks * self.ports, banked=True)
 

@@ -19,7 +19,7 @@ import difflib
 
 import msgspec
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 
 class DramStandard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

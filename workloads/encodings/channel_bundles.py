@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import (
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import (
     array_of,
     finite_numbers,
     tensor_shape,

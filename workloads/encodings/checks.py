@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 
 def whole_number(what: str, value: Any, least: int, most: int | None = None) -> int:

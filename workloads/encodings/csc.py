@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import array_of, dimensions, finite_numbers, value_width
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import array_of, dimensions, finite_numbers, value_width
 
 MOST_ROWS = 2**31 - 1  # derived: row numbers are int32
 
@@ -104,7 +104,7 @@ class CSC:
         InputError
             If it is not two-dimensional, is empty, or holds NaN or infinity.
         """
-        from workloads.encodings import kernels
+        from sparqsim.workloads.encodings import kernels
 
         finite_numbers("the dense matrix", dense, 2)
         rows, cols = dimensions("the shape of the dense matrix", dense.shape, 2)

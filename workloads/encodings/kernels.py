@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import kernel
+from sparqsim.base import kernel
 
 Ints = NDArray[np.int64]
 

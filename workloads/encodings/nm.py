@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import (
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import (
     array_of,
     finite_numbers,
     tensor_shape,
@@ -112,9 +112,10 @@ class NMSparse:
         Raises
         ------
         InputError
-            If a group has more than ``n`` non-zeros: prune first (:class:`workloads.prune.NM`).
+            If a group has more than ``n`` non-zeros: prune first
+            (:class:`sparqsim.workloads.prune.NM`).
         """
-        from workloads.encodings import kernels
+        from sparqsim.workloads.encodings import kernels
 
         _check_n_of_m(n, m)
         shape = tensor_shape("the shape of the tensor", finite_numbers("the tensor", dense).shape)

@@ -1,6 +1,6 @@
 """Outlier-victim pairs in memory: OliVe's point is that they stay aligned, a pair a byte at 4 bits.
 
-The format (:mod:`workloads.formats.pairs`) gives two codes a pair, one of which may be the
+The format (:mod:`sparqsim.workloads.formats.pairs`) gives two codes a pair, one of which may be the
 identifier that marks its neighbour as an outlier. Here they are packed as a memory holds them: at 4
 bits the left code in the high half of a byte and the right in the low half, at 8 bits in two bytes,
 left first. No list of outliers is kept, so any pair can be read without the ones before it; the
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import array_of, tensor_shape
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import array_of, tensor_shape
 
 if TYPE_CHECKING:
-    from workloads.formats.pairs import OutlierVictim
+    from sparqsim.workloads.formats.pairs import OutlierVictim
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import array_of, dimensions, finite_numbers, whole_number
-from workloads.encodings.csc import CSC
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import array_of, dimensions, finite_numbers, whole_number
+from sparqsim.workloads.encodings.csc import CSC
 
 CODE_BITS = 4  # published, EIE section III: 16 shared weights
 POINTER_BITS = 16  # published, EIE section IV: 16-bit column pointers
@@ -71,7 +71,7 @@ class RelativeIndexCSC:
     index_bits: int = 4
 
     def __post_init__(self) -> None:
-        from workloads.encodings import kernels
+        from sparqsim.workloads.encodings import kernels
 
         rows, cols = dimensions("RelativeIndexCSC.shape", self.shape, 2)
         object.__setattr__(self, "shape", (rows, cols))
@@ -134,7 +134,7 @@ class RelativeIndexCSC:
             If a stored code is 0 (it would read as padding), above 15, not an integer, or names a
             shared weight of 0.
         """
-        from workloads.encodings import kernels
+        from sparqsim.workloads.encodings import kernels
 
         whole_number("pes", pes, 1, MOST_PES)
         whole_number("index_bits", index_bits, 1, 8)
@@ -204,7 +204,7 @@ class RelativeIndexCSC:
 
     def decode_codes(self) -> CSC:
         """Return the codes: exactly what was encoded, as uint8."""
-        from workloads.encodings import kernels
+        from sparqsim.workloads.encodings import kernels
 
         stored = self.entries - self.padding_entries
         indptr = np.zeros(self.shape[1] + 1, np.int64)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.encodings.checks import array_of
+from sparqsim.base import InputError
+from sparqsim.workloads.encodings.checks import array_of
 
 RUN_BITS, VALUE_BITS, ENTRIES_A_WORD, WORD_BITS = 5, 16, 3, 64  # published
 REACH = 1 << RUN_BITS  # places the longest entry stands for

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.formats.base import TableFormat, Values, whole, with_sign
+from sparqsim.workloads.formats.base import TableFormat, Values, whole, with_sign
 
 
 @dataclass(frozen=True)

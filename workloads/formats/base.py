@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 if TYPE_CHECKING:
-    from workloads.formats.lookup import Lookup
+    from sparqsim.workloads.formats.lookup import Lookup
 
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 Floats = npt.NDArray[np.floating[Any]]
@@ -53,7 +53,7 @@ class Format(ABC):
     Attributes
     ----------
     name
-        What :func:`workloads.formats.get` finds it by.
+        What :func:`sparqsim.workloads.formats.get` finds it by.
     bits
         Width of one code.
     source
@@ -141,7 +141,7 @@ class Format(ABC):
         elif array.dtype not in (np.float32, np.float64):
             array = array.astype(np.float64)
         flat = np.ascontiguousarray(array).reshape(-1)
-        from workloads.formats.lookup import count_nan
+        from sparqsim.workloads.formats.lookup import count_nan
 
         count = count_nan(flat)
         if count:
@@ -239,14 +239,14 @@ class TableFormat(Format):
         flat, shape = self._flat(x)
         codes, values, up = self._ranked
         if flat.dtype not in self._lookups:
-            from workloads.formats.lookup import Lookup
+            from sparqsim.workloads.formats.lookup import Lookup
 
             self._lookups[flat.dtype] = Lookup.build(values, up, flat.dtype)
         return self._lookups[flat.dtype].ranks_to(flat, codes).reshape(shape)
 
     def decode(self, codes: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> Floats:
         """Values of codes; see :meth:`Format.decode`."""
-        from workloads.formats.lookup import take
+        from sparqsim.workloads.formats.lookup import take
 
         array = self._integer_codes(codes)
         table = self._decode_tables[self._float_type(dtype)]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparqsim_base import InputError
-from workloads.formats.base import TableFormat, Values, whole
+from sparqsim.base import InputError
+from sparqsim.workloads.formats.base import TableFormat, Values, whole
 
 _MOST_STEPS = 300  # assumed: k-means on a line settles far earlier; the bound only guards
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.formats.base import TableFormat, Values, sign_name, whole, with_sign
+from sparqsim.workloads.formats.base import TableFormat, Values, sign_name, whole, with_sign
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sparqsim_base import InputError
-from workloads.formats.base import TIES_EVEN, Codes, TableFormat, Values, sign_name, whole
+from sparqsim.base import InputError
+from sparqsim.workloads.formats.base import TIES_EVEN, Codes, TableFormat, Values, sign_name, whole
 
 Specials = Literal["finite", "ieee", "nan", "fnuz"]
 

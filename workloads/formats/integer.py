@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparqsim_base import InputError
-from workloads.formats.base import Codes, TableFormat, Values, sign_name, whole
+from sparqsim.base import InputError
+from sparqsim.workloads.formats.base import Codes, TableFormat, Values, sign_name, whole
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Int(TableFormat):
 
         Rounds by arithmetic, which is faster than a table and as exact.
         """
-        from workloads.formats.lookup import round_half_up
+        from sparqsim.workloads.formats.lookup import round_half_up
 
         flat, shape = self._flat(x)
         out = np.empty(flat.size, self.code_dtype)

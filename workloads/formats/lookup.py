@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sparqsim_base import kernel
+from sparqsim.base import kernel
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -1,4 +1,4 @@
-"""Compiled passes over outlier-victim pairs; :mod:`workloads.formats.pairs` says what they do."""
+"""Compiled passes over outlier-victim pairs: what :mod:`~sparqsim.workloads.formats.pairs` does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparqsim_base import kernel
+from sparqsim.base import kernel
 
 
 @kernel()

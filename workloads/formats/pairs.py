@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sparqsim_base import InputError
-from workloads.formats.abfloat import AbFloat, clearing_bias
-from workloads.formats.base import Codes, Floats, Format, Values, frozen
-from workloads.formats.flint import Flint
-from workloads.formats.integer import Int
+from sparqsim.base import InputError
+from sparqsim.workloads.formats.abfloat import AbFloat, clearing_bias
+from sparqsim.workloads.formats.base import Codes, Floats, Format, Values, frozen
+from sparqsim.workloads.formats.flint import Flint
+from sparqsim.workloads.formats.integer import Int
 
 if TYPE_CHECKING:
-    from workloads.formats.lookup import Lookup
+    from sparqsim.workloads.formats.lookup import Lookup
 
 ABFLOAT_WIDTHS = {4: (2, 1), 8: (4, 3)}  # published: OliVe, E2M1 and E4M3
 
@@ -140,7 +140,7 @@ class OutlierVictim(Format):
         return {}
 
     def _lookup(self, dtype: np.dtype[Any]) -> Lookup:
-        from workloads.formats.lookup import Lookup
+        from sparqsim.workloads.formats.lookup import Lookup
 
         if dtype not in self._lookups:
             outlier = self._flagged >= 256
@@ -164,7 +164,7 @@ class OutlierVictim(Format):
         InputError
             Also if the last axis has an odd length.
         """
-        from workloads.formats.pair_kernels import settle_pairs
+        from sparqsim.workloads.formats.pair_kernels import settle_pairs
 
         flat, shape = self._flat(x)
         self._check_pairs(shape)
@@ -182,7 +182,7 @@ class OutlierVictim(Format):
             Also if a pair is one that encoding never makes (two identifiers, or an outlier of zero
             magnitude) or the last axis has an odd length.
         """
-        from workloads.formats.pair_kernels import decode_pairs
+        from sparqsim.workloads.formats.pair_kernels import decode_pairs
 
         array = self._integer_codes(codes)
         self._check_pairs(array.shape)

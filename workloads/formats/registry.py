@@ -8,14 +8,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Literal, NamedTuple
 
-from sparqsim_base import InputError
-from workloads.formats.abfloat import AbFloat
-from workloads.formats.base import Format
-from workloads.formats.flint import Flint
-from workloads.formats.floating import Float, Specials
-from workloads.formats.integer import Int
-from workloads.formats.pairs import outlier_victim
-from workloads.formats.powers import APoT, PoT
+from sparqsim.base import InputError
+from sparqsim.workloads.formats.abfloat import AbFloat
+from sparqsim.workloads.formats.base import Format
+from sparqsim.workloads.formats.flint import Flint
+from sparqsim.workloads.formats.floating import Float, Specials
+from sparqsim.workloads.formats.integer import Int
+from sparqsim.workloads.formats.pairs import outlier_victim
+from sparqsim.workloads.formats.powers import APoT, PoT
 
 Match = re.Match[str]
 

@@ -1,9 +1,9 @@
 """Networks from outside: their layers, and their weights with normalisation folded in.
 
 An importer finds the multiply-accumulate work of a network that somebody else trained and hands it
-over as :class:`Imported`: the same :class:`~workloads.layers.Model` the built-in tables give, plus
-weights and biases by layer name. What needs no MAC array (pooling, softmax, ...) is counted by kind
-in ``left_out``; what would need one but is not understood is refused by name.
+over as :class:`Imported`: the same :class:`~sparqsim.workloads.layers.Model` the built-in tables
+give, plus weights and biases by layer name. What needs no MAC array (pooling, softmax, ...) is
+counted by kind in ``left_out``; what would need one but is not understood is refused by name.
 
 A per-channel affine operation right after a layer, batch normalisation above all, is folded: with
 ``y = scale * (W x + b) + shift`` the layer becomes ``(scale W) x + (scale b + shift)``.
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.layers import Layer, Model, unknown
+from sparqsim.base import InputError
+from sparqsim.workloads.layers import Layer, Model, unknown
 
 # assumed: above the largest tensor of today's networks (a vocabulary of 2^18 by 2^14) by far
 MOST_ELEMENTS = 2**34

@@ -1,10 +1,11 @@
 """Import a network from an ONNX file: shapes and weights, nothing executed.
 
 Convolutions (grouped, depthwise, dilated, 1-D as height one), ``Gemm`` and ``MatMul`` become
-layers. A product with a constant becomes a :class:`~workloads.layers.Linear`; a product of two
-activations, as in attention, a :class:`~workloads.layers.MatMul`. Per-channel affine operations
-behind a layer are folded into it. The operations in ``PASSIVE`` do no MACs and are counted only;
-any other is refused with its name and place.
+layers. A product with a constant becomes a :class:`~sparqsim.workloads.layers.Linear`; a product of
+two
+activations, as in attention, a :class:`~sparqsim.workloads.layers.MatMul`. Per-channel affine
+operations behind a layer are folded into it. The operations in ``PASSIVE`` do no MACs and are
+counted only; any other is refused with its name and place.
 
 The file is data from outside and treated so: it must hold its weights (no external files), have no
 control flow, no functions, no cycle, and known, sane dimensions, which ONNX's own shape inference
@@ -25,9 +26,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.importers import MOST_ELEMENTS, Imported, Names, Tensors, with_layers
-from workloads.layers import Conv2d, Layer, Linear, MatMul
+from sparqsim.base import InputError
+from sparqsim.workloads.importers import MOST_ELEMENTS, Imported, Names, Tensors, with_layers
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 
 # Operations without multiply-accumulates on the array.
 PASSIVE_NAMES = """

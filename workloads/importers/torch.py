@@ -4,9 +4,9 @@ The module runs in evaluation mode; every tensor operation it really performs pa
 below autograd, where ``nn.Linear``, ``F.linear``, ``einsum`` and attention have already become a
 few kernels. So no rewriting of the module is needed and Python control flow is followed, as the
 example steers it. Convolutions and products with a parameter become layers named after it; products
-of two activations become :class:`~workloads.layers.MatMul`. Batch norm right behind a layer is
-folded. A layer that runs again on the same shape (a recurrent step, a shared head) adds to its
-rows or batch; at another shape it is listed, and its weights are counted, once more.
+of two activations become :class:`~sparqsim.workloads.layers.MatMul`. Batch norm right behind a
+layer is folded. A layer that runs again on the same shape (a recurrent step, a shared head) adds to
+its rows or batch; at another shape it is listed, and its weights are counted, once more.
 
 Refused by name: transposed and 3-D convolutions, quantized and custom kernels. Needs torch.
 """
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sparqsim_base import InputError
-from workloads.importers import Imported, Names, Tensors, with_layers
-from workloads.layers import Conv2d, Layer, Linear, MatMul
+from sparqsim.base import InputError
+from sparqsim.workloads.importers import Imported, Names, Tensors, with_layers
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 
 BATCH_NORMS = frozenset(
     {"native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"}

@@ -1,10 +1,11 @@
 """Networks as tables of layers: exact shapes, and who published them.
 
-To add a network, write a file with a function that returns a :class:`~workloads.layers.Model` and
-add a row to ``TABLE``. The function's keyword arguments (``batch``, ``sequence_length``, ...) are
+To add a network, write a file with a function that returns a
+:class:`~sparqsim.workloads.layers.Model` and add a row to ``TABLE``. The function's keyword
+arguments (``batch``, ``sequence_length``, ...) are
 the options of :func:`get_model`. Tables hold shapes only; weights are made up
-(:mod:`workloads.synthetic`), imported (:mod:`workloads.importers`) or loaded where a real trained
-model is at hand.
+(:mod:`sparqsim.workloads.synthetic`), imported (:mod:`sparqsim.workloads.importers`) or loaded
+where a real trained model is at hand.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from sparqsim_base import InputError
-from workloads.layers import Layer, Model, unknown
+from sparqsim.base import InputError
+from sparqsim.workloads.layers import Layer, Model, unknown
 
 # name -> module of this package : function. A module is imported when its model is asked for.
 TABLE = {

@@ -8,8 +8,8 @@ III.
 
 from __future__ import annotations
 
-from workloads.layers import Linear, Model
-from workloads.models.parts import conv
+from sparqsim.workloads.layers import Linear, Model
+from sparqsim.workloads.models.parts import conv
 
 TABLE_III = "EIE, ISCA 2016, Table III"
 

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from workloads.layers import Layer, Linear, MatMul, Model
-from workloads.models import resnet, vgg
-from workloads.models.bert import bert_base
+from sparqsim.workloads.layers import Layer, Linear, MatMul, Model
+from sparqsim.workloads.models import resnet, vgg
+from sparqsim.workloads.models.bert import bert_base
 
 SOURCE = "ANT, MICRO 2022"
 # published: the layers raised to eight bits

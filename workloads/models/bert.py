@@ -5,8 +5,8 @@ Every token attends to every token. Task heads are not included. Source: Devlin 
 
 from __future__ import annotations
 
-from workloads.layers import Linear, Model
-from workloads.models.parts import transformer_blocks
+from sparqsim.workloads.layers import Linear, Model
+from sparqsim.workloads.models.parts import transformer_blocks
 
 VOCABULARY, POSITIONS, SEGMENTS = 30522, 512, 2  # published
 

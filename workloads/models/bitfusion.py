@@ -12,7 +12,7 @@ import csv
 from functools import cache, partial
 from importlib import resources
 
-from workloads.layers import Conv2d, Layer, Linear, Model
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, Model
 
 
 @cache

@@ -9,8 +9,8 @@ al., 2019; Zhang et al., arXiv 2205.01068; Touvron et al., arXiv 2302.13971.
 
 from __future__ import annotations
 
-from workloads.layers import Layer, Linear, Model
-from workloads.models.parts import transformer_blocks
+from sparqsim.workloads.layers import Layer, Linear, Model
+from sparqsim.workloads.models.parts import transformer_blocks
 
 
 def _layers(

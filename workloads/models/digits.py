@@ -27,8 +27,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError, written_whole
-from workloads.layers import Conv2d, Linear, unknown
+from sparqsim.base import InputError, written_whole
+from sparqsim.workloads.layers import Conv2d, Linear, unknown
 
 Array = NDArray[np.float32]
 
@@ -275,7 +275,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path} must be a whole safetensors file, but it cannot be read ({error}); "
-            "reinstall Sparqsim or make it anew with python -m scripts.train_digits"
+            "reinstall Sparqsim or make it anew with python -m sparqsim.scripts.train_digits"
         ) from None
     for tensor in tensors.values():
         tensor.flags.writeable = False

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from workloads.layers import Model
-from workloads.models.alexnet import TABLE_III, alexnet
-from workloads.models.neuraltalk import neuraltalk
-from workloads.models.vgg import vgg16
+from sparqsim.workloads.layers import Model
+from sparqsim.workloads.models.alexnet import TABLE_III, alexnet
+from sparqsim.workloads.models.neuraltalk import neuraltalk
+from sparqsim.workloads.models.vgg import vgg16
 
 NAMES = {
     "alex": (alexnet, {"6": "fc6", "7": "fc7", "8": "fc8"}),

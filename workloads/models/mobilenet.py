@@ -6,8 +6,8 @@ A block widens by 1 x 1 (``expand``), filters each channel by itself (``depthwis
 
 from __future__ import annotations
 
-from workloads.layers import Conv2d, Linear, Model
-from workloads.models.parts import conv
+from sparqsim.workloads.layers import Conv2d, Linear, Model
+from sparqsim.workloads.models.parts import conv
 
 # published, Table 2: expansion, output channels, blocks, stride of the first
 STAGES = (

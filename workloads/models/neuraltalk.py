@@ -9,8 +9,8 @@ Activations are dense. Source: Karpathy and Fei-Fei, CVPR 2015; shapes and densi
 
 from __future__ import annotations
 
-from workloads.layers import Linear, Model
-from workloads.models.alexnet import TABLE_III
+from sparqsim.workloads.layers import Linear, Model
+from sparqsim.workloads.models.alexnet import TABLE_III
 
 
 def neuraltalk(batch: int = 1) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.layers import Conv2d, Layer, Linear, MatMul
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 
 
 def conv(

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.layers import Layer, unknown
+from sparqsim.base import InputError
+from sparqsim.workloads.layers import Layer, unknown
 
 Array = NDArray[np.float32]
 See = Callable[[str, Array], Array | None]
@@ -135,7 +135,7 @@ def minilm() -> Subject:
     Measures: mean and least cosine of embeddings to those in float32, and Spearman's correlation
     of the pairs' cosines with their grades.
     """
-    from workloads.models.real_minilm import load_minilm, shared_sentences
+    from sparqsim.workloads.models.real_minilm import load_minilm, shared_sentences
 
     model = load_minilm()
     pairs, calibration = shared_sentences()
@@ -166,7 +166,7 @@ def minilm() -> Subject:
 
 def _vision(load: str) -> Subject:
     """A convolutional network on the two photos; calibrated on them mirrored."""
-    from workloads.models import real_vision
+    from sparqsim.workloads.models import real_vision
 
     net: real_vision.VisionNet = getattr(real_vision, load)()
     images = np.stack(list(real_vision.photos().values()))
@@ -196,7 +196,7 @@ def _vision(load: str) -> Subject:
 
 def _digits(network: str) -> Subject:
     """A digit classifier before pruning, judged on its 360-odd test images."""
-    from workloads.models.digits import load_digits
+    from sparqsim.workloads.models.digits import load_digits
 
     model = load_digits(network, pruned=False)
     calibration = model.images.train_images[:256]  # assumed: enough for ranges to settle

@@ -26,10 +26,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError, kernel
-from workloads.layers import Layer, unknown
-from workloads.models.real_wordpiece import WordPiece
-from workloads.models.trained import encoder_layers
+from sparqsim.base import InputError, kernel
+from sparqsim.workloads.layers import Layer, unknown
+from sparqsim.workloads.models.real_wordpiece import WordPiece
+from sparqsim.workloads.models.trained import encoder_layers
 
 Array = NDArray[np.float32]
 See = Callable[[str, Array], Array | None]
@@ -278,7 +278,7 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
     from safetensors import SafetensorError, safe_open
 
     if folder is None:
-        from workloads.models.real import WHEELS, package_folder
+        from sparqsim.workloads.models.real import WHEELS, package_folder
 
         folder = package_folder(*WHEELS["minilm"]) / "model"
     try:

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim_base import InputError
-from workloads.layers import Conv2d, Layer, Linear, unknown
+from sparqsim.base import InputError
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, unknown
 
 Array = NDArray[np.float32]
 See = Callable[[str, Array], Array | None]
@@ -377,7 +377,7 @@ def load_efficientnet(folder: Path | None = None) -> VisionNet:
         If the wheel or torch is not installed, or the file is not what it should be.
     """
     if folder is None:
-        from workloads.models.real import WHEELS, package_folder
+        from sparqsim.workloads.models.real import WHEELS, package_folder
 
         folder = package_folder(*WHEELS["efficientnet-lite0"]) / "models"
     steps = _lite0_steps()
@@ -404,7 +404,7 @@ def load_vgg_trunk(folder: Path | None = None) -> VisionNet:
         If the wheel or torch is not installed, or the file is not what it should be.
     """
     if folder is None:
-        from workloads.models.real import WHEELS, package_folder
+        from sparqsim.workloads.models.real import WHEELS, package_folder
 
         folder = package_folder(*WHEELS["vgg16-trunk"]) / "models"
     steps = _trunk_steps()

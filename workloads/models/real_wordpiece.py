@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sparqsim_base import InputError
+from sparqsim.base import InputError
 
 LONGEST_WORD = 100  # published: BERT spells words of up to 100 characters, longer ones are [UNK]
 

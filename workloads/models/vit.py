@@ -8,8 +8,8 @@ Dosovitskiy et al., ICLR 2021; Touvron et al., ICML 2021.
 
 from __future__ import annotations
 
-from workloads.layers import Linear, Model
-from workloads.models.parts import conv, transformer_blocks
+from sparqsim.workloads.layers import Linear, Model
+from sparqsim.workloads.models.parts import conv, transformer_blocks
 
 BLOCKS, PATCH, TOKENS, HEAD_WIDTH = 12, 16, 197, 64  # published
 DEIT = "Touvron et al., ICML 2021"

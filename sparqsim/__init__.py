@@ -1,0 +1,1 @@
+"""Sparqsim: a discrete-event simulator of quantized and sparse neural-network accelerators."""

@@ -1,0 +1,61 @@
+"""Is every page of the documentation, and every example in a docstring, true as printed?"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import ROOT
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+EXECUTED = [page for page in PAGES if "```pycon" in page.read_text(encoding="utf-8")]
+MODULES = sorted(
+    ".".join(("sparqsim", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    for part in ("simulator", "architectures", "workloads", "scripts")
+    for path in (ROOT / part).rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
+def test_a_page_prints_what_it_shows(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of the page, in order and in one session, prints what stands below it."""
+    monkeypatch.chdir(ROOT)
+    text = page.read_text(encoding="utf-8")
+    if ">>> import torch" in text:
+        pytest.importorskip("torch")
+    blocks = re.findall(r"^```pycon\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == text.count("```pycon")
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
+    report: list[str] = []
+    failed, tried = doctest.DocTestRunner().run(test, out=report.append)
+    assert tried and not failed, "".join(report)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_figures_are_there(page: Path) -> None:
+    """What a page shows or points to within the project exists."""
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    inside = [target for target in targets if "://" not in target]
+    assert [each for each in inside if not (page.parent / each).exists()] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_example_in_a_docstring_prints_what_it_shows(name: str) -> None:
+    """The examples of a module, with its names and np at hand."""
+    if name == "sparqsim.workloads.train":
+        pytest.importorskip("torch")
+    module = importlib.import_module(name)
+    failed, tried = doctest.testmod(module, extraglobs={"np": np} | vars(module))
+    assert tried and not failed
+
+
+def test_pages_and_examples_are_found() -> None:
+    """The two searches above look where pages and examples are."""
+    assert len(EXECUTED) > 8 and {"sparqsim.workloads.prune", "sparqsim.simulator.netlist"} <= set(
+        MODULES
+    )

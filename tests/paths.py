@@ -1,0 +1,10 @@
+"""Where the tests find the project, its documents and their own tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+DOCS = ROOT / "docs"
+DATA = TESTS / "data"

@@ -1,0 +1,225 @@
+"""Is the trace whole and right? Every firing of a run, once, where and when it was."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import math
+import resource
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from netlists import netlists
+
+from sparqsim.base import InputError
+from sparqsim.simulator import trace
+from sparqsim.simulator.deadlock import Deadlock
+from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
+from sparqsim.simulator.timeline import Timeline
+
+
+def written(timeline: Timeline, path: Path) -> dict:
+    assert trace.write_trace(timeline, path) == path
+    raw = path.read_bytes()
+    return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+
+
+def bank(clock_hz: float = 800e6) -> Netlist:
+    busy = np.random.default_rng(0).integers(0, 9, (50, 4))
+    return Netlist(
+        [Actor(name='feed "50 %"', firings=50), Actor(name="work", lanes=4, busy=busy, part="PE")],
+        [
+            Channel(
+                name="queue",
+                source='feed "50 %"',
+                target="work",
+                capacity=3,
+                pattern=Pattern.BROADCAST,
+            )
+        ],
+        clock_hz=clock_hz,
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(netlist=netlists(), chunk=st.sampled_from([1, 3, 1 << 14]))
+def test_every_firing_is_there_once(tmp_path_factory, netlist: Netlist, chunk: int) -> None:
+    """On any netlist, deadlocks too: firing, start, cycles and cause of each, whatever the piece
+    that is formatted at once."""
+    try:
+        timeline = simulate(netlist)
+    except Deadlock as stuck:
+        timeline = stuck.timeline
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "CHUNK", chunk)
+        events = written(timeline, tmp_path_factory.mktemp("t") / "t.json")["traceEvents"]
+    threads = {e["tid"]: e for e in events if e["ph"] == "M" and e["name"] == "thread_name"}
+    processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    assert list(processes.values()) == [actor.name for actor in netlist.actors]
+    found = {}
+    for e in events:
+        if e["ph"] == "X":
+            actor = processes[e["pid"]]
+            lane = int(("0 " + threads[e["tid"]]["args"]["name"].removeprefix(actor)).split()[-1])
+            assert e["name"] == actor and threads[e["tid"]]["pid"] == e["pid"]
+            key = actor, lane, e["args"]["firing"]
+            assert key not in found
+            found[key] = e["args"]["cycle"], e["args"]["cycles"], e["args"]["cause"]
+    expected = {}
+    for actor in netlist.actors:
+        starts, busy = timeline.starts_of(actor.name), timeline.busy(actor.name)
+        causes = timeline.causes_of(actor.name)
+        for k, lane in zip(*np.nonzero(starts >= 0), strict=True):
+            cause = timeline.cause_name(int(causes[k, lane]))
+            expected[actor.name, lane, k] = starts[k, lane], busy[k, lane], cause
+    assert found == expected
+
+
+@pytest.mark.parametrize("clock_hz", [800e6, 1e9, 123.4e6, 2.7e9, 5e9])
+def test_times_are_real_time(tmp_path: Path, clock_hz: float) -> None:
+    """``ts`` and ``dur`` are microseconds at the clock, to the half nanosecond; lanes do not
+    overlap; and the sum of ``dur`` is the busy time where the period is a whole nanosecond."""
+    timeline = simulate(bank(clock_hz))
+    events = written(timeline, tmp_path / "t.json")["traceEvents"]
+    lanes = defaultdict(list)
+    for e in events:
+        if e["ph"] == "X":
+            assert e["ts"] == pytest.approx(e["args"]["cycle"] / clock_hz * 1e6, abs=1.6e-6)
+            assert e["dur"] == pytest.approx(e["args"]["cycles"] / clock_hz * 1e6, abs=0.502e-3)
+            lanes[e["tid"]].append((e["ts"], e["dur"]))
+    assert len(lanes) == 5
+    for spans in lanes.values():
+        spans.sort()
+        for (ts, dur), (after, _) in itertools.pairwise(spans):
+            assert ts + dur <= after + 1e-12
+    if clock_hz == 1e9:
+        busy = int(timeline.lane_times("work").busy.sum())
+        total = sum(e["dur"] for e in events if e["name"] == "work")
+        assert total * 1000 == pytest.approx(busy, rel=1e-12)
+
+
+@given(
+    clock_mhz=st.one_of(st.sampled_from([800.0, 1000.0, 940.0]), st.floats(1, 9000)),
+    first=st.integers(0, 10**9),
+    busy=st.lists(st.integers(0, 40), min_size=1, max_size=30),
+)
+def test_viewers_see_no_overlap(clock_mhz: float, first: int, busy: list[int]) -> None:
+    """Back-to-back firings do not overlap once a viewer has rounded ``ts`` and ``dur``, read as
+    floating point, each to whole nanoseconds: it would drop them."""
+    lengths = np.array(busy)
+    starts = first + np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    ts, dur = trace.times_ps(starts, lengths, clock_mhz * 1e6)
+    assert (dur >= 0).all()
+
+    def viewed(ps: int) -> int:
+        return math.floor(float(f"{ps // 10**6}.{ps % 10**6:06d}") * 1000.0 + 0.5)
+
+    ends = [viewed(t) + viewed(d) for t, d in zip(ts.tolist(), dur.tolist(), strict=True)]
+    assert all(end <= viewed(t) for end, t in zip(ends, ts.tolist()[1:], strict=False))
+
+
+def test_form(tmp_path: Path) -> None:
+    """The Trace Event Format's object form: the fields each kind of event must have."""
+    content = written(simulate(bank()), tmp_path / "t.json")
+    assert content["displayTimeUnit"] == "ns"
+    assert content["otherData"] == {
+        "netlist": "netlist",
+        "clock_hz": 800e6,
+        "cycles": simulate(bank()).cycles,
+    }
+    needed = {
+        "M": {"name", "pid", "tid", "args"},
+        "X": {"name", "cat", "pid", "tid", "ts", "dur", "args"},
+        "C": {"name", "pid", "ts", "args"},
+    }
+    kinds = set()
+    for e in content["traceEvents"]:
+        assert set(e) == needed[e["ph"]] | {"ph"}
+        assert isinstance(e["pid"], int) and e["pid"] > 0
+        kinds.add((e["ph"], e["name"] if e["ph"] == "M" else ""))
+        if e["ph"] == "C":
+            assert all(isinstance(v, int | float) for v in e["args"].values())
+    meta = ("process_name", "process_labels", "process_sort_index")
+    meta += ("thread_name", "thread_sort_index")
+    assert kinds == {("X", ""), ("C", ""), *(("M", name) for name in meta)}
+    threads = [e["tid"] for e in content["traceEvents"] if e["name"] == "thread_name"]
+    assert len(set(threads)) == len(threads)  # a thread number stands for one lane in all viewers
+
+
+def test_counters_are_the_tokens_held(tmp_path: Path) -> None:
+    """A counter gives mean, least and most of a channel's queues, each time one changes."""
+    timeline = simulate(bank())
+    events = written(timeline, tmp_path / "t.json")["traceEvents"]
+    counters = [e for e in events if e["ph"] == "C"]
+    assert {e["name"] for e in counters} == {"queue (holds 3)"}
+    assert max(e["args"]["most"] for e in counters) == 3
+    made, taken = timeline.starts_of('feed "50 %"'), timeline.starts_of("work")
+    for e in counters:
+        cycle = round(e["ts"] * 800)
+        tokens = (made <= cycle).sum() - (taken <= cycle).sum(axis=0)
+        wanted = {"mean": tokens.mean(), "least": tokens.min(), "most": tokens.max()}
+        assert e["args"] == pytest.approx(wanted)
+
+
+def test_compressed_is_the_same(tmp_path: Path) -> None:
+    """``.json.gz`` holds the bytes of ``.json``, and the same run gives the same file."""
+    timeline = simulate(bank())
+    trace.write_trace(timeline, tmp_path / "a.json")
+    trace.write_trace(timeline, tmp_path / "a.json.gz")
+    trace.write_trace(timeline, tmp_path / "b.json.gz")
+    packed = (tmp_path / "a.json.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "a.json").read_bytes()
+    assert packed == (tmp_path / "b.json.gz").read_bytes()
+
+
+def test_letters(tmp_path: Path) -> None:
+    """Bad names, sums and folders are refused, and nothing is left behind."""
+    timeline = simulate(bank())
+    with pytest.raises(InputError, match=r"named \.json or \.json\.gz, got .*t\.txt"):
+        trace.write_trace(timeline, tmp_path / "t.txt")
+    with pytest.raises(InputError, match="record='full'"):
+        trace.write_trace(simulate(bank(), record="summary"), tmp_path / "t.json")
+    with pytest.raises(InputError, match="existing, writable folder"):
+        trace.write_trace(timeline, tmp_path / "none" / "t.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.json.gz"])
+def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch, name: str) -> None:
+    """A trace that fails half way leaves what was there before."""
+    (tmp_path / name).write_text("old")
+
+    def fail(timeline):
+        raise OSError("disk full")
+        yield
+
+    monkeypatch.setattr(trace, "_counters", fail)
+    with pytest.raises(OSError, match="disk full"):
+        trace.write_trace(simulate(bank()), tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "old"
+
+
+@pytest.mark.slow
+def test_a_million_firings(tmp_path: Path) -> None:
+    """A trace of 830k firings takes under 10 s and 200 MB more than the run itself."""
+    stages = ("ptr_read", "spmat_read", "arithmetic", "act_write")
+    busy = np.random.default_rng(0).integers(1, 20, (3247, 64))
+    actors = [Actor(name=name, lanes=64, busy=busy) for name in stages]
+    channels = [
+        Channel(name=f"to {b}", source=a, target=b, capacity=2)
+        for a, b in itertools.pairwise(stages)
+    ]
+    timeline = simulate(Netlist(actors, channels, clock_hz=800e6))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.process_time()
+    trace.write_trace(timeline, tmp_path / "t.json.gz")
+    assert time.process_time() - begin < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
