@@ -2,9 +2,10 @@
 
 A layer here is a piece of work on the multiply-accumulate array and nothing else: convolutions,
 fully connected layers and the two products inside attention. Pooling, normalisation, softmax and
-element-wise arithmetic need no weight array; they are left out of the tables, and a layer's
-``input`` says what shape they left behind. Every layer is also a (batched) matrix product,
-:meth:`Conv2d.gemm`: ``batch`` times an ``m x k`` matrix of activations by a ``k x n`` matrix.
+element-wise arithmetic need no such array: they are :class:`OtherWork`, listed beside the layers,
+and a layer's ``input`` says what shape they left behind. Every layer is also a (batched) matrix
+product, :meth:`Conv2d.gemm`: ``batch`` times an ``m x k`` matrix of activations by a ``k x n``
+matrix.
 
 Counts are of one layer, for its whole ``batch`` (``rows``); a table writes ``repeat`` identical
 layers once, and :class:`Model` multiplies. Images are channels first; weights are laid out
@@ -17,7 +18,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -280,7 +281,10 @@ class MatMul(_Layer, frozen=True, kw_only=True):
     """``batch`` products of two activation matrices, ``m x k`` by ``k x n``, as in attention.
 
     Both operands are made at run time: there are no weights. Masked (causal) products are counted
-    whole.
+    whole. Products that share an operand are one product with more rows or columns: in
+    grouped-query attention the G query heads that read one key head give ``m = G * tokens`` rows
+    of one left operand, ``batch`` counts key heads, and a key is counted, and fetched, once.
+    Likewise ``[m, k]`` by a stack ``[s, k, n]`` is one product with ``s * n`` columns.
     """
 
     m: int
@@ -312,6 +316,43 @@ class MatMul(_Layer, frozen=True, kw_only=True):
 
 
 Layer = Conv2d | Linear | MatMul
+OtherKind = Literal["pooling", "elementwise", "softmax", "normalisation"]
+
+
+class OtherWork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Work without multiply-accumulates on the array.
+
+    Attributes
+    ----------
+    name : str
+        Its own in the network, or that of the operation.
+    kind : str
+        What unit of a machine would do it: pooling, elementwise (additions, activation functions),
+        softmax or normalisation.
+    operation : str
+        Such as ``MaxPool``, ``Relu``, ``Add``: ONNX's name.
+    elements : int
+        How many it passes over: its largest input, or its output where that is larger; of the
+        whole batch, once.
+    after : str
+        The layer that stands before it in the order of running; empty before the first.
+    repeat : int
+        How many times the network does it: as often as the layers beside it.
+    """
+
+    name: str
+    kind: OtherKind
+    operation: str
+    elements: int
+    after: str = ""
+    repeat: int = 1
+
+    def __post_init__(self) -> None:
+        if not _whole(self.elements, 0) or not _whole(self.repeat, 1):
+            raise InputError(
+                f"{self.name!r} must have whole elements (at least 0) and repeat (at least 1), "
+                f"got {self.elements!r} and {self.repeat!r}"
+            )
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -327,6 +368,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Trained parameters outside the layers' weights and biases, ...
     other_parameters_are : str
         ... and what they are: batch-norm scales, embeddings.
+    other : tuple of OtherWork
+        What runs between the layers, in order; empty where the source does not tell.
     """
 
     name: str
@@ -334,6 +377,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     layers: tuple[Layer, ...]
     other_parameters: int = 0
     other_parameters_are: str = ""
+    other: tuple[OtherWork, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.layers:

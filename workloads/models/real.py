@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -52,7 +52,11 @@ class Subject:
         ``capture()`` gives what each product reads on the inputs for calibration, by name.
     judge : callable
         ``judge(weights, see)`` runs the network on the other inputs and gives its measures by
-        name; ``judge(None, None)`` is the float32 network.
+        name; ``judge(None, None)`` is the float32 network. A measure that is absent is perfect.
+    biases : mapping of str to float32 array [out]
+        By layer name, for layers that have one.
+    relus : mapping of str to bool
+        Whether negative outputs are cut to 0 right behind a layer, by its name.
     """
 
     name: str
@@ -62,6 +66,8 @@ class Subject:
     capture: Callable[[], Mapping[str, Array]]
     judge: Callable[[Mapping[str, Array] | None, See | None], dict[str, float]]
     tables: frozenset[str] = frozenset()
+    biases: Mapping[str, Array] = field(default_factory=dict)
+    relus: Mapping[str, bool] = field(default_factory=dict)
 
 
 def package_folder(module: str, wheel: str) -> Path:
