@@ -316,6 +316,15 @@ class MatMul(_Layer, frozen=True, kw_only=True):
 
 
 Layer = Conv2d | Linear | MatMul
+
+
+def for_batch(layer: Layer, count: int) -> Layer:
+    """Return the work of ``count`` such layers run at once: as many times the rows or images."""
+    if isinstance(layer, Linear):
+        return msgspec.structs.replace(layer, rows=layer.rows * count)
+    return msgspec.structs.replace(layer, batch=layer.batch * count)
+
+
 OtherKind = Literal["pooling", "elementwise", "softmax", "normalisation"]
 
 

@@ -18,17 +18,25 @@ tensors are made up from the shapes (:mod:`sparqsim.workloads.tensors`).
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.layers import Layer, Model, OtherWork
-from sparqsim.workloads.models.real import Subject
+from sparqsim.workloads.importers.scalesim import import_scalesim
+from sparqsim.workloads.importers.sizes import from_sizes
+from sparqsim.workloads.importers.timeloop import import_timeloop
+from sparqsim.workloads.layers import Layer, Model, OtherWork, for_batch, unknown
+from sparqsim.workloads.models import TABLE, get_model, model_options
+from sparqsim.workloads.models.real import PRUNED, SUBJECTS, Subject, subject
 
 Array = NDArray[np.float32]
 
@@ -55,8 +63,8 @@ class Network:
     inputs : callable or None
         ``inputs()`` gives real operands that fit ``model.layers``: under a layer's name
         ``[rows, in_features]`` or ``[batch, channels, height, width]``; for a product of two
-        activations ``NAME.left`` ``[batch, m, k]`` and ``NAME.right`` ``[batch, k, n]``.
-        None: none are at hand.
+        activations ``NAME.left`` ``[batch, m, k]`` and ``NAME.right`` ``[batch, n, k]``, outputs
+        first as weights have them. None: none are at hand.
     subject : Subject or None
         What a recipe is tried on: calibrates and judges. Its operands have the same names. None:
         the network cannot be judged.
@@ -98,6 +106,7 @@ def load(
     calibration: str | Path | None = None,
     inputs: str | Path | None = None,
     dense: bool = False,
+    numbers: bool = True,
 ) -> Network:
     """Return the network that ``work`` names; see the table above.
 
@@ -120,6 +129,8 @@ def load(
         half judges. ``labels`` in the latter gives accuracy.
     dense : bool
         Take a network's weights from before it was pruned, where it comes both ways (digits).
+    numbers : bool
+        Whether weights and inputs are wanted; shapes alone are found faster.
 
     Raises
     ------
@@ -127,16 +138,139 @@ def load(
         If there is no such work (the letter lists the nearest), a file cannot be read, or an option
         changes nothing for this work.
     """
-    options = Options(batch, sequence, context, shapes, calibration, inputs, dense)
-    options.check()
-    kind, colon, text = work.partition(":")
-    if colon and kind in SIZES:
-        return _from_sizes(work, kind, text, options)
-    name, layer = _known_or_file(work)
-    if name in TABLE:
-        network = _from_table(name, options)
-    else:
-        network = _from_file(name, options)
-    if layer is not None:
-        network = replace(network, layer=_layer_name(network.model, layer))
-    return network
+    options = Options(batch, sequence, context, shapes, calibration, inputs, dense, numbers)
+    if re.match(r"(gemm|matmul|conv):", work):
+        options.only(work, "batch")
+        model = from_sizes(work, batch)
+        return Network(name=work, model=model, source=model.source)
+    name, layer = _split(work)
+    network = _known(name, options) if name in TABLE else _from_file(name, options)
+    return network if layer is None else replace(network, layer=_named(network.model, layer))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be asked of work beside its name; see :func:`load`."""
+
+    batch: int | None
+    sequence: int | None
+    context: int | None
+    shapes: Mapping[str, int | tuple[int, ...]] | None
+    calibration: str | Path | None
+    inputs: str | Path | None
+    dense: bool
+    numbers: bool
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "sequence", "context"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name} must be whole and at least 1, got {value!r}")
+
+    def only(self, work: str, *names: str) -> None:
+        """Refuse every option but these: it would change nothing.
+
+        Raises
+        ------
+        InputError
+            If another one is given.
+        """
+        for each in ("batch", "sequence", "context", "shapes", "calibration", "inputs", "dense"):
+            if each not in names and getattr(self, each) not in (None, False):
+                takes = ", ".join(names) or "none"
+                raise InputError(
+                    f"{each} changes nothing for {work}; of these options it takes {takes}"
+                )
+
+
+def _split(work: str) -> tuple[str, str | None]:
+    """Return the network or file, the longest that exists, and the layer behind it."""
+    ends = [match.start() for match in re.finditer("/", work)]
+    for end in (len(work), *reversed(ends)):
+        name, layer = work[:end], work[end + 1 :]
+        if name in TABLE or (name and not name.endswith("/") and os.path.isfile(name)):
+            return name, layer or None
+    for end in (*ends, len(work)):
+        if Path(work[:end]).suffix.lower() in READERS:
+            raise InputError(f"cannot read {work[:end]}: there is no such file")
+    family, _, rest = work.partition("/")
+    if any(name.startswith(f"{family}/") for name in TABLE):
+        family = f"{family}/{rest.partition('/')[0]}"
+    raise unknown("there is no model", family, TABLE)
+
+
+def _named(model: Model, layer: str) -> str:
+    """Return the layer's name; one that begins with a slash may be given without."""
+    names = {each.name for each in model.layers}
+    return f"/{layer}" if layer not in names and f"/{layer}" in names else model.layer(layer).name
+
+
+def _known(name: str, options: Options) -> Network:
+    """Return a network of the table, with its numbers where it is a trained one."""
+    known = model_options(name)
+    length = next((key for key in ("sequence_length", "tokens") if key in known), None)
+    takes = ["batch"] * ("batch" in known) + ["sequence"] * (length is not None)
+    takes += ["context"] * ("decode" in known) + ["dense"] * (name in PRUNED)
+    options.only(name, *takes)
+    if options.sequence is not None and options.context is not None:
+        raise InputError(
+            f"{name}: decoding computes one token; give the context it attends to, or a sequence"
+        )
+    chosen: dict[str, Any] = {} if options.batch is None else {"batch": options.batch}
+    if options.context is not None:
+        chosen |= {"decode": True, "sequence_length": options.context}
+    elif options.sequence is not None:
+        chosen[str(length)] = options.sequence
+    model = get_model(name, **chosen)
+    network = Network(name=name, model=model, source=model.source)
+    if name not in SUBJECTS or not options.numbers:
+        return network
+    tokens = chosen.get(str(length), known.get(str(length), 1))
+    try:
+        trained = subject(name, pruned=not options.dense)
+    except InputError as error:  # a wheel is not installed
+        return replace(network, missing=str(error))
+    return _with_numbers(network, trained, options.batch or 1, tokens)
+
+
+def _with_numbers(network: Network, trained: Subject, batch: int, tokens: int) -> Network:
+    layers = {layer.name for layer in network.model.layers}
+    run = trained.inputs
+    return replace(
+        network,
+        source=trained.source,
+        weights={name: array for name, array in trained.weights.items() if name in layers},
+        biases=trained.biases,
+        relus=trained.relus,
+        inputs=None if run is None else partial(run, batch, tokens),
+        subject=trained,
+    )
+
+
+def _from_file(name: str, options: Options) -> Network:
+    suffix = Path(name).suffix.lower()
+    if suffix not in READERS:
+        raise InputError(f"{name} must be a file of {', '.join(READERS)}")
+    return READERS[suffix](name, options)
+
+
+def _onnx(name: str, options: Options) -> Network:
+    raise InputError("not yet")
+
+
+def _table_file(reader: Callable[[str], Model], name: str, options: Options) -> Network:
+    """A file of shapes alone, for ``batch`` inputs at once."""
+    options.only(name, "batch")
+    model = reader(name)
+    if options.batch is not None:
+        layers = tuple(for_batch(layer, options.batch) for layer in model.layers)
+        model = msgspec.structs.replace(model, layers=layers)
+    return Network(name=name, model=model, source=model.source)
+
+
+READERS: dict[str, Callable[[str, Options], Network]] = {
+    ".onnx": _onnx,
+    ".csv": partial(_table_file, import_scalesim),
+    ".yaml": partial(_table_file, import_timeloop),
+    ".yml": partial(_table_file, import_timeloop),
+}

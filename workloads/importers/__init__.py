@@ -119,6 +119,11 @@ def _finite(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
     return values
 
 
+def placed(error: InputError, where: str) -> InputError:
+    """Return the letter with its place in front, unless it says so itself."""
+    return error if str(error).startswith(where) else InputError(f"{where}: {error}")
+
+
 class Names:
     """Gives each layer a name of its own: a second ``conv`` becomes ``conv#2``."""
 

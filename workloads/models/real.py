@@ -14,6 +14,7 @@ inputs for calibration and to inputs on which it is judged, which are never the 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.layers import Layer, unknown
+from sparqsim.workloads.layers import Layer, Linear, unknown
 
 Array = NDArray[np.float32]
 See = Callable[[str, Array], Array | None]
@@ -57,6 +58,10 @@ class Subject:
         By layer name, for layers that have one.
     relus : mapping of str to bool
         Whether negative outputs are cut to 0 right behind a layer, by its name.
+    inputs : callable or None
+        ``inputs(batch, tokens)`` gives what each product reads when that many images, or sentences
+        of so many tokens, run at once: real ones, not those for calibration, each of the shape
+        that :attr:`~sparqsim.workloads.work.Network.inputs` promises.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Subject:
     tables: frozenset[str] = frozenset()
     biases: Mapping[str, Array] = field(default_factory=dict)
     relus: Mapping[str, bool] = field(default_factory=dict)
+    inputs: Callable[[int, int], Mapping[str, Array]] | None = None
 
 
 def package_folder(module: str, wheel: str) -> Path:
@@ -146,6 +152,7 @@ def minilm() -> Subject:
     model = load_minilm()
     pairs, calibration = shared_sentences()
     texts = [pair.left for pair in pairs] + [pair.right for pair in pairs]
+    linear = [layer.name for layer in model.layers if isinstance(layer, Linear)]
     grades = np.array([pair.grade for pair in pairs])
     run = _beside_float32(lambda weights, see: model.forward(texts, weights=weights, see=see))
 
@@ -167,6 +174,9 @@ def minilm() -> Subject:
         tables=frozenset({"embeddings.word"}),
         capture=lambda: model.activations(calibration),
         judge=judge,
+        biases={name: model.other[f"{name}.bias"] for name in linear},
+        relus={layer.name: False for layer in model.layers},
+        inputs=lambda batch, tokens: model.operands(texts, batch, tokens),
     )
 
 
@@ -197,37 +207,63 @@ def _vision(load: str) -> Subject:
         weights=net.weights,
         capture=lambda: net.activations(mirrored),
         judge=judge,
+        biases=net.biases,
+        relus={step.layer.name: not math.isnan(step.clip) for step in net.steps},
+        inputs=lambda batch, _: net.activations(_first(net.name, images, batch)),
     )
 
 
-def _digits(network: str) -> Subject:
-    """A digit classifier before pruning, judged on its 360-odd test images."""
+def _digits(network: str, pruned: bool) -> Subject:
+    """A digit classifier, judged on its 360-odd test images."""
     from sparqsim.workloads.models.digits import load_digits
 
-    model = load_digits(network, pruned=False)
+    model = load_digits(network, pruned=pruned)
     calibration = model.images.train_images[:256]  # assumed: enough for ranges to settle
+    images = model.images.test_images
 
     return Subject(
         name=model.name,
-        source="UCI digits, trained for Sparqsim",
+        source="UCI digits, trained for Sparqsim" + (", pruned and fine-tuned" if pruned else ""),
         layers=model.layers,
         weights=model.weights,
         capture=lambda: model.activations(calibration),
         judge=lambda weights, see: {"accuracy": model.accuracy(weights, see=see)},
+        biases=model.biases,
+        relus={layer.name: layer is not model.layers[-1] for layer in model.layers},
+        inputs=lambda batch, _: model.activations(_first(model.name, images, batch)),
     )
 
 
+def _first(name: str, images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    if not 1 <= count <= len(images):
+        raise InputError(f"{name} has 1 to {len(images)} images to run, got a batch of {count}")
+    return images[:count]
+
+
 SUBJECTS: dict[str, Callable[[], Subject]] = {
-    "digits-mlp": lambda: _digits("mlp"),
-    "digits-cnn": lambda: _digits("cnn"),
+    "digits-mlp": lambda: _digits("mlp", pruned=False),
+    "digits-cnn": lambda: _digits("cnn", pruned=False),
     "minilm": minilm,
     "efficientnet-lite0": lambda: _vision("load_efficientnet"),
     "vgg16-trunk": lambda: _vision("load_vgg_trunk"),
 }
 
 
-def subject(name: str) -> Subject:
+PRUNED: dict[str, Callable[[], Subject]] = {  # those that come pruned as well
+    "digits-mlp": lambda: _digits("mlp", pruned=True),
+    "digits-cnn": lambda: _digits("cnn", pruned=True),
+}
+
+
+def subject(name: str, *, pruned: bool = False) -> Subject:
     """Return a trained network by name, with its inputs.
+
+    Parameters
+    ----------
+    name : str
+        One of ``SUBJECTS``.
+    pruned : bool
+        Take the weights that were pruned and fine-tuned, where the network has such (``PRUNED``).
 
     Raises
     ------
@@ -236,4 +272,4 @@ def subject(name: str) -> Subject:
     """
     if name not in SUBJECTS:
         raise unknown("there is no trained model", name, SUBJECTS)
-    return SUBJECTS[name]()
+    return (PRUNED if pruned and name in PRUNED else SUBJECTS)[name]()

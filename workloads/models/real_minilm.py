@@ -104,13 +104,14 @@ class MiniLM:
         *,
         weights: Mapping[str, Array] | None = None,
         see: See | None = None,
+        longest: int = LONGEST,
     ) -> Array:
         """Return the embeddings of sentences.
 
         Parameters
         ----------
         sentences : sequence of str
-            Cut to 256 tokens each.
+            Cut to ``longest`` tokens each.
         weights : mapping, optional
             Weights that replace the model's own, by name; the others stay.
         see : callable, optional
@@ -156,7 +157,7 @@ class MiniLM:
             return centred / deviation * self.other[f"{name}.scale"] + self.other[f"{name}.bias"]
 
         c = self.config
-        codes = self.tokenizer.encode_all(sentences, LONGEST)
+        codes = self.tokenizer.encode_all(sentences, longest)
         lengths = [len(code) for code in codes]
         ends = np.cumsum(lengths)
         spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
@@ -204,6 +205,59 @@ class MiniLM:
 
         self.forward(sentences, see=keep)
         return kept
+
+    def operands(self, sentences: Sequence[str], batch: int, tokens: int) -> dict[str, Array]:
+        """Return what each product reads when ``batch`` texts of ``tokens`` tokens run at once.
+
+        A text is as many of the sentences, joined, as give so many tokens.
+
+        Returns
+        -------
+        dict of str to float32 array
+            As :meth:`forward` names them: ``[batch * tokens, features]``, and for the products
+            inside attention ``[batch * heads, tokens, ...]`` with outputs before inputs.
+
+        Raises
+        ------
+        InputError
+            If the sentences do not suffice, or the model has fewer positions.
+        """
+        c = self.config
+        if not 3 <= tokens <= c.max_position_embeddings:
+            raise InputError(
+                f"{self.name} takes 3 to {c.max_position_embeddings} tokens, got {tokens}"
+            )
+        texts = self._texts(sentences, batch, tokens)
+        found: dict[str, Array] = {}
+
+        def keep(name: str, operand: Array) -> None:
+            if name.endswith("context.left"):
+                found[name] = operand.reshape(-1, tokens, tokens)
+            elif name.endswith((".left", ".right")):
+                heads = operand.reshape(batch, tokens, c.num_attention_heads, -1)
+                axes = (0, 2, 3, 1) if name.endswith("context.right") else (0, 2, 1, 3)
+                by_head = heads.transpose(axes)
+                found[name] = by_head.reshape(-1, *by_head.shape[2:])
+            else:
+                found[name] = operand
+
+        self.forward(texts, see=keep, longest=tokens)
+        return found
+
+    def _texts(self, sentences: Sequence[str], batch: int, tokens: int) -> list[str]:
+        texts, parts, length = [], [], 2  # a text is framed by two tokens
+        for sentence in sentences:
+            parts.append(sentence)
+            length += len(self.tokenizer.encode(sentence, LONGEST)) - 2
+            if length >= tokens:
+                texts.append(" ".join(parts))
+                parts, length = [], 2
+        if len(texts) < batch:
+            raise InputError(
+                f"{self.name} has sentences for {len(texts)} texts of {tokens} tokens, got a "
+                f"batch of {batch}"
+            )
+        return texts[:batch]
 
 
 @kernel()

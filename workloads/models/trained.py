@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, Model
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, Model, for_batch
 
 
 def _digits(network: str, batch: int = 1) -> Model:
@@ -44,12 +44,7 @@ digits_cnn = partial(_digits, "cnn")
 
 def _batched(layers: Iterable[Layer], batch: int) -> tuple[Layer, ...]:
     """Layers of one inference for ``batch`` inferences at once."""
-    return tuple(
-        msgspec.structs.replace(layer, rows=layer.rows * batch)
-        if isinstance(layer, Linear)
-        else msgspec.structs.replace(layer, batch=layer.batch * batch)
-        for layer in layers
-    )
+    return tuple(for_batch(layer, batch) for layer in layers)
 
 
 def encoder_layers(
