@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -37,6 +37,9 @@ from sparqsim.workloads.importers.timeloop import import_timeloop
 from sparqsim.workloads.layers import Layer, Model, OtherWork, for_batch, unknown
 from sparqsim.workloads.models import TABLE, get_model, model_options
 from sparqsim.workloads.models.real import PRUNED, SUBJECTS, Subject, subject
+
+if TYPE_CHECKING:
+    from sparqsim.workloads.importers.onnx_run import Samples
 
 Array = NDArray[np.float32]
 
@@ -68,6 +71,8 @@ class Network:
     subject : Subject or None
         What a recipe is tried on: calibrates and judges. Its operands have the same names. None:
         the network cannot be judged.
+    bare : Subject or None
+        The same where there are weights but no inputs: nothing but its weights can be compressed.
     missing : str
         What to install or to lay beside the file for trained weights, where it lacks; else empty.
     source : str
@@ -83,6 +88,7 @@ class Network:
     relus: Mapping[str, bool] = field(default_factory=dict)
     inputs: Callable[[], Mapping[str, Array]] | None = None
     subject: Subject | None = None
+    bare: Subject | None = None
     missing: str = ""
 
     @property
@@ -239,12 +245,30 @@ def _with_numbers(network: Network, trained: Subject, batch: int, tokens: int) -
     return replace(
         network,
         source=trained.source,
-        weights={name: array for name, array in trained.weights.items() if name in layers},
+        weights=_Some(trained.weights, layers),
         biases=trained.biases,
         relus=trained.relus,
         inputs=None if run is None else partial(run, batch, tokens),
         subject=trained,
     )
+
+
+class _Some(Mapping[str, Array]):
+    """The items of a mapping under some of its names, taken when they are asked for."""
+
+    def __init__(self, whole: Mapping[str, Array], names: set[str]) -> None:
+        self.whole, self.names = whole, [name for name in whole if name in names]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.whole[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def _from_file(name: str, options: Options) -> Network:
@@ -255,7 +279,65 @@ def _from_file(name: str, options: Options) -> Network:
 
 
 def _onnx(name: str, options: Options) -> Network:
-    raise InputError("not yet")
+    """A user's own network: with its weights, and judged where inputs are given."""
+    from sparqsim.workloads.importers import onnx_run
+    from sparqsim.workloads.importers.onnx import import_onnx
+
+    options.only(name, "batch", "shapes", "calibration", "inputs")
+    if options.inputs is not None and options.calibration is None:
+        raise InputError(
+            "inputs to judge on need others to calibrate on; give them as --calibration FILE.npz "
+            "(given alone, its first half calibrates and its second half judges)"
+        )
+    files = {"calibration": options.calibration, "inputs": options.inputs}
+    arrays = {key: onnx_run.read_arrays(path) for key, path in files.items() if path is not None}
+    like = {key: array.shape for each in arrays.values() for key, array in each.items()}
+    imported = import_onnx(name, options.shapes, batch=options.batch, like=like)
+    network = Network(name=name, model=imported.model, source=imported.model.source)
+    if not options.numbers:
+        return network
+    if imported.missing:
+        text = f"the values of {name} lie in {imported.missing[0]!r}, which is not beside it"
+        return replace(network, missing=f"{text}; copy it there")
+    samples = {
+        key: onnx_run.samples_of(each, imported.graph, str(files[key]))
+        for key, each in arrays.items()
+    }
+    calibration, judged = samples.get("calibration"), samples.get("inputs")
+    source = imported.model.source
+    if calibration is not None and judged is None:
+        calibration, judged = _halves(calibration, str(options.calibration))
+        source += f"; calibrated on the first half of {options.calibration}, judged on the second"
+    trained = replace(onnx_run.subject_of(imported, calibration, judged), source=source)
+    network = _with_numbers(network, trained, 1, 1)
+    return network if calibration else replace(network, subject=None, bare=trained)
+
+
+def subject_for(network: Network) -> Subject:
+    """Return what a recipe is tried on, judged or with its bare weights.
+
+    Raises
+    ------
+    InputError
+        If the network has no weights; the letter says what lacks.
+    """
+    found = network.subject or network.bare
+    if found is None:
+        raise InputError(
+            network.missing
+            or f"{network.name} is a table of shapes, without weights to compress; give an ONNX "
+            f"file or one of {', '.join(SUBJECTS)}"
+        )
+    return found
+
+
+def _halves(samples: Samples, where: str) -> tuple[Samples, Samples]:
+    if samples.runs < 2:
+        raise InputError(
+            f"{where} has inputs for a single run; give others to judge on, as --inputs FILE.npz"
+        )
+    half = samples.runs // 2
+    return samples.part(0, half), samples.part(half, samples.runs)
 
 
 def _table_file(reader: Callable[[str], Model], name: str, options: Options) -> Network:

@@ -11,7 +11,7 @@ A per-channel affine operation right after a layer, batch normalisation above al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.layers import Layer, Model, unknown
+from sparqsim.workloads.layers import Layer, Model, OtherWork, unknown
 
 # assumed: above the largest tensor of today's networks (a vocabulary of 2^18 by 2^14) by far
 MOST_ELEMENTS = 2**34
 MOST_OUTPUTS = 2**24  # assumed, likewise: a bias of so many is still small
+
+
+class Later:
+    """An array that is made when numpy asks for it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    make : callable
+        Gives the array; called each time, so nothing is kept.
+    """
+
+    def __init__(self, shape: tuple[int, ...], make: Callable[[], NDArray[Any]]) -> None:
+        self.shape, self.make = shape, make
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.make(), dtype=dtype)
+
+    def then(self, shape: tuple[int, ...], change: Callable[[NDArray[Any]], NDArray[Any]]) -> Later:
+        """Return what ``change`` makes of it, of the given shape."""
+        return Later(shape, lambda: change(self.make()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +53,12 @@ class Tensors:
 
     Attributes
     ----------
-    raw : array
+    raw : array or Later
         Of the layer's ``weight_shape``.
     scale, bias : float64 array [out] or None
     """
 
-    raw: NDArray[Any]
+    raw: NDArray[Any] | Later
     scale: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
 
@@ -69,14 +90,23 @@ class Imported:
     ----------
     model : Model
     tensors : mapping from layer name to Tensors
-        For every layer that has weights.
+        For every layer that has weights; empty if their values are missing.
     left_out : mapping from operation to count
         What the network does beside the layers.
+    relus : mapping from layer name to bool
+        Whether negative outputs are cut to 0 right behind a layer, where that is known.
+    missing : tuple of str
+        Files with values that are not there.
+    graph : object or None
+        What is needed to run it (:mod:`sparqsim.workloads.importers.onnx_run`), where it can be.
     """
 
     model: Model
     tensors: Mapping[str, Tensors]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    relus: Mapping[str, bool] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    graph: Any = None
 
     def weights(self, layer: str) -> NDArray[np.float32]:
         """Return the folded weights, of the layer's ``weight_shape``.
@@ -87,7 +117,7 @@ class Imported:
             If the layer is unknown or has no weights, or a weight is NaN or infinite.
         """
         tensors = self._of(layer)
-        weights = tensors.raw.astype(np.float32)
+        weights = np.asarray(tensors.raw).astype(np.float32)
         if tensors.scale is not None:
             column = (-1,) + (1,) * (weights.ndim - 1)
             weights = (weights * tensors.scale.reshape(column)).astype(np.float32)
@@ -105,6 +135,11 @@ class Imported:
         return None if bias is None else _finite(bias.astype(np.float32), f"the bias of {layer!r}")
 
     def _of(self, layer: str) -> Tensors:
+        if self.missing:
+            raise InputError(
+                f"the values of model {self.model.name!r} lie in {self.missing[0]!r}, which is "
+                "not beside it; copy it there"
+            )
         if layer not in self.tensors:
             raise unknown(
                 f"model {self.model.name!r} has no weights for layer", layer, self.tensors
@@ -140,7 +175,13 @@ class Names:
         return name
 
 
-def with_layers(name: str, source: str, layers: list[Layer], other_parameters: int) -> Model:
+def with_layers(
+    name: str,
+    source: str,
+    layers: list[Layer],
+    other_parameters: int,
+    other: tuple[OtherWork, ...] = (),
+) -> Model:
     """Return the model of an imported network, or refuse one without any layer."""
     if not layers:
         raise InputError(f"{source} must hold a convolution or a matrix product, found none")
@@ -150,4 +191,5 @@ def with_layers(name: str, source: str, layers: list[Layer], other_parameters: i
         layers=tuple(layers),
         other_parameters=other_parameters,
         other_parameters_are="constants that no layer took in (norms, embeddings)",
+        other=other,
     )

@@ -1,24 +1,27 @@
 """Import a network from an ONNX file: shapes and weights, nothing executed.
 
 Convolutions (grouped, depthwise, dilated, 1-D as height one), ``Gemm`` and ``MatMul`` become
-layers. A product with a constant becomes a :class:`~sparqsim.workloads.layers.Linear`; a product of
-two
-activations, as in attention, a :class:`~sparqsim.workloads.layers.MatMul`. Per-channel affine
-operations behind a layer are folded into it. The operations in ``PASSIVE`` do no MACs and are
-counted only; any other is refused with its name and place.
+layers. A product with a constant becomes a :class:`~sparqsim.workloads.layers.Linear`, one with a
+stack of constants that each serve an input of their own a grouped convolution of one column; a
+product of two activations, as in attention, a :class:`~sparqsim.workloads.layers.MatMul`. Operands
+that broadcast are counted once (:mod:`sparqsim.workloads.importers.products`). A constant stays one
+behind ``Cast``, ``Transpose``, ``Reshape``, ``Slice``, ``Concat`` and arithmetic with other
+constants. Per-channel affine operations behind a layer are folded into it. The operations in
+``PASSIVE`` do no MACs and are listed; any other is refused with its name and place.
 
-The file is data from outside and treated so: it must hold its weights (no external files), have no
-control flow, no functions, no cycle, and known, sane dimensions, which ONNX's own shape inference
-propagates; a symbolic dimension (a batch ``N``) is given by the caller. Nothing is allocated for a
-weight until it is asked for. Source: the ONNX operator specification. Needs the extra ``onnx``.
+A layer is called after its parameters where they have a name like torch's (``conv1.weight``), else
+after its node. What is checked before: :mod:`sparqsim.workloads.importers.onnx_file`; how the
+network runs: :mod:`sparqsim.workloads.importers.onnx_run`. Source: the ONNX operator specification.
+Needs the extra ``onnx``.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +30,72 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.importers import MOST_ELEMENTS, Imported, Names, Tensors, with_layers
-from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
+from sparqsim.workloads.importers import Imported, Later, Names, Tensors, with_layers
+from sparqsim.workloads.importers.onnx_file import ModelFile, Shape, place_of
+from sparqsim.workloads.importers.products import Arrange, Product, product_of
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, OtherKind, OtherWork
 
-# Operations without multiply-accumulates on the array.
-PASSIVE_NAMES = """
-Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat
-Constant ConstantOfShape Cos CumSum DepthToSpace Div Dropout Elu Equal Erf Exp Expand EyeLike
-Flatten Floor Gather GatherElements GatherND Gelu GlobalAveragePool GlobalMaxPool Greater
-GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsInf
-IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool
-Max MaxPool Mean Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow RMSNormalization Range
-Reciprocal ReduceL1 ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-ReduceSumSquare Relu Reshape Resize RotaryEmbedding Round ScatterElements ScatterND Selu Shape
-Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum
-Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+# Operations without multiply-accumulates on the array: by the unit that would do them, ...
+OTHER_NAMES: dict[OtherKind, str] = {
+    "pooling": """
+        AveragePool GlobalAveragePool GlobalMaxPool LpPool MaxPool ReduceL1 ReduceL2
+        ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+    """,
+    "elementwise": """
+        Abs Add Ceil Celu Clip Cos CumSum Div Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu
+        Log Max Mean Min Mish Mod Mul Neg PRelu Pow Reciprocal Relu RotaryEmbedding Round Selu
+        Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu
+    """,
+    "softmax": "LogSoftmax Softmax",
+    "normalisation": """
+        BatchNormalization GroupNormalization InstanceNormalization LRN LayerNormalization
+        LpNormalization RMSNormalization
+    """,
+}
+KIND: dict[str, OtherKind] = {op: kind for kind, ops in OTHER_NAMES.items() for op in ops.split()}
+# ... and those that only move, compare or make data.
+MOVING_NAMES = """
+And ArgMax ArgMin Cast CastLike Concat Constant ConstantOfShape DepthToSpace Dropout Equal Expand
+EyeLike Flatten Gather GatherElements GatherND Greater GreaterOrEqual Identity IsInf IsNaN Less
+LessOrEqual NonZero Not OneHot Or Pad Range Reshape Resize ScatterElements ScatterND Shape Size
+Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
 """
-PASSIVE = frozenset(PASSIVE_NAMES.split())
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-MOST_AXES = 32  # numpy's limit before version 2
+PASSIVE = frozenset(KIND) | frozenset(MOVING_NAMES.split())
+# Operations that leave a constant one; what they make is never much larger than what goes in.
+OF_CONSTANTS_NAMES = """
+Abs Add Cast Ceil Concat Div Exp Floor Gather Log Mul Neg Pow Reciprocal Slice Split Sqrt Sub Where
+"""
+OF_CONSTANTS = frozenset(OF_CONSTANTS_NAMES.split())
 STANDARD_DOMAINS = ("", "ai.onnx")
+LITERALS: dict[str, Callable[[Any], NDArray[Any]]] = {  # numbers in an attribute of Constant
+    "value_float": lambda given: np.array(given.f, np.float32),
+    "value_floats": lambda given: np.array(given.floats, np.float32),
+    "value_int": lambda given: np.array(given.i, np.int64),
+    "value_ints": lambda given: np.array(given.ints, np.int64),
+}
+SCOPES = "pkg.torch.onnx.name_scopes"  # as torch's exporter calls them
+PARAMETER = re.compile(r"(.+?)[._](?:weight|bias)")
 
 
-def import_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> Imported:
+def import_onnx(
+    path: str | Path,
+    sizes: Mapping[str, int | Shape] | None = None,
+    *,
+    batch: int | None = None,
+    like: Mapping[str, Shape] | None = None,
+) -> Imported:
     """Read the layers and weights of an ONNX file.
 
     Parameters
     ----------
     path : path of a ``.onnx`` file
-    dims : mapping from symbolic dimension to its size
-        For example ``{"batch": 1, "sequence": 128}``.
+    sizes : mapping, optional
+        Sizes that the inputs leave open: ``{"batch": 1, "sequence": 128}`` by their names,
+        ``{"x:0": 1}`` by input and axis, or ``{"x": (1, 3, 224, 224)}``.
+    batch : int, optional
+        The first size of every input, where it is open.
+    like : mapping of str to tuple of int, optional
+        Shapes of arrays to be fed, by input: other open sizes are theirs, and the batch 1.
 
     Raises
     ------
@@ -64,292 +103,320 @@ def import_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> Impo
         If the file cannot be read or is not a model this importer can follow; the message names
         the node and what to do. Also if the extra ``onnx`` is not installed.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise InputError(
-            "reading ONNX needs the package onnx; pip install 'sparqsim[onnx]'"
-        ) from None
-    path = Path(path)
-    try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except Exception:  # protobuf raises several unrelated types here
-        raise InputError(
-            f"{path} is not an ONNX model, or is cut short; export or copy it again"
-        ) from None
-    if not model.graph.node:
-        raise InputError(f"{path} holds no ONNX graph; export it again")
-    return _Importer(model, path.stem, f"ONNX file {path.name}", dict(dims or {})).run()
+    return _Importer(ModelFile(Path(path), sizes or {}, batch, like)).run()
 
 
-def _place(node: Any, position: int) -> str:
-    """Say which node: its name if it has one, its operation, its position."""
-    name = f" {node.name!r}" if node.name else ""
-    output = f" making {node.output[0]!r}" if node.output else ""
-    return f"node {position}{name} ({node.op_type}{output})"
+@dataclass(frozen=True)
+class Operand:
+    """A value of the graph as a layer reads it."""
+
+    value: str
+    arrange: Arrange
 
 
+@dataclass(frozen=True)
+class Step:
+    """How a layer stands in its graph.
+
+    Attributes
+    ----------
+    layer : str
+    left : Operand
+        Makes the layer's input of a value.
+    right : Operand or None
+        The other operand of a product of two activations.
+    output : str
+        The value that it makes, everything folded in.
+    result : Arrange
+        Undone, it makes that value of the layer's output, ...
+    shape : tuple of int
+        ... which has this shape.
+    added : str
+        A value that is added, times ``factor``: the C of a ``Gemm`` that is no bias.
+    factor : float
+    scale : float
+        Of a product of two activations: its result is multiplied by it first.
+    """
+
+    layer: str
+    left: Operand
+    right: Operand | None
+    output: str
+    result: Arrange
+    shape: Shape
+    added: str = ""
+    factor: float = 1.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """What is needed to run an imported network beside its layers.
+
+    Attributes
+    ----------
+    file : ModelFile
+    steps : tuple of Step
+        A layer each, in the order of running.
+    nodes : tuple of (position, node)
+        The others, without those that were folded into layers.
+    tables : mapping of str to value
+        Constants that are looked up by their rows (embeddings), by their names.
+    """
+
+    file: ModelFile
+    steps: tuple[Step, ...]
+    nodes: tuple[tuple[int, Any], ...]
+    tables: Mapping[str, str]
+
+
+@dataclass(eq=False)
 class _Constant:
-    """A constant of the graph, or a rearranged view of one; its values are made when asked for."""
+    """A constant of the graph, or what others make; its values are made when asked for.
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        values: Callable[[], NDArray[Any]],
-        floating: bool,
-        root: _Constant | None = None,
-    ) -> None:
-        self.shape, self.values, self.floating = shape, values, floating
-        self._root = root
-        self.taken = False
+    Attributes
+    ----------
+    array : Later
+    floating : bool
+    roots : tuple of _Constant
+        The constants of the file that it is made of; empty for one of them.
+    label : str
+        The name of the first.
+    taken : bool
+        Whether a layer took it in.
+    """
+
+    array: Later
+    floating: bool
+    roots: tuple[_Constant, ...] = ()
+    label: str = ""
+    taken: bool = field(default=False)
 
     @property
-    def is_root(self) -> bool:
-        return self._root is None
+    def shape(self) -> Shape:
+        return self.array.shape
+
+    def values(self) -> NDArray[Any]:
+        """Make the values."""
+        return self.array.make()
 
     def take(self) -> None:
         """Note that a layer took it in."""
         self.taken = True
-        if self._root is not None:
-            self._root.take()
+        for root in self.roots:
+            root.taken = True
+
+    def then(self, shape: Shape, change: Callable[[NDArray[Any]], NDArray[Any]]) -> _Constant:
+        """Return what ``change`` makes of it."""
+        return _made_of((self,), self.array.then(shape, change), self.floating)
+
+
+def _held(values: NDArray[Any]) -> _Constant:
+    """A few numbers that are no tensor of the file."""
+    return _Constant(Later(values.shape, lambda: values), values.dtype.kind == "f")
+
+
+def _made_of(parts: tuple[_Constant, ...], array: Later, floating: bool) -> _Constant:
+    roots = tuple({id(root): root for part in parts for root in (part.roots or (part,))}.values())
+    return _Constant(array, floating, roots, parts[0].label)
+
+
+def _scoped(node: Any) -> str:
+    """The name of a node that torch's exporter named, with the module that it stands in."""
+    scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
+    modules = [each for each in re.findall(r"'([^']*)'", scopes[:1000])[:-1] if each]
+    return f"{modules[-1]}.{node.name.removeprefix('node_')}" if modules and node.name else ""
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """The layer whose output a value is, and the axis of its channels, from the end."""
+
+    index: int
+    axis: int
 
 
 class _Importer:
-    def __init__(self, model: Any, name: str, source: str, dims: dict[str, int]) -> None:
-        self.model, self.name, self.source, self.dims = model, name, source, dims
+    def __init__(self, file: ModelFile) -> None:
+        self.file, self.source = file, file.source
+        self.shapes = file.shapes
         self.constants: dict[str, _Constant] = {}
         self.layers: list[Layer] = []
+        self.steps: list[Step] = []
         self.tensors: dict[str, Tensors] = {}
         self.left_out: Counter[str] = Counter()
+        self.other: list[OtherWork] = []
+        self.nodes: list[tuple[int, Any]] = []
+        self.tables: dict[str, str] = {}
         self.names = Names()
-        # value -> (index of the layer whose output it is, axis of its channels from the end)
-        self.made_by: dict[str, tuple[int, int]] = {}
-
-    # -- checks before anything is interpreted --------------------------------------------------
+        self.made_by: dict[str, _Behind] = {}
+        self.readers: dict[str, list[Any]] = {}
 
     def run(self) -> Imported:
-        self._refuse_what_is_unsafe()
-        self.order = self._sorted()
-        self._bind_dimensions()
-        self.shapes = self._infer_shapes()
-        self.uses = Counter(name for node in self.model.graph.node for name in node.input)
-        self.uses.update(value.name for value in self.model.graph.output)
-        for tensor in self.model.graph.initializer:
-            self._add_initializer(tensor)
-        for position, node in self.order:
+        file = self.file
+        self.uses = Counter(name for _, node in file.order for name in node.input)
+        self.uses.update(file.outputs)
+        for _, node in file.order:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        for name, tensor in file.initializers.items():
+            self.constants[name] = self._stored(tensor, f"tensor {name!r}", name)
+        for position, node in file.order:
             self._visit(node, position)
-        roots = {id(constant): constant for constant in self.constants.values() if constant.is_root}
+        constants = {id(constant): constant for constant in self.constants.values()}
         other = sum(
             math.prod(constant.shape)
-            for constant in roots.values()
-            if constant.floating and not constant.taken and math.prod(constant.shape) > 1
+            for constant in constants.values()
+            if not constant.roots
+            and constant.floating
+            and not constant.taken
+            and math.prod(constant.shape) > 1
         )
-        model = with_layers(self.name, self.source, self.layers, other)
-        return Imported(model, self.tensors, dict(self.left_out))
+        model = with_layers(file.name, self.source, self.layers, other, tuple(self.other))
+        return Imported(
+            model,
+            {} if file.missing else self.tensors,
+            dict(self.left_out),
+            {step.layer: self._cut(step.output) for step in self.steps},
+            tuple(file.missing),
+            Graph(file, tuple(self.steps), tuple(self.nodes), self.tables),
+        )
 
-    def _fail(self, text: str) -> InputError:
-        return InputError(f"{self.source}: {text}")
-
-    def _refuse_what_is_unsafe(self) -> None:
-        graph = self.model.graph
-        if self.model.functions:
-            raise self._fail(
-                f"it defines functions ({self.model.functions[0].name!r} first); inline them with "
-                "onnx.inliner.inline_local_functions and save it again"
-            )
-        if graph.sparse_initializer:
-            raise self._fail("it has sparse initializers; save its weights dense")
-        tensors = [(f"initializer {tensor.name!r}", tensor) for tensor in graph.initializer]
-        for position, node in enumerate(graph.node):
-            for attribute in node.attribute:
-                if attribute.HasField("g") or attribute.graphs or node.op_type in CONTROL_FLOW:
-                    raise self._fail(
-                        f"{_place(node, position)} is control flow, whose work depends on data; "
-                        "export the network with it unrolled"
-                    )
-                if attribute.HasField("t"):
-                    tensors.append((_place(node, position), attribute.t))
-        for what, tensor in tensors:
-            if tensor.data_location or tensor.external_data:
-                raise self._fail(
-                    f"{what} keeps its values in another file, which is not read; save the model "
-                    "with its weights inside"
-                )
-            self._sane(what, tuple(tensor.dims))
-
-    def _sane(self, what: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        shape = tuple(int(size) for size in shape)
-        if len(shape) > MOST_AXES:
-            raise self._fail(f"{what} must have at most {MOST_AXES} axes, got {len(shape)}")
-        if min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) > MOST_ELEMENTS:
-            raise self._fail(
-                f"{what} has shape {list(shape)}; sizes must be at least 0 and their product at "
-                f"most {MOST_ELEMENTS}"
-            )
-        return shape
-
-    def _sorted(self) -> list[tuple[int, Any]]:
-        """Nodes so that each follows what it reads, and otherwise in the file's order."""
-        graph = self.model.graph
-        nodes = list(enumerate(graph.node))
-        maker: dict[str, int] = {}
-        known = {value.name for value in graph.input} | {t.name for t in graph.initializer}
-        for position, node in nodes:
-            for output in filter(None, node.output):
-                if output in maker or output in known:
-                    raise self._fail(f"{_place(node, position)}: {output!r} is made twice")
-                maker[output] = position
-        waiting: dict[int, int] = {}
-        readers: dict[int, list[int]] = {}
-        for position, node in nodes:
-            sources = set()
-            for value in filter(None, node.input):
-                if value in maker:
-                    sources.add(maker[value])
-                elif value not in known:
-                    raise self._fail(
-                        f"{_place(node, position)} reads {value!r}, which nothing makes"
-                    )
-            waiting[position] = len(sources)
-            for source in sources:
-                readers.setdefault(source, []).append(position)
-        ready = [position for position, _ in nodes if not waiting[position]]  # a heap: it ascends
-        order: list[tuple[int, Any]] = []
-        while ready:
-            position = heapq.heappop(ready)
-            order.append(nodes[position])
-            for reader in readers.get(position, []):
-                waiting[reader] -= 1
-                if not waiting[reader]:
-                    heapq.heappush(ready, reader)
-        if len(order) < len(nodes):
-            position, node = next(n for n in nodes if waiting[n[0]])
-            raise self._fail(f"{_place(node, position)} waits for its own output: a cycle")
-        return order
-
-    def _bind_dimensions(self) -> None:
-        """Write the given sizes over symbolic dimensions of the graph's inputs."""
-        graph = self.model.graph
-        given = {tensor.name for tensor in graph.initializer}
-        unused = set(self.dims)
-        for value in graph.input:
-            if value.name in given or not value.type.HasField("tensor_type"):
-                continue
-            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if dim.dim_value > 0:
-                    continue
-                symbol = dim.dim_param or f"{value.name}:{axis}"
-                if symbol not in self.dims:
-                    raise self._fail(
-                        f"input {value.name!r} has a size left open on axis {axis}; give it, as "
-                        f"{symbol}=1"
-                    )
-                unused.discard(symbol)
-                size = self.dims[symbol]
-                if type(size) is not int or not 1 <= size <= MOST_ELEMENTS:
-                    raise self._fail(f"size {symbol} must be whole and at least 1, got {size!r}")
-                dim.dim_value = size
-        if unused:
-            raise self._fail(f"it has no open size called {', '.join(sorted(unused))}")
-        # Sizes noted by the exporter for other values are the symbolic ones: infer them afresh.
-        if self.dims:
-            del graph.value_info[:]
-            for value in graph.output:
-                if value.type.HasField("tensor_type"):
-                    value.type.tensor_type.ClearField("shape")
-
-    def _infer_shapes(self) -> dict[str, tuple[int, ...]]:
-        import onnx
-
-        graph = self.model.graph
-        positions = [position for position, _ in self.order]
-        if positions != sorted(positions):
-            copies = [onnx.NodeProto.FromString(n.SerializeToString()) for _, n in self.order]
-            del graph.node[:]
-            graph.node.extend(copies)
-            self.order = list(zip(positions, graph.node, strict=True))
-        try:
-            inferred = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
-        except Exception as error:  # onnx raises several unrelated types here
-            line = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-            raise self._fail(f"its shapes do not fit together: {line}") from None
-        shapes = {}
-        for value in (*inferred.input, *inferred.value_info, *inferred.output):
-            kind = value.type.tensor_type
-            if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
-                sizes = tuple(d.dim_value for d in kind.shape.dim)
-                shapes[value.name] = self._sane(f"value {value.name!r}", sizes)
-        return shapes
+    def _cut(self, value: str) -> bool:
+        """Whether all that reads a value is one operation that cuts what is negative to 0."""
+        if self.uses[value] != 1 or value not in self.readers:
+            return False
+        (reader,) = self.readers[value]
+        if reader.op_type != "Clip":
+            return bool(reader.op_type == "Relu")
+        least = [attribute.f for attribute in reader.attribute if attribute.name == "min"]
+        if not least and len(reader.input) > 1 and reader.input[1] in self.constants:
+            least = self.constants[reader.input[1]].values().reshape(-1).tolist()
+        return least == [0.0]
 
     # -- constants ------------------------------------------------------------------------------
 
-    def _add_initializer(self, tensor: Any) -> None:
-        what = f"tensor {tensor.name!r}"
-        self.constants[tensor.name] = self._stored(tensor, what)
-
-    def _stored(self, tensor: Any, what: str) -> _Constant:
-        from onnx import TensorProto, numpy_helper
+    def _stored(self, tensor: Any, what: str, label: str) -> _Constant:
+        from onnx import TensorProto
 
         real = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+        shape = tuple(tensor.dims)
 
-        def values() -> NDArray[Any]:
-            try:
-                array: NDArray[Any] = numpy_helper.to_array(tensor)
-            except Exception:  # too short, of an unknown type, ...: onnx raises several types here
-                raise self._fail(
-                    f"{what} does not hold the values its shape {list(tensor.dims)} asks for"
-                ) from None
-            return array
+        def make() -> NDArray[Any]:
+            if not self.file.is_there(what, tensor):  # nothing made of it is ever handed out
+                return np.broadcast_to(np.ones((), np.float32), shape)
+            return self.file.read(what, tensor)
 
-        return _Constant(tuple(tensor.dims), values, tensor.data_type in real)
+        return _Constant(Later(shape, make), tensor.data_type in real, (), label)
 
     def _fold_constant(self, node: Any, position: int) -> bool:
-        """Note the output of a node that is a constant, or a rearrangement of one."""
+        """Note the outputs of a node that are constant; say whether they are."""
+        place = place_of(node, position)
         attributes = {attribute.name: attribute for attribute in node.attribute}
-        place = _place(node, position)
         if node.op_type == "Constant":
-            if "value" not in attributes:  # scalars and strings: never weights
-                return True
-            self.constants[node.output[0]] = self._stored(attributes["value"].t, place)
+            made = self._literal(node, place, attributes)
+            if made is not None:
+                self.constants[node.output[0]] = made
             return True
-        source = self.constants.get(node.input[0]) if node.input else None
-        if source is None:
+        if node.output[0] in self.file.sizes:
+            self.constants[node.output[0]] = _held(self.file.sizes[node.output[0]])
+            return True
+        sources = [self.constants.get(name) for name in node.input if name]
+        if not sources or any(source is None for source in sources):
             return False
-        made: _Constant
+        known = [source for source in sources if source is not None]
+        if node.op_type in OF_CONSTANTS:
+            return self._evaluated(node, known)
+        rearranged = self._rearranged(node, position, place, attributes, known)
+        if rearranged is None:
+            return False
+        self.constants[node.output[0]] = rearranged
+        return True
+
+    def _literal(self, node: Any, place: str, attributes: dict[str, Any]) -> _Constant | None:
+        """A ``Constant``: a tensor, or numbers in an attribute (strings are never weights)."""
+        if "value" in attributes:
+            return self._stored(attributes["value"].t, place, node.output[0])
+        for name, read in LITERALS.items():
+            if name in attributes:
+                return _held(read(attributes[name]))
+        return None
+
+    def _rearranged(
+        self,
+        node: Any,
+        position: int,
+        place: str,
+        attributes: dict[str, Any],
+        sources: list[_Constant],
+    ) -> _Constant | None:
+        source = sources[0]
         if node.op_type == "ConstantOfShape":
-            sizes, value = source.values().reshape(-1), np.zeros(1, np.float32)
-            if "value" in attributes:
-                value = self._stored(attributes["value"].t, place).values().reshape(-1)
-            if sizes.dtype.kind not in "iu" or value.size != 1:
-                raise self._fail(f"{place} must take whole sizes and repeat one value")
-            shape = self._sane(place, tuple(sizes.tolist()))
-            # A view that repeats one number: a fully connected layer of it takes no memory.
-            made = _Constant(shape, lambda: np.broadcast_to(value, shape), value.dtype.kind == "f")
-        elif node.op_type == "Identity":
-            made = source
-        elif node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Flatten"):
+            return self._repeated(node, place, attributes, source)
+        if node.op_type == "Identity":
+            return source
+        if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Flatten"):
             shape = self._shape(node, position, node.output[0])
             if math.prod(shape) != math.prod(source.shape):
                 raise self._fail(f"{place} makes {list(shape)} of {list(source.shape)}")
-            made = _Constant(shape, lambda: source.values().reshape(shape), source.floating, source)
-        elif node.op_type == "Transpose":
+            return source.then(shape, lambda x: x.reshape(shape))
+        if node.op_type == "Expand":
+            shape = self._shape(node, position, node.output[0])
+            try:
+                fits = np.broadcast_shapes(source.shape, shape) == shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise self._fail(f"{place} makes {list(shape)} of {list(source.shape)}")
+            return source.then(shape, lambda x: np.broadcast_to(x, shape))
+        if node.op_type == "Transpose":
             rank = len(source.shape)
             axes = tuple(attributes["perm"].ints) if "perm" in attributes else None
             axes = tuple(reversed(range(rank))) if axes is None else axes
             if sorted(axes) != list(range(rank)):
                 raise self._fail(f"{place} permutes {rank} axes by {list(axes)}")
             turned = tuple(source.shape[axis] for axis in axes)
-            made = _Constant(
-                turned, lambda: source.values().transpose(axes), source.floating, source
-            )
-        else:
+            return source.then(turned, lambda x: x.transpose(axes))
+        return None
+
+    def _repeated(
+        self, node: Any, place: str, attributes: dict[str, Any], source: _Constant
+    ) -> _Constant:
+        sizes, value = source.values().reshape(-1), np.zeros(1, np.float32)
+        if "value" in attributes:
+            value = self._stored(attributes["value"].t, place, "").values().reshape(-1)
+        if sizes.dtype.kind not in "iu" or value.size != 1:
+            raise self._fail(f"{place} must take whole sizes and repeat one value")
+        shape = self.file.sane(place, tuple(sizes.tolist()))
+        # A view that repeats one number: a fully connected layer of it takes no memory.
+        array = Later(shape, lambda: np.broadcast_to(value, shape))
+        return _Constant(array, value.dtype.kind == "f", (), node.output[0])
+
+    def _evaluated(self, node: Any, sources: list[_Constant]) -> bool:
+        """Note constants that ONNX's reference will make of others, when they are asked for."""
+        from onnx import TensorProto
+
+        real = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+        most = 1024 + 2 * sum(math.prod(source.shape) for source in sources)
+        names = [name for name in node.output if name]
+        if any(math.prod(self.shapes.get(name, (most + 1,))) > most for name in names):
             return False
-        self.constants[node.output[0]] = made
+        inputs = {name: self.constants[name] for name in node.input if name}
+        for which, name in enumerate(names):
+
+            def make(which: int = which, name: str = name) -> NDArray[Any]:
+                values = {key: np.asarray(each.array) for key, each in inputs.items()}
+                made = self.file.computed(node, values, which)
+                if made is None or made.shape != self.shapes[name]:
+                    raise self._fail(f"the values of {name!r} cannot be computed")
+                return made
+
+            array = Later(self.shapes[name], make)
+            floating = self.file.types.get(name) in real
+            self.constants[name] = _made_of(tuple(sources), array, floating)
         return True
 
-    def _weights(self, name: str, place: str) -> NDArray[Any]:
+    def _weight(self, name: str, place: str) -> _Constant:
         """Return a constant that a layer takes in."""
         constant = self.constants[name]
         if not constant.floating:
@@ -358,12 +425,20 @@ class _Importer:
                 "quantized and quantize it here"
             )
         constant.take()
-        return constant.values()
+        for root in constant.roots or (constant,):
+            root.values()  # a view: refuses what does not hold its values
+        return constant
+
+    def _values(self, name: str, place: str) -> NDArray[Any]:
+        return self._weight(name, place).values()
 
     # -- layers ---------------------------------------------------------------------------------
 
+    def _fail(self, text: str) -> InputError:
+        return self.file.fail(text)
+
     def _visit(self, node: Any, position: int) -> None:
-        place = _place(node, position)
+        place = place_of(node, position)
         if node.domain not in STANDARD_DOMAINS:
             raise self._fail(
                 f"{place} is of the domain {node.domain!r}; export with standard operators only"
@@ -382,52 +457,103 @@ class _Importer:
         if node.op_type in handlers:
             attributes = {attribute.name: attribute for attribute in node.attribute}
             handlers[node.op_type](node, position, attributes)
-        elif node.op_type not in PASSIVE:
+            return
+        if node.op_type not in PASSIVE:
             raise self._fail(
                 f"{place} is not supported: of the operations that multiply and accumulate, Conv, "
                 "Gemm and MatMul are; export the network in terms of these"
             )
-        elif not self._fold_constant(node, position) and not self._fold_affine(node, place):
+        if self._fold_constant(node, position):
+            self.nodes.append((position, node))  # another node may still read it
+        elif not self._fold_affine(node, place):
             self.left_out[node.op_type] += 1
+            self.nodes.append((position, node))
+            self._note_other(node)
+            self._note_table(node)
 
-    def _shape(self, node: Any, position: int, value: str) -> tuple[int, ...]:
+    def _note_other(self, node: Any) -> None:
+        kind = KIND.get(node.op_type)
+        shapes = [
+            self.shapes[name] for name in (*node.input, node.output[0]) if name in self.shapes
+        ]
+        if kind is None or not shapes or not self._is_real(node.output[0]):
+            return
+        work = OtherWork(
+            name=node.name or node.output[0],
+            kind=kind,
+            operation=node.op_type,
+            elements=max(math.prod(shape) for shape in shapes),
+            after=self.layers[-1].name if self.layers else "",
+        )
+        self.other.append(work)
+
+    def _is_real(self, value: str) -> bool:
+        from onnx import TensorProto
+
+        real = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+        return self.file.types.get(value) in real
+
+    def _note_table(self, node: Any) -> None:
+        """Note a constant whose rows are looked up by numbers that are not constant."""
+        if node.op_type != "Gather" or node.input[0] not in self.file.initializers:
+            return
+        constant = self.constants[node.input[0]]
+        along = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        if constant.floating and len(constant.shape) == 2 and along == 0:
+            self.tables[node.input[0]] = node.input[0]
+
+    def _shape(self, node: Any, position: int, value: str) -> Shape:
         constant = self.constants.get(value)
         shape = constant.shape if constant else self.shapes.get(value)
         if shape is None:
+            missing = f"; {self.file.missing[0]!r} is not beside it" if self.file.missing else ""
             raise self._fail(
-                f"{_place(node, position)}: the shape of {value!r} does not follow from the "
-                "inputs; export the network with fixed shapes"
+                f"{place_of(node, position)}: the shape of {value!r} does not follow from the "
+                f"inputs; export the network with fixed shapes{missing}"
             )
         return shape
+
+    def _name(self, node: Any, parameters: list[str]) -> str:
+        """Name a layer after its parameters where they have names like torch's."""
+        reader = self.readers.get(node.output[0], [])
+        if node.op_type == "MatMul" and len(reader) == 1 and reader[0].op_type == "Add":
+            parameters = [*parameters, *reader[0].input]
+        for name in parameters:
+            label = self.constants[name].label if name in self.constants else ""
+            found = PARAMETER.fullmatch(label)
+            if found:
+                return self.names.take(found[1])
+        return self.names.take(_scoped(node) or node.name or node.output[0])
 
     def _add(
         self,
         node: Any,
         position: int,
-        make: Callable[[str], Layer],
+        layer: Layer,
+        step: Step,
         tensors: Tensors | None,
-        channel_axis: int,
+        channel_axis: int | None,
     ) -> None:
-        """Append a layer; ``make`` builds it from its name."""
-        name = self.names.take(node.name or node.output[0])
-        layer = make(name)
+        """Append a layer; without ``channel_axis`` nothing can be folded into it."""
         if tensors is not None:
             if tensors.raw.shape != layer.weight_shape:
                 raise self._fail(
-                    f"{_place(node, position)}: weights must be {list(layer.weight_shape)}, "
+                    f"{place_of(node, position)}: weights must be {list(layer.weight_shape)}, "
                     f"got {list(tensors.raw.shape)}"
                 )
-            self.tensors[name] = tensors
-            self.made_by[node.output[0]] = (len(self.layers), channel_axis)
+            self.tensors[layer.name] = tensors
+            if channel_axis is not None and not step.added:
+                self.made_by[node.output[0]] = _Behind(len(self.layers), channel_axis)
         self.layers.append(layer)
+        self.steps.append(step)
 
     def _conv(self, node: Any, position: int, attributes: dict[str, Any]) -> None:
-        place = _place(node, position)
+        place = place_of(node, position)
         shape = self._shape(node, position, node.input[0])
         if node.input[1] not in self.constants:
             raise self._fail(f"{place}: its weights {node.input[1]!r} must be constant")
-        weights = self._weights(node.input[1], place)
-        rank = weights.ndim - 2
+        weights = self._weight(node.input[1], place)
+        rank = len(weights.shape) - 2
         if rank not in (1, 2) or len(shape) != rank + 2:
             raise self._fail(
                 f"{place} must be a 1-D or 2-D convolution, got input {list(shape)} and weights "
@@ -452,117 +578,184 @@ class _Importer:
             pads = (0,) * (2 * rank)
         else:
             pads = along("pads", 0, 2 * rank)
+        image, taps = shape, weights.shape
         if rank == 1:  # a 1-D convolution is a 2-D one of height one
-            shape, weights = (*shape[:2], 1, shape[2]), weights[:, :, None]
+            image, taps = (*shape[:2], 1, shape[2]), (*taps[:2], 1, taps[2])
             stride, dilation, pads = (1, *stride), (1, *dilation), (0, pads[0], 0, pads[1])
-        bias = self._bias(node, place, weights.shape[0])
-
-        def make(name: str) -> Conv2d:
-            return Conv2d(
-                name=name,
-                in_channels=shape[1],
-                out_channels=weights.shape[0],
-                input=(shape[2], shape[3]),
-                kernel=(weights.shape[2], weights.shape[3]),
-                stride=(stride[0], stride[1]),
-                padding=pads,
-                dilation=(dilation[0], dilation[1]),
-                groups=attributes["group"].i if "group" in attributes else 1,
-                bias=bias is not None,
-                batch=shape[0],
-            )
-
-        self._add(node, position, make, Tensors(weights).then(None, bias), -1 - rank)
+        bias = self._bias(node, place, taps[0])
+        if bias is None and len(node.input) > 2 and node.input[2]:
+            raise self._fail(f"{place}: its bias must have one value an output ({taps[0]})")
+        layer = Conv2d(
+            name=self._name(node, list(node.input[1:3])),
+            in_channels=image[1],
+            out_channels=taps[0],
+            input=(image[2], image[3]),
+            kernel=(taps[2], taps[3]),
+            stride=(stride[0], stride[1]),
+            padding=pads,
+            dilation=(dilation[0], dilation[1]),
+            groups=attributes["group"].i if "group" in attributes else 1,
+            bias=bias is not None,
+            batch=image[0],
+        )
+        made = (image[0], taps[0], *layer.output)
+        value = made if rank == 2 else (*made[:2], made[3])
+        step = Step(
+            layer.name,
+            Operand(node.input[0], Arrange(shape, tuple(range(rank + 2)), image)),
+            None,
+            node.output[0],
+            Arrange(made, (0, 1, 2, 3), made),
+            value,
+        )
+        raw = weights.array.then(taps, lambda x: x.reshape(taps))
+        self._add(node, position, layer, step, Tensors(raw).then(None, bias), -1 - rank)
 
     def _bias(self, node: Any, place: str, outputs: int) -> NDArray[Any] | None:
+        """Return a bias with one value an output; None if there is none, or it is no such thing."""
         if len(node.input) < 3 or not node.input[2]:
             return None
-        if node.input[2] not in self.constants:
-            raise self._fail(f"{place}: its bias {node.input[2]!r} must be constant")
-        bias = self._weights(node.input[2], place)
-        if bias.size not in (1, outputs) or bias.size != (bias.shape[-1] if bias.ndim else 1):
-            raise self._fail(
-                f"{place}: its bias must have one value an output ({outputs}), got shape "
-                f"{list(bias.shape)}"
-            )
-        return bias.reshape(-1)
+        constant = self.constants.get(node.input[2])
+        if constant is None:
+            if node.op_type == "Conv":
+                raise self._fail(f"{place}: its bias {node.input[2]!r} must be constant")
+            return None
+        size = math.prod(constant.shape)
+        if size not in (1, outputs) or size != (constant.shape[-1] if constant.shape else 1):
+            return None
+        return self._values(node.input[2], place).reshape(-1)
 
     def _gemm(self, node: Any, position: int, attributes: dict[str, Any]) -> None:
-        place = _place(node, position)
+        place = place_of(node, position)
         left = self._shape(node, position, node.input[0])
         right = self._shape(node, position, node.input[1])
         if len(left) != 2 or len(right) != 2:
             raise self._fail(f"{place} must multiply two matrices, got {list(left)}, {list(right)}")
-        flip_left = "transA" in attributes and attributes["transA"].i
-        flip_right = "transB" in attributes and attributes["transB"].i
-        rows, depth = reversed(left) if flip_left else left
-        depth_too, outputs = reversed(right) if flip_right else right
-        if depth != depth_too:
-            raise self._fail(f"{place}: {list(left)} by {list(right)} does not fit")
-        if node.input[1] not in self.constants:
-            self._add_product(node, position, rows, depth, outputs, 1)
-            return
-        weights = self._weights(node.input[1], place)
-        tensors = Tensors(weights if flip_right else weights.T)
-        if "alpha" in attributes:
-            tensors = tensors.then(np.array([attributes["alpha"].f]), None)
-        bias = self._bias(node, place, outputs)
-        if bias is not None and "beta" in attributes:
-            bias = bias * attributes["beta"].f
-        self._add_linear(node, position, rows, tensors.then(None, bias), -1)
+        flips = [bool(attributes[name].i) if name in attributes else False
+                 for name in ("transA", "transB")]  # fmt: skip
+        try:
+            product = product_of(
+                left[::-1] if flips[0] else left, right[::-1] if flips[1] else right
+            )
+        except InputError:
+            raise self._fail(f"{place}: {list(left)} by {list(right)} does not fit") from None
+        product = product.flipped(*flips)
+        alpha = attributes["alpha"].f if "alpha" in attributes else 1.0
+        beta = attributes["beta"].f if "beta" in attributes else 1.0
+        third = node.input[2] if len(node.input) > 2 else ""
+        by_right = node.input[1] in self.constants
+        bias = self._bias(node, place, product.sizes["N"]) if by_right else None
+        if third and bias is None:
+            self._add_product(node, position, product, alpha, None, (third, beta))
+            self._note_added(node, position, third, product)
+        else:
+            self._add_product(node, position, product, alpha, None if bias is None else bias * beta)
+
+    def _note_added(self, node: Any, position: int, third: str, product: Product) -> None:
+        """A C of a Gemm that is no bias is added element by element: other work."""
+        shape = self._shape(node, position, third)
+        try:
+            fits = np.broadcast_shapes(shape, product.shape) == product.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise self._fail(
+                f"{place_of(node, position)}: its C of {list(shape)} does not fit a result of "
+                f"{list(product.shape)}"
+            )
+        self.left_out["Add"] += 1
+        self.other.append(
+            OtherWork(
+                name=f"{self.layers[-1].name}.add",
+                kind="elementwise",
+                operation="Add",
+                elements=math.prod(product.shape),
+                after=self.layers[-1].name,
+            )
+        )
 
     def _matmul(self, node: Any, position: int, attributes: dict[str, Any]) -> None:
-        place = _place(node, position)
         left = self._shape(node, position, node.input[0])
         right = self._shape(node, position, node.input[1])
-        if not left or not right:
-            raise self._fail(f"{place} must multiply matrices, got a scalar")
-        left = (1, *left) if len(left) == 1 else left
-        right = (*right, 1) if len(right) == 1 else right
-        if left[-1] != right[-2]:
-            raise self._fail(f"{place}: {list(left)} by {list(right)} does not fit")
-        depth = left[-1]
-        by_right = node.input[1] in self.constants
-        if by_right or node.input[0] in self.constants:
-            name, shape, other = (
-                (node.input[1], right, left) if by_right else (node.input[0], left, right)
-            )
-            if math.prod(shape[:-2]) != 1:
-                raise self._fail(
-                    f"{place}: a constant operand must be one matrix, got shape {list(shape)}"
-                )
-            weights = self._weights(name, place).reshape(shape[-2:])
-            rows = math.prod(other) // depth if depth else 0
-            tensors = Tensors(weights.T if by_right else weights)
-            self._add_linear(node, position, rows, tensors, -1 if by_right else -2)
-            return
-        try:
-            batch = math.prod(np.broadcast_shapes(left[:-2], right[:-2]))
-        except ValueError:
-            raise self._fail(f"{place}: {list(left)} by {list(right)} does not fit") from None
-        self._add_product(node, position, left[-2], depth, right[-1], batch)
-
-    def _add_linear(
-        self, node: Any, position: int, rows: int, tensors: Tensors, channel_axis: int
-    ) -> None:
-        def make(name: str) -> Linear:
-            return Linear(
-                name=name,
-                in_features=tensors.raw.shape[1],
-                out_features=tensors.raw.shape[0],
-                rows=rows,
-                bias=tensors.bias is not None,
-            )
-
-        self._add(node, position, make, tensors, channel_axis)
+        self._add_product(node, position, product_of(left, right))
 
     def _add_product(
-        self, node: Any, position: int, rows: int, depth: int, columns: int, batch: int
+        self,
+        node: Any,
+        position: int,
+        product: Product,
+        scale: float = 1.0,
+        bias: NDArray[Any] | None = None,
+        added: tuple[str, float] = ("", 1.0),
     ) -> None:
-        def make(name: str) -> MatMul:
-            return MatMul(name=name, m=rows, k=depth, n=columns, batch=batch)
+        """Append a product: with a constant, with a stack of them, or of two activations."""
+        place, size = place_of(node, position), product.sizes
+        values = node.input[:2]
+        constant = next((side for side in (1, 0) if values[side] in self.constants), None)
+        name = self._name(
+            node, [*([] if constant is None else [values[constant]]), *node.input[2:]]
+        )
+        arrange = (product.left, product.right)
+        if constant is None:
+            layer: Layer = MatMul(name=name, m=size["M"], k=size["K"], n=size["N"], batch=size["B"])
+            operands = [
+                Operand(values[0], product.left("BMK")),
+                Operand(values[1], product.right("BNK")),
+            ]
+            step = Step(
+                name,
+                *operands,
+                node.output[0],
+                product.result("BMN"),
+                product.shape,
+                *added,
+                scale=scale,
+            )
+            self._add(node, position, layer, step, None, None)
+            return
+        weights = self._weight(values[constant], place)
+        # the letter of the constant's outputs, and of the rows that the other operand gives
+        out, row = ("N", "M") if constant else ("M", "N")
+        flat = size["B"] == 1
+        shape = weights.shape
+        if flat:
+            shapes = (size[out], size["K"]), (size[row], size["K"]), (size[row], size[out])
+            letters = f"B{out}K", f"B{row}K", f"B{row}{out}"
+            layer = Linear(
+                name=name,
+                in_features=size["K"],
+                out_features=size[out],
+                rows=size[row],
+                bias=bias is not None,
+            )
+        else:  # each constant of the stack serves an input of its own: a group each
+            ins, outs = size["B"] * size["K"], size["B"] * size[out]
+            shapes = (outs, size["K"], 1, 1), (1, ins, size[row], 1), (1, outs, size[row], 1)
+            letters = f"B{out}K", f"BK{row}", f"B{out}{row}"
+            layer = Conv2d(
+                name=name,
+                in_channels=ins,
+                out_channels=outs,
+                input=(size[row], 1),
+                kernel=(1, 1),
+                groups=size["B"],
+                bias=False,
+            )
+        turn = arrange[constant](letters[0], shapes[0])
+        raw = weights.array.then(shapes[0], turn)
+        operand = Operand(values[1 - constant], arrange[1 - constant](letters[1], shapes[1]))
+        step = Step(name, operand, None, node.output[0], product.result(letters[2], shapes[2]),
+                    product.shape, *added)  # fmt: skip
+        axis = self._channel_axis(product, constant, shape) if flat else None
+        by = None if scale == 1.0 else np.array([scale])
+        self._add(node, position, layer, step, Tensors(raw).then(by, bias), axis)
 
-        self._add(node, position, make, None, -1)
+    def _channel_axis(self, product: Product, constant: int, shape: Shape) -> int | None:
+        """Return where the constant's outputs stand in the result, if they are one axis of it."""
+        if constant == 1:
+            return None if product.stacked else -1
+        columns = product.shapes[1][-1] if len(product.shape) == len(product.shapes[2]) else 0
+        return None if math.prod(shape[:-2]) != 1 else (-2 if columns else -1)
 
     # -- folding --------------------------------------------------------------------------------
 
@@ -578,27 +771,28 @@ class _Importer:
             return False
         scale: NDArray[Any] | None
         shift: NDArray[Any] | None
-        index, axis = self.made_by[value]
-        outputs = self.tensors[self.layers[index].name].raw.shape[0]
+        behind = self.made_by[value]
+        outputs = self.tensors[self.layers[behind.index].name].raw.shape[0]
         if node.op_type == "BatchNormalization":
-            if at != 0 or not self._is_norm(node, outputs, axis):
+            if at != 0 or not self._is_norm(node, outputs, behind.axis):
                 return False
             scale, shift = self._norm(node, place)
         elif node.op_type in ("Add", "Sub", "Mul", "Div") and len(others) == 1:
-            if not self._per_channel(others[0], outputs, axis, value):
+            if not self._per_channel(others[0], outputs, behind.axis, value):
                 return False
             if node.op_type == "Div" and at == 1:
                 return False
-            constant = self._weights(others[0], place).reshape(-1).astype(np.float64)
+            constant = self._values(others[0], place).reshape(-1).astype(np.float64)
             scale, shift = _affine(node.op_type, constant, at == 1)
         else:
             return False
-        layer = self.layers[index]
+        layer = self.layers[behind.index]
         folded = self.tensors[layer.name].then(scale, shift)
         self.tensors[layer.name] = folded
         assert not isinstance(layer, MatMul)
-        self.layers[index] = msgspec.structs.replace(layer, bias=folded.bias is not None)
-        self.made_by[node.output[0]] = (index, axis)
+        self.layers[behind.index] = msgspec.structs.replace(layer, bias=folded.bias is not None)
+        self.steps[behind.index] = replace(self.steps[behind.index], output=node.output[0])
+        self.made_by[node.output[0]] = behind
         return True
 
     def _per_channel(self, name: str, outputs: int, axis: int, value: str) -> bool:
@@ -623,7 +817,7 @@ class _Importer:
 
     def _norm(self, node: Any, place: str) -> tuple[NDArray[Any], NDArray[Any]]:
         gamma, beta, mean, variance = (
-            self._weights(name, place).astype(np.float64) for name in node.input[1:]
+            self._values(name, place).astype(np.float64) for name in node.input[1:]
         )
         epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
         if not (variance + epsilon > 0).all():

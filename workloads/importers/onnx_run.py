@@ -1,0 +1,644 @@
+"""Run an imported ONNX network node by node, with its products open to view.
+
+The layers are computed here, in float32, by the one definition of a layer's output
+(:meth:`~sparqsim.workloads.tensors.LayerTensors.output`), with their folded weights or with others;
+what stands between them is cut into pieces that onnxruntime runs where it is installed, and ONNX's
+own reference evaluator elsewhere. So what a product reads can be shown to ``see`` on the way, and
+replaced: one door for capturing activations and for quantizing them, as the other trained networks
+have it (:mod:`sparqsim.workloads.models.real`).
+
+Inputs come as ``.npz``: arrays under the names of the graph's inputs, or a single array for a
+single input, *samples* along the first axis. The graph takes as many at once as its inputs' first
+size says; the samples are that many times a whole number of runs.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.base import InputError
+from sparqsim.workloads.importers import Imported
+from sparqsim.workloads.importers.onnx import Graph, Operand, Step
+from sparqsim.workloads.importers.onnx_file import Shape, place_of
+from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.models.real import See, Subject
+from sparqsim.workloads.quantize import sqnr_db
+from sparqsim.workloads.tensors import LayerTensors
+
+Array = NDArray[np.float32]
+Values = dict[str, NDArray[Any]]
+MOST_AT_ONCE = 2**30  # assumed, elements: a value of one run, 4 GiB in float32
+LABELS = "labels"
+
+
+# -- inputs from a file ---------------------------------------------------------------------------
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or holds something other than numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array; use numpy.savez")
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError,
+            AttributeError, TypeError) as error:  # fmt: skip
+        raise InputError(f"{path} must be an npz of arrays of numbers: {error}") from None
+    if not arrays:
+        raise InputError(f"{path} holds no array")
+    return arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs for a number of runs.
+
+    Attributes
+    ----------
+    arrays : mapping of str to array
+        By input, all runs behind one another along the first axis.
+    each : mapping of str to int
+        How much of that axis a run takes; 0 for an input that is a single number.
+    runs : int
+    labels : integer array [samples] or None
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    each: Mapping[str, int]
+    runs: int
+    labels: NDArray[np.int64] | None = None
+
+    def feeds(self) -> Iterator[Values]:
+        """Give the inputs of each run."""
+        for run in range(self.runs):
+            yield {
+                name: array[run * self.each[name] : (run + 1) * self.each[name]]
+                if self.each[name]
+                else array[run]
+                for name, array in self.arrays.items()
+            }
+
+    def part(self, first: int, last: int) -> Samples:
+        """Return runs ``first`` to ``last`` (without it)."""
+        step = {name: each or 1 for name, each in self.each.items()}
+        arrays = {
+            name: array[first * step[name] : last * step[name]]
+            for name, array in self.arrays.items()
+        }
+        labels = self.labels
+        if labels is not None:
+            each = len(labels) // self.runs
+            labels = labels[first * each : last * each]
+        return Samples(arrays, self.each, last - first, labels)
+
+
+def samples_of(arrays: Mapping[str, NDArray[Any]], graph: Graph, where: str) -> Samples:
+    """Return arrays as inputs of a graph; ``where`` says where they are from.
+
+    Raises
+    ------
+    InputError
+        If a name, shape or type does not suit the graph's inputs.
+    """
+    inputs = graph.file.inputs
+    found = dict(arrays)
+    labels = found.pop(LABELS, None) if LABELS not in inputs else None
+    if len(inputs) == 1 and len(found) == 1:
+        found = {next(iter(inputs)): next(iter(found.values()))}
+    if found.keys() != inputs.keys():
+        raise InputError(
+            f"{where} must hold arrays named {', '.join(inputs)} (and may hold {LABELS}), "
+            f"got {', '.join(found) or 'none'}"
+        )
+    runs: dict[str, int] = {}
+    each: dict[str, int] = {}
+    for name, (shape, kind) in inputs.items():
+        found[name] = _of_kind(found[name], kind, f"{where}, {name!r}")
+        each[name] = 0 if not shape else shape[0]
+        runs[name] = _runs(found[name].shape, shape, f"{where}, {name!r}")
+    if len(set(runs.values())) != 1:
+        counts = ", ".join(f"{name} for {count}" for name, count in runs.items())
+        raise InputError(f"{where} must hold inputs for as many runs each, got {counts}")
+    count = next(iter(runs.values()))
+    return Samples(found, each, count, _checked_labels(labels, found, inputs, where))
+
+
+def _of_kind(array: NDArray[Any], kind: int, where: str) -> NDArray[Any]:
+    """Return an array in the type of an input, if nothing but width differs."""
+    from onnx import helper
+
+    wanted = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
+    floating = wanted.kind not in "biu"  # numpy calls bfloat16 a kind of its own
+    fits = array.dtype.kind in ("fiu" if floating else "iu" if wanted.kind in "iu" else "b")
+    if not fits:
+        raise InputError(f"{where} must be {wanted}, got {array.dtype}")
+    if floating and not np.isfinite(array).all():
+        raise InputError(f"{where} must be finite, got NaN or infinity")
+    if not floating and wanted.kind in "iu" and array.size:
+        limits = np.iinfo(wanted)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise InputError(f"{where} must fit {wanted}, got {array.min()} to {array.max()}")
+    return array.astype(wanted, copy=False)
+
+
+def _runs(shape: Shape, wanted: Shape | None, where: str) -> int:
+    if wanted is None:
+        raise InputError(f"{where}: the graph does not tell this input's shape")
+    first = wanted[0] if wanted else 1
+    fits = len(shape) == max(len(wanted), 1) and tuple(shape[1:]) == tuple(wanted[1:])
+    if not fits or shape[0] % first or not shape[0]:
+        sizes = "x".join(map(str, ("samples", *wanted[1:])))
+        many = f", samples a multiple of {first}" if first > 1 else ""
+        raise InputError(f"{where} must be {sizes}{many}, got {'x'.join(map(str, shape))}")
+    return int(shape[0] // first)
+
+
+def _checked_labels(
+    labels: NDArray[Any] | None,
+    arrays: Mapping[str, NDArray[Any]],
+    inputs: Mapping[str, Any],
+    where: str,
+) -> NDArray[np.int64] | None:
+    if labels is None:
+        return None
+    samples = len(next(iter(arrays.values())))
+    if labels.dtype.kind not in "iu" or labels.shape != (samples,):
+        raise InputError(
+            f"{where}: {LABELS} must be {samples} whole numbers, one a sample, got {labels.dtype} "
+            f"of shape {list(labels.shape)}"
+        )
+    return labels.astype(np.int64)
+
+
+# -- running --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Nodes between layers that run together.
+
+    Attributes
+    ----------
+    run : callable
+        Maps values by name to those that later pieces and layers read.
+    reads, makes : tuple of str
+    """
+
+    run: Callable[[Values], Values]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+
+
+class Runner:
+    """A network ready to run.
+
+    Parameters
+    ----------
+    imported : Imported
+        From an ONNX file with its weights at hand.
+    weights : Weights, optional
+        Its weights, where they are held already.
+
+    Raises
+    ------
+    InputError
+        If a value of one run would be too large.
+    """
+
+    def __init__(self, imported: Imported, weights: Weights | None = None) -> None:
+        self.imported, self.graph = imported, imported.graph
+        self.file = self.graph.file
+        self.layers: dict[str, Layer] = {layer.name: layer for layer in imported.model.layers}
+        for name, shape in self.file.shapes.items():
+            if np.prod(shape, dtype=float) > MOST_AT_ONCE:
+                raise self.file.fail(
+                    f"value {name!r} of shape {list(shape)} is too large to be run; give smaller "
+                    "sizes"
+                )
+        self.pieces = self._cut()
+        self.last = self._last_reads()
+        self.weights: Mapping[str, Array] = Weights(imported) if weights is None else weights
+        self.biases = _biases(imported)
+
+    def _cut(self) -> list[_Piece]:
+        """Return the piece before each layer, and the one before the end."""
+        nodes_in_order = [node for _, node in self.graph.nodes]
+        maker = {
+            name: (at, node)
+            for at, node in enumerate(nodes_in_order)
+            for name in node.output
+            if name
+        }
+        steps: list[Step] = list(self.graph.steps)
+        wanted = [_reads(step) for step in steps] + [tuple(self.file.outputs)]
+        made_by_layers = {step.output for step in steps}
+        done: set[str] = set()
+        nodes: list[list[tuple[int, Any]]] = []
+        for targets in wanted:
+            needed = _behind(targets, maker, done | made_by_layers)
+            done |= {name for _, node in needed for name in node.output}
+            nodes.append(needed)
+        pieces = []
+        for place, needed in enumerate(nodes):
+            later = {name for targets in wanted[place:] for name in targets}
+            later |= {n for each in nodes[place + 1 :] for _, node in each for n in node.input}
+            own = {name for _, node in needed for name in node.output if name}
+            pieces.append(self._piece(needed, own, tuple(sorted(own & later))))
+        return pieces
+
+    def _piece(
+        self, needed: list[tuple[int, Any]], own: set[str], makes: tuple[str, ...]
+    ) -> _Piece:
+        read = {name for _, node in needed for name in node.input if name} - own
+        tables = set(self.graph.tables.values())
+        constants = {name for name in read if name in self.file.initializers} - tables
+        reads = tuple(sorted(read - constants))
+        if not makes:
+            return _Piece(lambda _: {}, (), ())
+
+        @cache
+        def evaluator() -> Callable[[Values], Values]:
+            return self._evaluator([node for _, node in needed], reads, makes, constants)
+
+        return _Piece(lambda values: evaluator()(values), reads, makes)
+
+    def _evaluator(
+        self, nodes: list[Any], reads: tuple[str, ...], makes: tuple[str, ...], constants: set[str]
+    ) -> Callable[[Values], Values]:
+        """Return what runs some nodes: onnxruntime, or ONNX's reference."""
+        from onnx import ValueInfoProto, helper, numpy_helper
+
+        types = self.file.types
+        inputs = [helper.make_tensor_value_info(name, types.get(name) or 1, None) for name in reads]
+        outputs = [ValueInfoProto(name=name) for name in makes]
+        held = [
+            numpy_helper.from_array(
+                np.asarray(self.file.read(f"tensor {name!r}", self.file.initializers[name])), name
+            )
+            for name in sorted(constants)
+        ]
+        graph = helper.make_graph(nodes, "piece", inputs, outputs, held)
+        model = helper.make_model(
+            graph, opset_imports=self.file.model.opset_import, ir_version=self._version()
+        )
+        names = list(makes)
+        run = _with_onnxruntime(model) or _with_reference(model)
+
+        def evaluated(values: Values) -> Values:
+            try:
+                return dict(zip(names, run(names, values), strict=True))
+            except Exception as error:  # whatever a nonsensical graph makes them raise
+                line = (str(error).strip().splitlines() or ["no reason given"])[0]
+                raise self.file.fail(
+                    f"{place_of(nodes[0], 0)} and what follows it cannot run: {line}"
+                ) from None
+
+        return evaluated
+
+    def _version(self) -> int:
+        version: int = self.file.model.ir_version
+        return version
+
+    def run(
+        self,
+        feeds: Values,
+        weights: Mapping[str, Array] | None = None,
+        see: See | None = None,
+    ) -> Values:
+        """Run once.
+
+        Parameters
+        ----------
+        feeds : mapping of str to array
+            The inputs.
+        weights : mapping, optional
+            Weights that replace the network's own, by name; the others stay.
+        see : callable, optional
+            Called as ``see(layer, operand)`` before each layer with the input in the layer's
+            shape; for a product of two activations as ``see("NAME.left", ...)`` with
+            ``[batch, m, k]`` and ``see("NAME.right", ...)`` with ``[batch, n, k]``. What it
+            returns, unless None, is used instead.
+
+        Returns
+        -------
+        dict of str to array
+            The outputs.
+        """
+        replaced = weights or {}
+        values: Values = dict(feeds)
+        for name, value in self.graph.tables.items():
+            table = replaced[name] if name in replaced else self.weights[name]
+            values[value] = np.asarray(table).astype(self._dtype(value), copy=False)
+        for place, piece in enumerate(self.pieces):
+            values |= piece.run({name: values[name] for name in piece.reads})
+            if place < len(self.graph.steps):
+                step = self.graph.steps[place]
+                values[step.output] = self._computed(step, values, replaced, see)
+            for name in self.last.get(place, ()):
+                values.pop(name, None)
+        return {name: self._value(name, values) for name in self.file.outputs}
+
+    def _last_reads(self) -> dict[int, list[str]]:
+        """Return which values nobody reads after each piece and its layer."""
+        last: dict[str, int] = {}
+        for place, piece in enumerate(self.pieces):
+            reads = [*piece.reads, *piece.makes]
+            if place < len(self.graph.steps):
+                step = self.graph.steps[place]
+                reads += [*_reads(step), step.output]
+            last |= dict.fromkeys(reads, place)
+        found: dict[int, list[str]] = {}
+        for name, place in last.items():
+            if name not in self.file.outputs:
+                found.setdefault(place, []).append(name)
+        return found
+
+    def _value(self, name: str, values: Values) -> NDArray[Any]:
+        if name in values:
+            return values[name]
+        return self.file.read(f"tensor {name!r}", self.file.initializers[name])
+
+    def _computed(
+        self,
+        step: Step,
+        values: Values,
+        replaced: Mapping[str, Array],
+        see: See | None,
+    ) -> NDArray[Any]:
+        layer = self.layers[step.layer]
+
+        def shown(name: str, operand: Operand) -> Array:
+            x = operand.arrange(self._value(operand.value, values)).astype(np.float32, copy=False)
+            seen = None if see is None else see(name, x)
+            return x if seen is None else np.asarray(seen, np.float32).reshape(x.shape)
+
+        if step.right is not None:
+            left, right = (
+                shown(f"{layer.name}.left", step.left),
+                shown(f"{layer.name}.right", step.right),
+            )
+        else:
+            left = shown(layer.name, step.left)
+            right = replaced[layer.name] if layer.name in replaced else self.weights[layer.name]
+        made = LayerTensors(
+            layer=layer,
+            weight=right,
+            activation=left,
+            bias=self.biases.get(layer.name),
+            relu=False,
+        ).output()
+        made = made if step.scale == 1.0 else made * np.float32(step.scale)
+        result = step.result.undone(made, step.shape)
+        if step.added:
+            result = result + np.float32(step.factor) * self._value(step.added, values)
+        return result.astype(self._dtype(step.output), copy=False)
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        from onnx import helper
+
+        return np.dtype(helper.tensor_dtype_to_np_dtype(self.file.types.get(name) or 1))
+
+    def operands(self, feeds: Values) -> Values:
+        """Return what each product reads in one run, by the names that `run` shows."""
+        kept: Values = {}
+
+        def keep(name: str, operand: Array) -> None:
+            kept[name] = operand
+
+        self.run(feeds, see=keep)
+        return kept
+
+
+def _reads(step: Step) -> tuple[str, ...]:
+    right = (step.right.value,) if step.right is not None else ()
+    return (step.left.value, *right, *((step.added,) if step.added else ()))
+
+
+def _behind(
+    targets: tuple[str, ...], maker: Mapping[str, tuple[int, Any]], known: set[str]
+) -> list[tuple[int, Any]]:
+    """Return the nodes that the targets need beside what is known, in their order."""
+    needed: dict[int, tuple[int, Any]] = {}
+    waiting = list(targets)
+    while waiting:
+        name = waiting.pop()
+        if name in known or name not in maker or maker[name][0] in needed:
+            continue
+        at, node = maker[name]
+        needed[at] = (at, node)
+        waiting += [source for source in node.input if source]
+    return [needed[at] for at in sorted(needed)]
+
+
+def _with_onnxruntime(model: Any) -> Callable[[list[str], Values], list[Any]] | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it cannot do, the reference may
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception:  # an operation, a type or a version that it lacks
+        return None
+
+    def run(names: list[str], values: Values) -> list[Any]:
+        made: list[Any] = session.run(names, values)
+        return made
+
+    return run
+
+
+def _with_reference(model: Any) -> Callable[[list[str], Values], list[Any]]:
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model)
+
+    def run(names: list[str], values: Values) -> list[Any]:
+        made: list[Any] = evaluator.run(names, values)
+        return made
+
+    return run
+
+
+class Weights(Mapping[str, Array]):
+    """The folded weights of layers and tables by name, made when they are first asked for."""
+
+    def __init__(self, imported: Imported) -> None:
+        self.imported = imported
+        self.names = [*imported.tensors, *imported.graph.tables]
+        self.made: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.made:
+            self.made[name] = self._make(name)
+        return self.made[name]
+
+    def _make(self, name: str) -> Array:
+        if name in self.imported.tensors:
+            return self.imported.weights(name)
+        file = self.imported.graph.file
+        if name not in self.imported.graph.tables:
+            raise KeyError(name)
+        value = self.imported.graph.tables[name]
+        table: Array = file.read(f"tensor {value!r}", file.initializers[value]).astype(np.float32)
+        return table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+# -- what a recipe is tried on --------------------------------------------------------------------
+
+
+def subject_of(
+    imported: Imported, calibration: Samples | None = None, judged: Samples | None = None
+) -> Subject:
+    """Return an imported network as something that a recipe is tried on.
+
+    Parameters
+    ----------
+    imported : Imported
+        From an ONNX file with its weights at hand.
+    calibration, judged : Samples, optional
+        Inputs on which ranges are found, and on which the network is judged. Without them
+        ``capture`` and ``judge`` raise an :class:`InputError`.
+
+    Returns
+    -------
+    Subject
+        Its measures are, beside the float32 network: ``SQNR of outputs, dB`` (named if there are
+        several; absent where nothing differs); where an output is ``[samples, classes]``,
+        ``top-1 as float32``, and ``accuracy`` where there are labels.
+    """
+    name, weights = imported.model.name, Weights(imported)
+    run = cache(lambda: Runner(imported, weights))
+
+    @cache
+    def reference() -> Values:
+        return _outputs(run(), _given(judged, name), None, None)
+
+    def judge(used: Mapping[str, Array] | None, see: See | None) -> dict[str, float]:
+        samples = _given(judged, name)
+        changed = used is not None or see is not None
+        found = _outputs(run(), samples, used, see) if changed else reference()
+        return measures(found, reference(), samples.labels, name)
+
+    def inputs(*_: int) -> Values:
+        return run().operands(next(_given(judged, name).feeds()))
+
+    return Subject(
+        name=name,
+        source=imported.model.source,
+        layers=imported.model.layers,
+        weights=weights,
+        tables=frozenset(imported.graph.tables),
+        capture=lambda: _captured(run(), _given(calibration, name)),
+        judge=judge,
+        biases=_biases(imported),
+        relus=imported.relus,
+        inputs=None if judged is None else inputs,
+    )
+
+
+def _biases(imported: Imported) -> dict[str, Array]:
+    found = {name: imported.bias(name) for name in imported.tensors}
+    return {name: bias for name, bias in found.items() if bias is not None}
+
+
+def _given(samples: Samples | None, name: str) -> Samples:
+    if samples is None:
+        raise InputError(f"{name} comes without inputs; give --calibration FILE.npz")
+    return samples
+
+
+def _captured(runner: Runner, samples: Samples) -> Values:
+    """Return what each product reads in all runs; products that read the same share an array."""
+    kept: dict[str, list[NDArray[Any]]] = {}
+    for feeds in samples.feeds():
+        for name, operand in runner.operands(feeds).items():
+            kept.setdefault(name, []).append(operand)
+    shared: dict[Any, NDArray[Any]] = {}
+    found: Values = {}
+    for step in runner.graph.steps:
+        parts = {f"{step.layer}.left": step.left, f"{step.layer}.right": step.right}
+        if step.right is None:
+            parts = {step.layer: step.left}
+        for name, operand in parts.items():
+            if operand not in shared:
+                shared[operand] = np.concatenate(kept[name])
+            del kept[name]
+            found[name] = shared[operand]
+    return found
+
+
+def _outputs(
+    runner: Runner, samples: Samples, weights: Mapping[str, Array] | None, see: See | None
+) -> Values:
+    """Return the real outputs of all runs, one behind the other."""
+    made = [runner.run(feeds, weights, see) for feeds in samples.feeds()]
+    real = [name for name, array in made[0].items() if array.dtype.kind not in "biuSUO"]
+    if not real:
+        raise InputError(f"{runner.imported.model.name} has no output of floating point to judge")
+    return {name: np.concatenate([np.atleast_1d(each[name]) for each in made]) for name in real}
+
+
+def measures(
+    found: Values, reference: Values, labels: NDArray[np.int64] | None, name: str
+) -> dict[str, float]:
+    """Return how far outputs are from the float32 network's; see :func:`subject_of`.
+
+    Raises
+    ------
+    InputError
+        If there are labels and no output has a row a label, or a label is no class.
+    """
+    result: dict[str, float] = {}
+    for output, array in found.items():
+        ratio = sqnr_db(reference[output], array)
+        if ratio == -np.inf:
+            raise InputError(f"{name}: the output {output!r} is all 0 in float32; nothing to judge")
+        if ratio != np.inf:
+            of = "outputs" if len(found) == 1 else output
+            result[f"SQNR of {of}, dB"] = float(ratio)
+    rows = None if labels is None else len(labels)
+    logits = next(
+        (n for n, a in found.items() if a.ndim == 2 and a.shape[1] > 1 and rows in (None, len(a))),
+        None,
+    )
+    if labels is not None and (logits is None or not _are_classes(labels, found[logits])):
+        raise InputError(
+            f"{name} has no output [samples, classes] that suits the labels, {labels.min()} to "
+            f"{labels.max()}; leave {LABELS} out"
+        )
+    if logits is not None:
+        chosen = found[logits].argmax(axis=1)
+        result["top-1 as float32"] = float(np.mean(chosen == reference[logits].argmax(axis=1)))
+        if labels is not None:
+            result["accuracy"] = float(np.mean(chosen == labels))
+    return result
+
+
+def _are_classes(labels: NDArray[np.int64], logits: NDArray[Any]) -> bool:
+    return bool(labels.min() >= 0 and labels.max() < logits.shape[1])

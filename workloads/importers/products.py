@@ -1,0 +1,131 @@
+"""Any product of two arrays as a batch of matrix products, each operand counted once.
+
+ONNX and numpy multiply the last two axes and broadcast those before. An axis that only the left
+operand has is more rows of one product, one that only the right operand has more columns, and one
+that both have is a batch: so no matrix stands twice. ``[1, 4, 8, 64, 64]`` by
+``[1, 4, 1, 64, 2048]`` (grouped-query attention: 8 query heads a key head) is 4 products of
+``8 * 64`` rows, and ``[2, 3]`` by ``[4, 3, 5]`` one product with ``4 * 5`` columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.base import InputError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Arrange:
+    """A rearrangement of an array: reshape, permute axes, reshape."""
+
+    first: Shape
+    axes: tuple[int, ...]
+    last: Shape
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        return x.reshape(self.first).transpose(self.axes).reshape(self.last)
+
+    def undone(self, x: NDArray[Any], shape: Shape) -> NDArray[Any]:
+        """Return ``y`` of ``shape`` so that ``self(y)`` is ``x``."""
+        between = [self.first[axis] for axis in self.axes]
+        back = np.argsort(self.axes)
+        return x.reshape(between).transpose(back).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Product:
+    """``batch`` products of ``m x k`` by ``k x n``, and where their operands stand.
+
+    The axes of an operand are its letters in the order wanted: ``left("BMK")`` makes
+    ``[batch, m, k]`` of the left operand, ``right("BNK")`` ``[batch, n, k]`` of the right one, and
+    ``result("BMN")`` ``[batch, m, n]`` of the result, so that undone it gives the result.
+
+    Attributes
+    ----------
+    sizes : mapping of letter to int
+        B, M, N and K.
+    shape : tuple of int
+        Of the result, as numpy has it.
+    stacked : bool
+        Whether ``N`` counts the columns of several matrices.
+    """
+
+    sizes: dict[str, int]
+    shape: Shape
+    stacked: bool
+    shapes: tuple[Shape, Shape, Shape]
+    axes: tuple[dict[str, Shape], dict[str, Shape], dict[str, Shape]]
+
+    def left(self, letters: str, last: Shape | None = None) -> Arrange:
+        return self._arranged(0, letters, last)
+
+    def right(self, letters: str, last: Shape | None = None) -> Arrange:
+        return self._arranged(1, letters, last)
+
+    def result(self, letters: str, last: Shape | None = None) -> Arrange:
+        return self._arranged(2, letters, last)
+
+    def flipped(self, left: bool, right: bool) -> Product:
+        """Return the same product of operands that come transposed: two matrices."""
+        (a, b, whole), axes = self.shapes, self.axes
+        return replace(
+            self,
+            shapes=(a[::-1] if left else a, b[::-1] if right else b, whole),
+            axes=(
+                {"B": (), "M": (1,), "K": (0,)} if left else axes[0],
+                {"B": (), "N": (0,), "K": (1,)} if right else axes[1],
+                axes[2],
+            ),
+        )
+
+    def _arranged(self, which: int, letters: str, last: Shape | None) -> Arrange:
+        axes = tuple(axis for letter in letters for axis in self.axes[which][letter])
+        shape = tuple(self.sizes[letter] for letter in letters) if last is None else last
+        return Arrange(self.shapes[which], axes, shape)
+
+
+def product_of(left: Shape, right: Shape) -> Product:
+    """Return the product of two arrays by their shapes, as ``numpy.matmul`` multiplies.
+
+    Raises
+    ------
+    InputError
+        If they are scalars, their depths differ, or they do not broadcast.
+    """
+    if not left or not right:
+        raise InputError("it must multiply matrices, got a scalar")
+    a, b = (1, *left) if len(left) == 1 else left, (*right, 1) if len(right) == 1 else right
+    rank = max(len(a), len(b)) - 2
+    a, b = (1,) * (rank + 2 - len(a)) + a, (1,) * (rank + 2 - len(b)) + b
+    stacks = list(zip(a[:-2], b[:-2], strict=True))
+    if a[-1] != b[-2] or any(i != j and 1 not in (i, j) for i, j in stacks):
+        raise InputError(f"{list(left)} by {list(right)} does not fit")
+    both = tuple(axis for axis, (i, j) in enumerate(stacks) if i == j)
+    rows = tuple(axis for axis, (i, j) in enumerate(stacks) if i != j and j == 1)
+    columns = tuple(axis for axis, (i, j) in enumerate(stacks) if i != j and i == 1)
+    stack = tuple(max(i, j) if 0 not in (i, j) else 0 for i, j in stacks)
+    whole = (*stack, a[-2], b[-1])
+    shape = stack + (() if len(left) == 1 else (a[-2],)) + (() if len(right) == 1 else (b[-1],))
+    return Product(
+        sizes={
+            "B": math.prod(stack[axis] for axis in both),
+            "M": math.prod(stack[axis] for axis in rows) * a[-2],
+            "N": math.prod(stack[axis] for axis in columns) * b[-1],
+            "K": a[-1],
+        },
+        shape=shape,
+        stacked=any(stack[axis] != 1 for axis in columns),
+        shapes=(a, b, whole),
+        axes=(  # an axis of size 1 may stand anywhere
+            {"B": both, "M": (*columns, *rows, rank), "K": (rank + 1,)},
+            {"B": both, "N": (*rows, *columns, rank + 1), "K": (rank,)},
+            {"B": both, "M": (*rows, rank), "N": (*columns, rank + 1)},
+        ),
+    )
