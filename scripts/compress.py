@@ -1,14 +1,15 @@
-"""``sparqsim compress``: quantize and prune a trained model by a recipe, and see what is left."""
+"""``sparqsim compress``: quantize and prune a network by a recipe, and see what is left."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparqsim.base import check_can_make_folder
+from sparqsim.base import InputError, check_can_make_folder
 from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.scripts.work_options import data_options, shape_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,8 +77,9 @@ def summary_table(report: Report) -> Table:
         worst = min(noisy, key=lambda row: row.sqnr_db or 0.0)
         listed.add_row(f"activations ({len(report.activations)})", "32 bits", f"{bits} bits")
         listed.add_row("least activation SQNR", "", f"{_decibels(worst.sqnr_db)} dB ({worst.name})")
-    for name, before in report.float32.items():
-        listed.add_row(name, f"{before:.4f}", f"{report.compressed[name]:.4f}")
+    for name in report.float32 | report.compressed:
+        both = (report.float32.get(name), report.compressed.get(name))
+        listed.add_row(name, *("exact" if value is None else f"{value:.4f}" for value in both))
     listed.add_row("time to compress", "", f"{report.seconds:.1f} s")
     return listed
 
@@ -92,7 +94,7 @@ def _listing() -> str:
         for wheel in (missing_wheel(name),)
     ]
     rows = [f"  {name:<20}{recipe.description}" for name, recipe in named().items()]
-    return "\n".join(["models:", *models, "recipes:", *rows])
+    return "\n".join(["networks:", *models, "recipes:", *rows])
 
 
 def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -102,9 +104,11 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 @click.command("compress")
-@click.argument("model")
+@click.argument("work")
 @click.option("--recipe", required=True, metavar="FILE|NAME", help="A TOML file or a known name.")
-@click.option("--out", metavar="DIR", help="Save the compressed model here.")
+@data_options
+@shape_option
+@click.option("--out", metavar="DIR", help="Save the compressed network here.")
 @json_option
 @click.option("--activations", is_flag=True, help="List every activation, not just the worst.")
 @click.option("--no-judge", is_flag=True, help="Do not run the network before and after.")
@@ -114,30 +118,45 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
     is_eager=True,
     expose_value=False,
     callback=_show_list,
-    help="List trained models and named recipes.",
+    help="List trained networks and named recipes.",
 )
 def command(
-    model: str,
+    work: str,
     recipe: str,
+    calibration: str | None,
+    inputs: str | None,
+    shapes: dict[str, Any],
     out: str | None,
     json_path: str | None,
     activations: bool,
     no_judge: bool,
 ) -> None:
-    """Quantize and prune a trained MODEL by a recipe, without training.
+    """Quantize and prune a trained network by a recipe, without training.
+
+    WORK is a trained network (--list) or a file FILE.onnx; with --calibration FILE.npz, arrays
+    named as its inputs with samples along the first axis, an ONNX network is judged too.
 
     Shows bits, density, SQNR and size of every tensor and what the network still gets right.
     """
     from sparqsim.workloads import compress, recipes
-    from sparqsim.workloads.models.real import subject
+    from sparqsim.workloads.models.real import PRUNED
+    from sparqsim.workloads.work import load, subject_for
 
     chosen = recipes.get(recipe)
     if out is not None:
         check_can_make_folder(out)
-    trained = subject(model)
+    dense = work in PRUNED  # what was pruned already would be pruned again
+    data = {"calibration": calibration, "inputs": inputs, "shapes": shapes, "dense": dense}
+    network = load(work, **data)  # type: ignore[arg-type]
+    if network.layer is not None:
+        raise InputError(
+            f"compress takes a whole network, {network.name}; an [[override]] of the recipe treats "
+            f"the layer {network.layer} otherwise"
+        )
+    judge = network.subject is not None and not no_judge
     with PatientBar() as bar:
         compressed, report, stored = compress.compress(
-            trained, chosen, judge=not no_judge, progress=bar
+            subject_for(network), chosen, judge=judge, progress=bar
         )
     if out is not None:
         compress.save(Path(out), compressed, stored)
@@ -145,6 +164,8 @@ def command(
         write_json(report, json_path)
     if json_path != "-":
         _print(report, activations, out)
+        if network.subject is None:
+            console().print("not judged: give inputs as --calibration FILE.npz", markup=False)
 
 
 def _print(report: Report, activations: bool, out: str | None) -> None:

@@ -1,8 +1,7 @@
-"""``sparqsim models``: which networks there are, and the layers of one."""
+"""``sparqsim models``: which networks there are, and the layers of any work."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,8 +10,10 @@ from rich.markup import escape
 
 from sparqsim.base import InputError
 from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.scripts.work_options import WORK_HELP, work_options
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, Model
 from sparqsim.workloads.models import get_model, model_names, model_options
+from sparqsim.workloads.work import Network, load
 
 HEADINGS = {
     "activation_bits": "a bits",
@@ -22,58 +23,33 @@ HEADINGS = {
 }
 
 
-@click.command()
-@click.argument("name", required=False)
-@click.option(
-    "--option",
-    "-o",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the model, such as batch=4; or a size an ONNX file leaves open.",
-)
+@click.command(help=f"List the networks there are, or the layers of WORK.\n\n{WORK_HELP}")
+@click.argument("work", required=False)
+@work_options
 @json_option
-def command(name: str | None, options: tuple[str, ...], json_path: str | None) -> None:
-    """List the models there are, or the layers of the model NAME or of an ONNX file."""
-    if name is None:
-        if options:
-            raise InputError("--option needs a model: sparqsim models NAME --option KEY=VALUE")
+def command(work: str | None, json_path: str | None, **options: Any) -> None:
+    """List the networks there are, or the layers of WORK."""
+    if work is None:
+        given = [name for name, value in options.items() if value]
+        if given:
+            raise InputError(f"{given[0]} needs WORK: sparqsim models WORK --{given[0]} ...")
         models = [get_model(each) for each in model_names()]
         if json_path:
             write_json([_summary(model) for model in models], json_path)
         else:
             _print_models(models)
         return
-    chosen = dict(_option(text) for text in options)
-    left_out: dict[str, int] = {}
-    if name in model_names():
-        model = get_model(name, **chosen)
-    elif name.endswith(".onnx") or Path(name).is_file():
-        from sparqsim.workloads.importers.onnx import import_onnx
-
-        imported = import_onnx(name, chosen)
-        model, left_out = imported.model, dict(imported.left_out)
-    else:
-        model = get_model(name)  # raises the letter that lists near names
+    network = load(work, numbers=False, **options)
     if json_path:
-        layers = [msgspec.to_builtins(layer) | _counts(layer) for layer in model.layers]
-        write_json(_summary(model) | {"layers": layers, "left_out": left_out}, json_path)
+        write_json(_detail(network), json_path)
     else:
-        _print_layers(model, left_out)
+        _print_layers(network)
 
 
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key or not value:
-        raise InputError(f"an option is KEY=VALUE, as batch=4, got {text!r}")
-    if value in ("true", "false"):
-        return key, value == "true"
-    try:
-        return key, int(value)
-    except ValueError:
-        raise InputError(
-            f"option {key} must be a whole number, true or false, got {value!r}"
-        ) from None
+def _detail(network: Network) -> dict[str, Any]:
+    layers = [msgspec.to_builtins(layer) | _counts(layer) for layer in network.layers]
+    other = [msgspec.to_builtins(each) for each in network.other]
+    return _summary(network.model) | {"layers": layers, "other": other}
 
 
 def _summary(model: Model) -> dict[str, Any]:
@@ -120,34 +96,43 @@ def _print_models(models: list[Model]) -> None:
             _short(model.macs),
             _short(model.parameters),
         )
-        options = [f"{key}={str(value).lower()}" for key, value in row["options"].items()]
-        by_options.setdefault(", ".join(options), []).append(model.name)
+        by_options.setdefault(_defaults(row["options"]), []).append(model.name)
     screen = console()
     screen.print(listed)
-    screen.print("\n[bold]MACs are dense, for these options[/bold] (-o KEY=VALUE)")
+    screen.print("\n[bold]MACs are dense, for these options[/bold]")
     for options_text, names in by_options.items():
         screen.print(f"{options_text}: {', '.join(names)}", markup=False)
     screen.print(
         "\nShapes alone; trained weights, and what to install for them: sparqsim compress --list"
     )
-    screen.print("Layers and exact counts: sparqsim models NAME|FILE.onnx")
+    screen.print("Layers and exact counts: sparqsim models WORK; what WORK may be: --help")
 
 
-def _print_layers(model: Model, left_out: dict[str, int]) -> None:
-    extra = [f for f in HEADINGS if any(getattr(layer, f) is not None for layer in model.layers)]
-    times = ["times"] if any(layer.repeat > 1 for layer in model.layers) else []
+def _defaults(options: dict[str, Any]) -> str:
+    """The options of a model as the command line has them, with their defaults."""
+    flags = {"sequence_length": "sequence", "tokens": "sequence"}
+    shown = [
+        f"--{flags.get(key, key)} {value}" for key, value in options.items() if key != "decode"
+    ]
+    return ", ".join(shown) + (" (or --context)" if "decode" in options else "")
+
+
+def _print_layers(network: Network) -> None:
+    model, layers = network.model, network.layers
+    extra = [f for f in HEADINGS if any(getattr(layer, f) is not None for layer in layers)]
+    repeat = ["repeat"] if any(layer.repeat > 1 for layer in layers) else []
     listed = table(
         "",
         ("layer", "shape"),
-        (*times, "MACs", "weights", "product", *(HEADINGS[field] for field in extra)),
+        (*repeat, "MACs", "weights", "product", *(HEADINGS[field] for field in extra)),
     )
-    for layer in model.layers:
+    for layer in layers:
         gemm = layer.gemm()
         product = f"{gemm.m}x{gemm.k}x{gemm.n}"
         listed.add_row(
             escape(layer.name),
             _shape(layer),
-            *([str(layer.repeat)] if times else []),
+            *([str(layer.repeat)] if repeat else []),
             f"{layer.macs:,}",
             f"{layer.weights:,}",
             product if gemm.batch == 1 else f"{gemm.batch} * {product}",
@@ -157,16 +142,40 @@ def _print_layers(model: Model, left_out: dict[str, int]) -> None:
     screen.print(f"{model.name}: {model.source}", markup=False)
     screen.print(listed)
     screen.print("product: (groups or heads *) m x k x n, activations by weights", markup=False)
-    screen.print(f"total {model.macs:,} MACs, {model.parameters:,} parameters", markup=False)
-    if model.other_parameters:
+    if repeat:
+        screen.print("MACs and weights: of one layer of those that repeat", markup=False)
+    macs = sum(layer.macs * layer.repeat for layer in layers)
+    weights = sum(layer.weights * layer.repeat for layer in layers)
+    total = f"total {macs:,} MACs, {weights:,} weights"
+    if network.layer is None:
+        total += f", {model.parameters:,} parameters"
+    screen.print(total, markup=False)
+    if model.other_parameters and network.layer is None:
         screen.print(
             f"of these {model.other_parameters:,} are {model.other_parameters_are}", markup=False
         )
-    for source in sorted({s for layer in model.layers if (s := layer.density_source)}):
+    for source in sorted({s for layer in layers if (s := layer.density_source)}):
         screen.print(f"densities: {source}", markup=False)
-    if left_out:
-        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        screen.print(f"left out, as it needs no MAC array: {counted}", markup=False)
+    if network.other:
+        screen.print(f"beside the layers: {_others(network)}", markup=False)
+
+
+def _others(network: Network) -> str:
+    """Work without MACs in a line: 12 softmax (2.359 M elements), ..."""
+    counts: dict[str, list[int]] = {}
+    for each in network.other:
+        count = counts.setdefault(each.kind, [0, 0])
+        count[0] += each.repeat
+        count[1] += each.elements * each.repeat
+    return ", ".join(
+        f"{times} {kind} ({_short(elements)} elements)"
+        for kind, (times, elements) in counts.items()
+    )
+
+
+def _stride(stride: tuple[int, int]) -> str:
+    """One number, or two where they differ: 2x1 goes down by 2 and right by 1."""
+    return str(stride[0]) if stride[0] == stride[1] else f"{stride[0]}x{stride[1]}"
 
 
 def _shape(layer: Layer) -> str:
@@ -174,7 +183,7 @@ def _shape(layer: Layer) -> str:
         kind = f"{layer.groups} groups " if layer.groups > 1 else ""
         kernel = "x".join(map(str, layer.kernel))
         size, output = ("x".join(map(str, pair)) for pair in (layer.input, layer.output))
-        step = "" if layer.stride == (1, 1) else f" /{layer.stride[0]}"
+        step = "" if layer.stride == (1, 1) else f" /{_stride(layer.stride)}"
         channels = f"{layer.in_channels}->{layer.out_channels}"
         sizes = f"on {size}" if size == output else f"{size}->{output}"
         return f"conv {kernel}{step} {kind}{channels} {sizes}"

@@ -182,7 +182,7 @@ class Options:
             If another one is given.
         """
         for each in ("batch", "sequence", "context", "shapes", "calibration", "inputs", "dense"):
-            if each not in names and getattr(self, each) not in (None, False):
+            if each not in names and getattr(self, each) not in (None, False, {}):
                 takes = ", ".join(names) or "none"
                 raise InputError(
                     f"{each} changes nothing for {work}; of these options it takes {takes}"

@@ -259,14 +259,14 @@ def test_imported_resnet50_is_our_table() -> None:
 
 
 def test_command_imports_a_file(tmp_path: Path) -> None:
-    """``sparqsim models FILE.onnx -o SIZE=N`` lists the layers of the file."""
+    """``sparqsim models FILE.onnx --shape SIZE=N`` lists the layers of the file."""
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "[product]")]
     constants = {"w": np.ones((4, 2), np.float32)}
     path = saved(tmp_path / "m.onnx", nodes, {"x": ["N", 4]}, ["y"], constants)
-    result = CliRunner().invoke(command, [str(path), "-o", "N=3"], catch_exceptions=False)
+    result = CliRunner().invoke(command, [str(path), "--shape", "N=3"], catch_exceptions=False)
     assert "[product]  linear 4->2" in result.output and "total 24 MACs" in result.output
     result = CliRunner().invoke(
-        command, [str(path), "-o", "N=3", "--json", "-"], catch_exceptions=False
+        command, [str(path), "--shape", "N=3", "--json", "-"], catch_exceptions=False
     )
     assert json.loads(result.output)["layers"][0]["gemm"] == {"m": 3, "n": 2, "k": 4, "batch": 1}
 

@@ -103,7 +103,10 @@ def import_onnx(
         If the file cannot be read or is not a model this importer can follow; the message names
         the node and what to do. Also if the extra ``onnx`` is not installed.
     """
-    return _Importer(ModelFile(Path(path), sizes or {}, batch, like)).run()
+    try:
+        return _Importer(ModelFile(Path(path), sizes or {}, batch, like)).run()
+    except UnicodeError:  # protobuf hands out names that are no text
+        raise InputError(f"ONNX file {Path(path).name}: a name in it is no text in UTF-8") from None
 
 
 @dataclass(frozen=True)

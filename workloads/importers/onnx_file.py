@@ -326,15 +326,18 @@ class ModelFile:
             if not value.type.HasField("tensor_type"):
                 continue
             whole = given.get(value.name)
+            tensor = value.type.tensor_type
+            if isinstance(whole, int) and len(tensor.shape.dim) <= 1:
+                whole = (whole,)
             if isinstance(whole, tuple):
                 unused.discard(value.name)
                 given |= self._all_sizes(value, whole)
                 bound = True
-            elif not value.type.tensor_type.HasField("shape"):
+            elif not tensor.HasField("shape"):
                 raise self.fail(
                     f"input {value.name!r} has no shape; give it, as {value.name}=1x3x224x224"
                 )
-            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            for axis, dim in enumerate(tensor.shape.dim):
                 if dim.dim_value > 0:
                     continue
                 names = [dim.dim_param, f"{value.name}:{axis}"]

@@ -163,9 +163,9 @@ def _runs(shape: Shape, wanted: Shape | None, where: str) -> int:
     first = wanted[0] if wanted else 1
     fits = len(shape) == max(len(wanted), 1) and tuple(shape[1:]) == tuple(wanted[1:])
     if not fits or shape[0] % first or not shape[0]:
-        sizes = "x".join(map(str, ("samples", *wanted[1:])))
-        many = f", samples a multiple of {first}" if first > 1 else ""
-        raise InputError(f"{where} must be {sizes}{many}, got {'x'.join(map(str, shape))}")
+        sizes = " x ".join(map(str, ("samples", *wanted[1:])))
+        many = f", the samples a multiple of {first}" if first > 1 else ""
+        raise InputError(f"{where} must be {sizes}{many}, got {' x '.join(map(str, shape))}")
     return int(shape[0] // first)
 
 
