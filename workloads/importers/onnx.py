@@ -10,9 +10,10 @@ constants. Per-channel affine operations behind a layer are folded into it. The 
 ``PASSIVE`` do no MACs and are listed; any other is refused with its name and place.
 
 A layer is called after its parameters where they have a name like torch's (``conv1.weight``), else
-after its node. What is checked before: :mod:`sparqsim.workloads.importers.onnx_file`; how the
-network runs: :mod:`sparqsim.workloads.importers.onnx_run`. Source: the ONNX operator specification.
-Needs the extra ``onnx``.
+after the module that torch's exporter notes, else after its node. What is checked before:
+:mod:`sparqsim.workloads.importers.onnx_file`; how the network runs:
+:mod:`sparqsim.workloads.importers.onnx_run`. Source: the ONNX operator specification. Needs the
+extra ``onnx``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,11 +226,11 @@ def _made_of(parts: tuple[_Constant, ...], array: Later, floating: bool) -> _Con
     return _Constant(array, floating, roots, parts[0].label)
 
 
-def _scoped(node: Any) -> str:
-    """The name of a node that torch's exporter named, with the module that it stands in."""
+def _module_of(node: Any) -> str:
+    """The module in which torch's exporter says a node stands; empty if it does not."""
     scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
-    modules = [each for each in re.findall(r"'([^']*)'", scopes[:1000])[:-1] if each]
-    return f"{modules[-1]}.{node.name.removeprefix('node_')}" if modules and node.name else ""
+    modules = re.findall(r"'([^']*)'", scopes[:1000])[:-1]  # the last is the operation
+    return modules[-1] if modules else ""
 
 
 @dataclass(frozen=True)
@@ -518,15 +520,19 @@ class _Importer:
 
     def _name(self, node: Any, parameters: list[str]) -> str:
         """Name a layer after its parameters where they have names like torch's."""
+        weighted = any(name in self.constants for name in parameters)
         reader = self.readers.get(node.output[0], [])
-        if node.op_type == "MatMul" and len(reader) == 1 and reader[0].op_type == "Add":
+        if weighted and len(reader) == 1 and reader[0].op_type == "Add":
             parameters = [*parameters, *reader[0].input]
         for name in parameters:
             label = self.constants[name].label if name in self.constants else ""
             found = PARAMETER.fullmatch(label)
             if found:
                 return self.names.take(found[1])
-        return self.names.take(_scoped(node) or node.name or node.output[0])
+        module, own = _module_of(node), node.name or node.output[0]
+        if module and weighted:
+            return self.names.take(module)
+        return self.names.take(f"{module}.{own.removeprefix('node_')}" if module else own)
 
     def _add(
         self,
@@ -692,66 +698,32 @@ class _Importer:
         added: tuple[str, float] = ("", 1.0),
     ) -> None:
         """Append a product: with a constant, with a stack of them, or of two activations."""
-        place, size = place_of(node, position), product.sizes
-        values = node.input[:2]
+        values, size = node.input[:2], product.sizes
         constant = next((side for side in (1, 0) if values[side] in self.constants), None)
-        name = self._name(
-            node, [*([] if constant is None else [values[constant]]), *node.input[2:]]
+        parameters = [] if constant is None else [values[constant]]
+        name = self._name(node, [*parameters, *node.input[2:]])
+        step = partial(
+            Step, name, output=node.output[0], shape=product.shape, added=added[0], factor=added[1]
         )
-        arrange = (product.left, product.right)
         if constant is None:
-            layer: Layer = MatMul(name=name, m=size["M"], k=size["K"], n=size["N"], batch=size["B"])
-            operands = [
-                Operand(values[0], product.left("BMK")),
-                Operand(values[1], product.right("BNK")),
-            ]
-            step = Step(
-                name,
-                *operands,
-                node.output[0],
-                product.result("BMN"),
-                product.shape,
-                *added,
+            made = step(
+                left=Operand(values[0], product.left("BMK")),
+                right=Operand(values[1], product.right("BNK")),
+                result=product.result("BMN"),
                 scale=scale,
             )
-            self._add(node, position, layer, step, None, None)
+            layer = MatMul(name=name, m=size["M"], k=size["K"], n=size["N"], batch=size["B"])
+            self._add(node, position, layer, made, None, None)
             return
-        weights = self._weight(values[constant], place)
-        # the letter of the constant's outputs, and of the rows that the other operand gives
-        out, row = ("N", "M") if constant else ("M", "N")
+        weights = self._weight(values[constant], place_of(node, position))
         flat = size["B"] == 1
-        shape = weights.shape
-        if flat:
-            shapes = (size[out], size["K"]), (size[row], size["K"]), (size[row], size[out])
-            letters = f"B{out}K", f"B{row}K", f"B{row}{out}"
-            layer = Linear(
-                name=name,
-                in_features=size["K"],
-                out_features=size[out],
-                rows=size[row],
-                bias=bias is not None,
-            )
-        else:  # each constant of the stack serves an input of its own: a group each
-            ins, outs = size["B"] * size["K"], size["B"] * size[out]
-            shapes = (outs, size["K"], 1, 1), (1, ins, size[row], 1), (1, outs, size[row], 1)
-            letters = f"B{out}K", f"BK{row}", f"B{out}{row}"
-            layer = Conv2d(
-                name=name,
-                in_channels=ins,
-                out_channels=outs,
-                input=(size[row], 1),
-                kernel=(1, 1),
-                groups=size["B"],
-                bias=False,
-            )
-        turn = arrange[constant](letters[0], shapes[0])
-        raw = weights.array.then(shapes[0], turn)
-        operand = Operand(values[1 - constant], arrange[1 - constant](letters[1], shapes[1]))
-        step = Step(name, operand, None, node.output[0], product.result(letters[2], shapes[2]),
-                    product.shape, *added)  # fmt: skip
-        axis = self._channel_axis(product, constant, shape) if flat else None
+        make = _as_linear if flat else _as_groups
+        weighted, shape, turn, operand, result = make(name, product, constant, bias is not None)
+        made = step(left=Operand(values[1 - constant], operand), right=None, result=result)
+        axis = self._channel_axis(product, constant, weights.shape) if flat else None
+        tensors = Tensors(weights.array.then(shape, turn))
         by = None if scale == 1.0 else np.array([scale])
-        self._add(node, position, layer, step, Tensors(raw).then(by, bias), axis)
+        self._add(node, position, weighted, made, tensors.then(by, bias), axis)
 
     def _channel_axis(self, product: Product, constant: int, shape: Shape) -> int | None:
         """Return where the constant's outputs stand in the result, if they are one axis of it."""
@@ -827,6 +799,53 @@ class _Importer:
             raise self._fail(f"{place}: its variance must be positive in every channel")
         scale = gamma / np.sqrt(variance + epsilon)
         return scale, beta - mean * scale
+
+
+Made = tuple[Layer, Shape, Arrange, Arrange, Arrange]
+
+
+def _as_linear(name: str, product: Product, constant: int, bias: bool) -> Made:
+    """A product with a constant matrix on the left (0) or right (1), as a fully connected layer.
+
+    Returns the layer, the shape of its weights, and the arrangements of the constant, of the other
+    operand and of the result.
+    """
+    size, sides = product.sizes, (product.left, product.right)
+    out, row = ("N", "M") if constant else ("M", "N")
+    outputs, rows, depth = size[out], size[row], size["K"]
+    layer = Linear(name=name, in_features=depth, out_features=outputs, rows=rows, bias=bias)
+    shape = (outputs, depth)
+    return (
+        layer,
+        shape,
+        sides[constant](f"B{out}K", shape),
+        sides[1 - constant](f"B{row}K", (rows, depth)),
+        product.result(f"B{row}{out}", (rows, outputs)),
+    )
+
+
+def _as_groups(name: str, product: Product, constant: int, bias: bool) -> Made:
+    """A product with a stack of constants that each serve an input of their own: a group each."""
+    size, sides = product.sizes, (product.left, product.right)
+    out, row = ("N", "M") if constant else ("M", "N")
+    inputs, outputs, rows = size["B"] * size["K"], size["B"] * size[out], size[row]
+    layer = Conv2d(
+        name=name,
+        in_channels=inputs,
+        out_channels=outputs,
+        input=(rows, 1),
+        kernel=(1, 1),
+        groups=size["B"],
+        bias=bias,
+    )
+    shape = (outputs, size["K"], 1, 1)
+    return (
+        layer,
+        shape,
+        sides[constant](f"B{out}K", shape),
+        sides[1 - constant](f"BK{row}", (1, inputs, rows, 1)),
+        product.result(f"B{out}{row}", (1, outputs, rows, 1)),
+    )
 
 
 def _affine(
