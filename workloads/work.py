@@ -39,7 +39,7 @@ from sparqsim.workloads.models import TABLE, get_model, model_options
 from sparqsim.workloads.models.real import PRUNED, SUBJECTS, Subject, subject
 
 if TYPE_CHECKING:
-    from sparqsim.workloads.importers.onnx_run import Samples
+    from sparqsim.workloads.importers.onnx_inputs import Samples
 
 Array = NDArray[np.float32]
 
@@ -280,8 +280,9 @@ def _from_file(name: str, options: Options) -> Network:
 
 def _onnx(name: str, options: Options) -> Network:
     """A user's own network: with its weights, and judged where inputs are given."""
-    from sparqsim.workloads.importers import onnx_run
     from sparqsim.workloads.importers.onnx import import_onnx
+    from sparqsim.workloads.importers.onnx_inputs import read_arrays, samples_of
+    from sparqsim.workloads.importers.onnx_run import subject_of
 
     options.only(name, "batch", "shapes", "calibration", "inputs")
     if options.inputs is not None and options.calibration is None:
@@ -290,7 +291,7 @@ def _onnx(name: str, options: Options) -> Network:
             "(given alone, its first half calibrates and its second half judges)"
         )
     files = {"calibration": options.calibration, "inputs": options.inputs}
-    arrays = {key: onnx_run.read_arrays(path) for key, path in files.items() if path is not None}
+    arrays = {key: read_arrays(path) for key, path in files.items() if path is not None}
     like = {key: array.shape for each in arrays.values() for key, array in each.items()}
     imported = import_onnx(name, options.shapes, batch=options.batch, like=like)
     network = Network(name=name, model=imported.model, source=imported.model.source)
@@ -300,15 +301,14 @@ def _onnx(name: str, options: Options) -> Network:
         text = f"the values of {name} lie in {imported.missing[0]!r}, which is not beside it"
         return replace(network, missing=f"{text}; copy it there")
     samples = {
-        key: onnx_run.samples_of(each, imported.graph, str(files[key]))
-        for key, each in arrays.items()
+        key: samples_of(each, imported.graph, str(files[key])) for key, each in arrays.items()
     }
     calibration, judged = samples.get("calibration"), samples.get("inputs")
     source = imported.model.source
     if calibration is not None and judged is None:
         calibration, judged = _halves(calibration, str(options.calibration))
         source += f"; calibrated on the first half of {options.calibration}, judged on the second"
-    trained = replace(onnx_run.subject_of(imported, calibration, judged), source=source)
+    trained = replace(subject_of(imported, calibration, judged), source=source)
     network = _with_numbers(network, trained, 1, 1)
     return network if calibration else replace(network, subject=None, bare=trained)
 

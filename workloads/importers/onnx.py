@@ -21,8 +21,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.importers import Imported, Later, Names, Tensors, with_layers
+from sparqsim.workloads.importers import Imported, Names, Tensors, with_layers
+from sparqsim.workloads.importers.onnx_constants import Constants, expands
 from sparqsim.workloads.importers.onnx_file import ModelFile, Shape, place_of
 from sparqsim.workloads.importers.products import Arrange, Product, product_of
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, OtherKind, OtherWork
@@ -63,18 +64,7 @@ LessOrEqual NonZero Not OneHot Or Pad Range Reshape Resize ScatterElements Scatt
 Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
 """
 PASSIVE = frozenset(KIND) | frozenset(MOVING_NAMES.split())
-# Operations that leave a constant one; what they make is never much larger than what goes in.
-OF_CONSTANTS_NAMES = """
-Abs Add Cast Ceil Concat Div Exp Floor Gather Log Mul Neg Pow Reciprocal Slice Split Sqrt Sub Where
-"""
-OF_CONSTANTS = frozenset(OF_CONSTANTS_NAMES.split())
 STANDARD_DOMAINS = ("", "ai.onnx")
-LITERALS: dict[str, Callable[[Any], NDArray[Any]]] = {  # numbers in an attribute of Constant
-    "value_float": lambda given: np.array(given.f, np.float32),
-    "value_floats": lambda given: np.array(given.floats, np.float32),
-    "value_int": lambda given: np.array(given.i, np.int64),
-    "value_ints": lambda given: np.array(given.ints, np.int64),
-}
 SCOPES = "pkg.torch.onnx.name_scopes"  # as torch's exporter calls them
 PARAMETER = re.compile(r"(.+?)[._](?:weight|bias)")
 
@@ -175,57 +165,6 @@ class Graph:
     tables: Mapping[str, str]
 
 
-@dataclass(eq=False)
-class _Constant:
-    """A constant of the graph, or what others make; its values are made when asked for.
-
-    Attributes
-    ----------
-    array : Later
-    floating : bool
-    roots : tuple of _Constant
-        The constants of the file that it is made of; empty for one of them.
-    label : str
-        The name of the first.
-    taken : bool
-        Whether a layer took it in.
-    """
-
-    array: Later
-    floating: bool
-    roots: tuple[_Constant, ...] = ()
-    label: str = ""
-    taken: bool = field(default=False)
-
-    @property
-    def shape(self) -> Shape:
-        return self.array.shape
-
-    def values(self) -> NDArray[Any]:
-        """Make the values."""
-        return self.array.make()
-
-    def take(self) -> None:
-        """Note that a layer took it in."""
-        self.taken = True
-        for root in self.roots:
-            root.taken = True
-
-    def then(self, shape: Shape, change: Callable[[NDArray[Any]], NDArray[Any]]) -> _Constant:
-        """Return what ``change`` makes of it."""
-        return _made_of((self,), self.array.then(shape, change), self.floating)
-
-
-def _held(values: NDArray[Any]) -> _Constant:
-    """A few numbers that are no tensor of the file."""
-    return _Constant(Later(values.shape, lambda: values), values.dtype.kind == "f")
-
-
-def _made_of(parts: tuple[_Constant, ...], array: Later, floating: bool) -> _Constant:
-    roots = tuple({id(root): root for part in parts for root in (part.roots or (part,))}.values())
-    return _Constant(array, floating, roots, parts[0].label)
-
-
 def _module_of(node: Any) -> str:
     """The module in which torch's exporter says a node stands; empty if it does not."""
     scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
@@ -245,7 +184,7 @@ class _Importer:
     def __init__(self, file: ModelFile) -> None:
         self.file, self.source = file, file.source
         self.shapes = file.shapes
-        self.constants: dict[str, _Constant] = {}
+        self.constants = Constants(file)
         self.layers: list[Layer] = []
         self.steps: list[Step] = []
         self.tensors: dict[str, Tensors] = {}
@@ -264,19 +203,9 @@ class _Importer:
         for _, node in file.order:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
-        for name, tensor in file.initializers.items():
-            self.constants[name] = self._stored(tensor, f"tensor {name!r}", name)
         for position, node in file.order:
             self._visit(node, position)
-        constants = {id(constant): constant for constant in self.constants.values()}
-        other = sum(
-            math.prod(constant.shape)
-            for constant in constants.values()
-            if not constant.roots
-            and constant.floating
-            and not constant.taken
-            and math.prod(constant.shape) > 1
-        )
+        other = self.constants.left_over()
         model = with_layers(file.name, self.source, self.layers, other, tuple(self.other))
         return Imported(
             model,
@@ -298,144 +227,6 @@ class _Importer:
         if not least and len(reader.input) > 1 and reader.input[1] in self.constants:
             least = self.constants[reader.input[1]].values().reshape(-1).tolist()
         return least == [0.0]
-
-    # -- constants ------------------------------------------------------------------------------
-
-    def _stored(self, tensor: Any, what: str, label: str) -> _Constant:
-        from onnx import TensorProto
-
-        real = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-        shape = tuple(tensor.dims)
-
-        def make() -> NDArray[Any]:
-            if not self.file.is_there(what, tensor):  # nothing made of it is ever handed out
-                return np.broadcast_to(np.ones((), np.float32), shape)
-            return self.file.read(what, tensor)
-
-        return _Constant(Later(shape, make), tensor.data_type in real, (), label)
-
-    def _fold_constant(self, node: Any, position: int) -> bool:
-        """Note the outputs of a node that are constant; say whether they are."""
-        place = place_of(node, position)
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Constant":
-            made = self._literal(node, place, attributes)
-            if made is not None:
-                self.constants[node.output[0]] = made
-            return True
-        if node.output[0] in self.file.sizes:
-            self.constants[node.output[0]] = _held(self.file.sizes[node.output[0]])
-            return True
-        sources = [self.constants.get(name) for name in node.input if name]
-        if not sources or any(source is None for source in sources):
-            return False
-        known = [source for source in sources if source is not None]
-        if node.op_type in OF_CONSTANTS:
-            return self._evaluated(node, known)
-        rearranged = self._rearranged(node, position, place, attributes, known)
-        if rearranged is None:
-            return False
-        self.constants[node.output[0]] = rearranged
-        return True
-
-    def _literal(self, node: Any, place: str, attributes: dict[str, Any]) -> _Constant | None:
-        """A ``Constant``: a tensor, or numbers in an attribute (strings are never weights)."""
-        if "value" in attributes:
-            return self._stored(attributes["value"].t, place, node.output[0])
-        for name, read in LITERALS.items():
-            if name in attributes:
-                return _held(read(attributes[name]))
-        return None
-
-    def _rearranged(
-        self,
-        node: Any,
-        position: int,
-        place: str,
-        attributes: dict[str, Any],
-        sources: list[_Constant],
-    ) -> _Constant | None:
-        source = sources[0]
-        if node.op_type == "ConstantOfShape":
-            return self._repeated(node, place, attributes, source)
-        if node.op_type == "Identity":
-            return source
-        if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Flatten"):
-            shape = self._shape(node, position, node.output[0])
-            if math.prod(shape) != math.prod(source.shape):
-                raise self._fail(f"{place} makes {list(shape)} of {list(source.shape)}")
-            return source.then(shape, lambda x: x.reshape(shape))
-        if node.op_type == "Expand":
-            shape = self._shape(node, position, node.output[0])
-            try:
-                fits = np.broadcast_shapes(source.shape, shape) == shape
-            except ValueError:
-                fits = False
-            if not fits:
-                raise self._fail(f"{place} makes {list(shape)} of {list(source.shape)}")
-            return source.then(shape, lambda x: np.broadcast_to(x, shape))
-        if node.op_type == "Transpose":
-            rank = len(source.shape)
-            axes = tuple(attributes["perm"].ints) if "perm" in attributes else None
-            axes = tuple(reversed(range(rank))) if axes is None else axes
-            if sorted(axes) != list(range(rank)):
-                raise self._fail(f"{place} permutes {rank} axes by {list(axes)}")
-            turned = tuple(source.shape[axis] for axis in axes)
-            return source.then(turned, lambda x: x.transpose(axes))
-        return None
-
-    def _repeated(
-        self, node: Any, place: str, attributes: dict[str, Any], source: _Constant
-    ) -> _Constant:
-        sizes, value = source.values().reshape(-1), np.zeros(1, np.float32)
-        if "value" in attributes:
-            value = self._stored(attributes["value"].t, place, "").values().reshape(-1)
-        if sizes.dtype.kind not in "iu" or value.size != 1:
-            raise self._fail(f"{place} must take whole sizes and repeat one value")
-        shape = self.file.sane(place, tuple(sizes.tolist()))
-        # A view that repeats one number: a fully connected layer of it takes no memory.
-        array = Later(shape, lambda: np.broadcast_to(value, shape))
-        return _Constant(array, value.dtype.kind == "f", (), node.output[0])
-
-    def _evaluated(self, node: Any, sources: list[_Constant]) -> bool:
-        """Note constants that ONNX's reference will make of others, when they are asked for."""
-        from onnx import TensorProto
-
-        real = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-        most = 1024 + 2 * sum(math.prod(source.shape) for source in sources)
-        names = [name for name in node.output if name]
-        if any(math.prod(self.shapes.get(name, (most + 1,))) > most for name in names):
-            return False
-        inputs = {name: self.constants[name] for name in node.input if name}
-        for which, name in enumerate(names):
-
-            def make(which: int = which, name: str = name) -> NDArray[Any]:
-                values = {key: np.asarray(each.array) for key, each in inputs.items()}
-                made = self.file.computed(node, values, which)
-                if made is None or made.shape != self.shapes[name]:
-                    raise self._fail(f"the values of {name!r} cannot be computed")
-                return made
-
-            array = Later(self.shapes[name], make)
-            floating = self.file.types.get(name) in real
-            self.constants[name] = _made_of(tuple(sources), array, floating)
-        return True
-
-    def _weight(self, name: str, place: str) -> _Constant:
-        """Return a constant that a layer takes in."""
-        constant = self.constants[name]
-        if not constant.floating:
-            raise self._fail(
-                f"{place}: {name!r} is not of floating point; import the network before it was "
-                "quantized and quantize it here"
-            )
-        constant.take()
-        for root in constant.roots or (constant,):
-            root.values()  # a view: refuses what does not hold its values
-        return constant
-
-    def _values(self, name: str, place: str) -> NDArray[Any]:
-        return self._weight(name, place).values()
 
     # -- layers ---------------------------------------------------------------------------------
 
@@ -468,7 +259,7 @@ class _Importer:
                 f"{place} is not supported: of the operations that multiply and accumulate, Conv, "
                 "Gemm and MatMul are; export the network in terms of these"
             )
-        if self._fold_constant(node, position):
+        if self.constants.fold(node, place):
             self.nodes.append((position, node))  # another node may still read it
         elif not self._fold_affine(node, place):
             self.left_out[node.op_type] += 1
@@ -481,7 +272,7 @@ class _Importer:
         shapes = [
             self.shapes[name] for name in (*node.input, node.output[0]) if name in self.shapes
         ]
-        if kind is None or not shapes or not self._is_real(node.output[0]):
+        if kind is None or not shapes or not self.file.is_real(node.output[0]):
             return
         work = OtherWork(
             name=node.name or node.output[0],
@@ -491,12 +282,6 @@ class _Importer:
             after=self.layers[-1].name if self.layers else "",
         )
         self.other.append(work)
-
-    def _is_real(self, value: str) -> bool:
-        from onnx import TensorProto
-
-        real = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-        return self.file.types.get(value) in real
 
     def _note_table(self, node: Any) -> None:
         """Note a constant whose rows are looked up by numbers that are not constant."""
@@ -508,15 +293,7 @@ class _Importer:
             self.tables[node.input[0]] = node.input[0]
 
     def _shape(self, node: Any, position: int, value: str) -> Shape:
-        constant = self.constants.get(value)
-        shape = constant.shape if constant else self.shapes.get(value)
-        if shape is None:
-            missing = f"; {self.file.missing[0]!r} is not beside it" if self.file.missing else ""
-            raise self._fail(
-                f"{place_of(node, position)}: the shape of {value!r} does not follow from the "
-                f"inputs; export the network with fixed shapes{missing}"
-            )
-        return shape
+        return self.constants.shape(value, place_of(node, position))
 
     def _name(self, node: Any, parameters: list[str]) -> str:
         """Name a layer after its parameters where they have names like torch's."""
@@ -561,7 +338,7 @@ class _Importer:
         shape = self._shape(node, position, node.input[0])
         if node.input[1] not in self.constants:
             raise self._fail(f"{place}: its weights {node.input[1]!r} must be constant")
-        weights = self._weight(node.input[1], place)
+        weights = self.constants.taken(node.input[1], place)
         rank = len(weights.shape) - 2
         if rank not in (1, 2) or len(shape) != rank + 2:
             raise self._fail(
@@ -632,7 +409,7 @@ class _Importer:
         size = math.prod(constant.shape)
         if size not in (1, outputs) or size != (constant.shape[-1] if constant.shape else 1):
             return None
-        return self._values(node.input[2], place).reshape(-1)
+        return self.constants.values(node.input[2], place).reshape(-1)
 
     def _gemm(self, node: Any, position: int, attributes: dict[str, Any]) -> None:
         place = place_of(node, position)
@@ -663,11 +440,7 @@ class _Importer:
     def _note_added(self, node: Any, position: int, third: str, product: Product) -> None:
         """A C of a Gemm that is no bias is added element by element: other work."""
         shape = self._shape(node, position, third)
-        try:
-            fits = np.broadcast_shapes(shape, product.shape) == product.shape
-        except ValueError:
-            fits = False
-        if not fits:
+        if not expands(shape, product.shape):
             raise self._fail(
                 f"{place_of(node, position)}: its C of {list(shape)} does not fit a result of "
                 f"{list(product.shape)}"
@@ -715,7 +488,7 @@ class _Importer:
             layer = MatMul(name=name, m=size["M"], k=size["K"], n=size["N"], batch=size["B"])
             self._add(node, position, layer, made, None, None)
             return
-        weights = self._weight(values[constant], place_of(node, position))
+        weights = self.constants.taken(values[constant], place_of(node, position))
         flat = size["B"] == 1
         make = _as_linear if flat else _as_groups
         weighted, shape, turn, operand, result = make(name, product, constant, bias is not None)
@@ -757,7 +530,7 @@ class _Importer:
                 return False
             if node.op_type == "Div" and at == 1:
                 return False
-            constant = self._values(others[0], place).reshape(-1).astype(np.float64)
+            constant = self.constants.values(others[0], place).reshape(-1).astype(np.float64)
             scale, shift = _affine(node.op_type, constant, at == 1)
         else:
             return False
@@ -792,7 +565,7 @@ class _Importer:
 
     def _norm(self, node: Any, place: str) -> tuple[NDArray[Any], NDArray[Any]]:
         gamma, beta, mean, variance = (
-            self._values(name, place).astype(np.float64) for name in node.input[1:]
+            self.constants.values(name, place).astype(np.float64) for name in node.input[1:]
         )
         epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
         if not (variance + epsilon > 0).all():

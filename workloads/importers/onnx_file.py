@@ -33,6 +33,7 @@ Add Cast Ceil Concat Div Equal Floor Gather Greater Identity Less Max Min Mod Mu
 ReduceProd ReduceSum Reshape Slice Squeeze Sub Unsqueeze Where
 """
 OF_SIZES = frozenset(OF_SIZES_NAMES.split())
+REAL = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, double and bfloat16
 Shape = tuple[int, ...]
 
 
@@ -135,6 +136,10 @@ class ModelFile:
             value.name: (self.shapes.get(value.name), value.type.tensor_type.elem_type)
             for value in self._fed()
         }
+
+    def is_real(self, value: str) -> bool:
+        """Whether a value is of floating point."""
+        return self.types.get(value) in REAL
 
     def fail(self, text: str) -> InputError:
         """Return a letter about this file."""
@@ -463,7 +468,11 @@ class ModelFile:
                 kept.append(node)
                 continue
             name = node.output[0]
-            known[name] = self.sizes[name] = values
+            known[name] = values
+            if values.dtype.kind not in "iub":  # a factor on the way, as of a Resize
+                kept.append(node)
+                continue
+            self.sizes[name] = values
             graph.initializer.append(numpy_helper.from_array(values, name))
         if len(self.sizes) == before:
             return False

@@ -6,19 +6,13 @@ what stands between them is cut into pieces that onnxruntime runs where it is in
 own reference evaluator elsewhere. So what a product reads can be shown to ``see`` on the way, and
 replaced: one door for capturing activations and for quantizing them, as the other trained networks
 have it (:mod:`sparqsim.workloads.models.real`).
-
-Inputs come as ``.npz``: arrays under the names of the graph's inputs, or a single array for a
-single input, *samples* along the first axis. The graph takes as many at once as its inputs' first
-size says; the samples are that many times a whole number of runs.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,167 +20,16 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import Imported
-from sparqsim.workloads.importers.onnx import Graph, Operand, Step
-from sparqsim.workloads.importers.onnx_file import Shape, place_of
+from sparqsim.workloads.importers.onnx import Operand, Step
+from sparqsim.workloads.importers.onnx_file import place_of
+from sparqsim.workloads.importers.onnx_inputs import LABELS, Samples, Values
 from sparqsim.workloads.layers import Layer
 from sparqsim.workloads.models.real import See, Subject
 from sparqsim.workloads.quantize import sqnr_db
 from sparqsim.workloads.tensors import LayerTensors
 
 Array = NDArray[np.float32]
-Values = dict[str, NDArray[Any]]
 MOST_AT_ONCE = 2**30  # assumed, elements: a value of one run, 4 GiB in float32
-LABELS = "labels"
-
-
-# -- inputs from a file ---------------------------------------------------------------------------
-
-
-def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz``.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or holds something other than numbers.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array; use numpy.savez")
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError,
-            AttributeError, TypeError) as error:  # fmt: skip
-        raise InputError(f"{path} must be an npz of arrays of numbers: {error}") from None
-    if not arrays:
-        raise InputError(f"{path} holds no array")
-    return arrays
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Inputs for a number of runs.
-
-    Attributes
-    ----------
-    arrays : mapping of str to array
-        By input, all runs behind one another along the first axis.
-    each : mapping of str to int
-        How much of that axis a run takes; 0 for an input that is a single number.
-    runs : int
-    labels : integer array [samples] or None
-    """
-
-    arrays: Mapping[str, NDArray[Any]]
-    each: Mapping[str, int]
-    runs: int
-    labels: NDArray[np.int64] | None = None
-
-    def feeds(self) -> Iterator[Values]:
-        """Give the inputs of each run."""
-        for run in range(self.runs):
-            yield {
-                name: array[run * self.each[name] : (run + 1) * self.each[name]]
-                if self.each[name]
-                else array[run]
-                for name, array in self.arrays.items()
-            }
-
-    def part(self, first: int, last: int) -> Samples:
-        """Return runs ``first`` to ``last`` (without it)."""
-        step = {name: each or 1 for name, each in self.each.items()}
-        arrays = {
-            name: array[first * step[name] : last * step[name]]
-            for name, array in self.arrays.items()
-        }
-        labels = self.labels
-        if labels is not None:
-            each = len(labels) // self.runs
-            labels = labels[first * each : last * each]
-        return Samples(arrays, self.each, last - first, labels)
-
-
-def samples_of(arrays: Mapping[str, NDArray[Any]], graph: Graph, where: str) -> Samples:
-    """Return arrays as inputs of a graph; ``where`` says where they are from.
-
-    Raises
-    ------
-    InputError
-        If a name, shape or type does not suit the graph's inputs.
-    """
-    inputs = graph.file.inputs
-    found = dict(arrays)
-    labels = found.pop(LABELS, None) if LABELS not in inputs else None
-    if len(inputs) == 1 and len(found) == 1:
-        found = {next(iter(inputs)): next(iter(found.values()))}
-    if found.keys() != inputs.keys():
-        raise InputError(
-            f"{where} must hold arrays named {', '.join(inputs)} (and may hold {LABELS}), "
-            f"got {', '.join(found) or 'none'}"
-        )
-    runs: dict[str, int] = {}
-    each: dict[str, int] = {}
-    for name, (shape, kind) in inputs.items():
-        found[name] = _of_kind(found[name], kind, f"{where}, {name!r}")
-        each[name] = 0 if not shape else shape[0]
-        runs[name] = _runs(found[name].shape, shape, f"{where}, {name!r}")
-    if len(set(runs.values())) != 1:
-        counts = ", ".join(f"{name} for {count}" for name, count in runs.items())
-        raise InputError(f"{where} must hold inputs for as many runs each, got {counts}")
-    count = next(iter(runs.values()))
-    return Samples(found, each, count, _checked_labels(labels, found, inputs, where))
-
-
-def _of_kind(array: NDArray[Any], kind: int, where: str) -> NDArray[Any]:
-    """Return an array in the type of an input, if nothing but width differs."""
-    from onnx import helper
-
-    wanted = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
-    floating = wanted.kind not in "biu"  # numpy calls bfloat16 a kind of its own
-    fits = array.dtype.kind in ("fiu" if floating else "iu" if wanted.kind in "iu" else "b")
-    if not fits:
-        raise InputError(f"{where} must be {wanted}, got {array.dtype}")
-    if floating and not np.isfinite(array).all():
-        raise InputError(f"{where} must be finite, got NaN or infinity")
-    if not floating and wanted.kind in "iu" and array.size:
-        limits = np.iinfo(wanted)
-        if int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise InputError(f"{where} must fit {wanted}, got {array.min()} to {array.max()}")
-    return array.astype(wanted, copy=False)
-
-
-def _runs(shape: Shape, wanted: Shape | None, where: str) -> int:
-    if wanted is None:
-        raise InputError(f"{where}: the graph does not tell this input's shape")
-    first = wanted[0] if wanted else 1
-    fits = len(shape) == max(len(wanted), 1) and tuple(shape[1:]) == tuple(wanted[1:])
-    if not fits or shape[0] % first or not shape[0]:
-        sizes = " x ".join(map(str, ("samples", *wanted[1:])))
-        many = f", the samples a multiple of {first}" if first > 1 else ""
-        raise InputError(f"{where} must be {sizes}{many}, got {' x '.join(map(str, shape))}")
-    return int(shape[0] // first)
-
-
-def _checked_labels(
-    labels: NDArray[Any] | None,
-    arrays: Mapping[str, NDArray[Any]],
-    inputs: Mapping[str, Any],
-    where: str,
-) -> NDArray[np.int64] | None:
-    if labels is None:
-        return None
-    samples = len(next(iter(arrays.values())))
-    if labels.dtype.kind not in "iu" or labels.shape != (samples,):
-        raise InputError(
-            f"{where}: {LABELS} must be {samples} whole numbers, one a sample, got {labels.dtype} "
-            f"of shape {list(labels.shape)}"
-        )
-    return labels.astype(np.int64)
-
-
-# -- running --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
