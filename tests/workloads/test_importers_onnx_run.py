@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx_files import saved
 
@@ -429,3 +431,57 @@ def test_a_value_too_large_to_run_is_refused(tmp_path: Path) -> None:
     assert network.subject is not None
     with pytest.raises(InputError, match="too large to be run"):
         network.subject.judge(None, None)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_damaged_networks_run_or_are_refused(tmp_path: Path, data: st.DataObject) -> None:
+    """A nonsensical graph that imports also runs and is judged, or is refused by a letter."""
+    maker = data.draw(st.sampled_from([cnn, attention, odd_products]))
+    path, inputs = maker(tmp_path / "n.onnx")
+    model = onnx.load(str(path))
+    graph = model.graph
+    names = sorted({name for each in graph.node for name in (*each.input, *each.output)})
+    for _ in range(data.draw(st.integers(1, 3))):
+        each = data.draw(st.sampled_from(graph.node))
+        kind = data.draw(st.sampled_from(["wire", "operation", "attribute", "values"]))
+        if kind == "wire" and each.input:
+            at = data.draw(st.integers(0, len(each.input) - 1))
+            each.input[at] = data.draw(st.sampled_from(names))
+        elif kind == "operation":
+            each.op_type = data.draw(
+                st.sampled_from(["Relu", "Add", "MatMul", "Transpose", "Softmax"])
+            )
+        elif kind == "attribute" and each.attribute:
+            del each.attribute[:]
+        else:
+            tensor = data.draw(st.sampled_from(graph.initializer))
+            if tensor.raw_data and tensor.data_type == 7:
+                tensor.raw_data = np.zeros(len(tensor.raw_data) // 8, np.int64).tobytes()
+    path.write_bytes(model.SerializeToString())
+    arrays = {name: draw(3, *shape) for name, shape in inputs.items()}
+    arrays = {name: np.concatenate([array, array]) for name, array in arrays.items()}
+    np.savez(tmp_path / "x.npz", **arrays)
+    try:
+        network = load(str(path), calibration=tmp_path / "x.npz")
+        assert network.subject is not None
+        network.subject.capture()
+        network.subject.judge(None, None)
+    except InputError as letter:
+        assert str(letter)
+
+
+def test_a_long_chain_of_constants_is_refused(tmp_path: Path) -> None:
+    """A thousand transposes of a weight, or a weight that doubles at each step, is a letter."""
+    nodes = [node("Transpose", [f"w{i}"], [f"w{i + 1}"], perm=[1, 0]) for i in range(1000)]
+    nodes.append(node("MatMul", ["x", "w1000"], ["y"]))
+    path = saved(tmp_path / "t.onnx", nodes, {"x": [2, 4]}, ["y"], {"w0": draw(1, 4, 4)})
+    with pytest.raises(InputError, match="more than 100 operations on constants"):
+        import_onnx(path)
+    nodes = [node("Concat", [f"w{i}", f"w{i}"], [f"w{i + 1}"], axis=1) for i in range(24)]
+    nodes.append(node("MatMul", ["x", "w24"], ["y"]))
+    path = saved(tmp_path / "d.onnx", nodes, {"x": [2, 4]}, ["y"], {"w0": draw(1, 4, 64)})
+    with pytest.raises(InputError, match="compute them before you export"):
+        import_onnx(path)

@@ -18,7 +18,7 @@ from paths import DATA
 
 from sparqsim.base import InputError
 from sparqsim.scripts.models import command
-from sparqsim.workloads.layers import Conv2d, Linear, MatMul
+from sparqsim.workloads.layers import Conv2d, Linear, MatMul, Model
 from sparqsim.workloads.models import get_layer, get_model, model_names, model_options
 from sparqsim.workloads.models.digits import load_digits
 
@@ -244,6 +244,55 @@ def test_unknown_layers(path: str, says: str) -> None:
     with pytest.raises(InputError) as letter:
         get_layer(path)
     assert says in str(letter.value)
+
+
+@pytest.mark.parametrize("light, ours", [("resnet50", "resnet50"), ("bvlc_alexnet", "alexnet")])
+def test_other_work_is_that_of_the_network_as_a_file(light: str, ours: str) -> None:
+    """Activations, additions, pooling, normalisation: as often and as large as in ONNX's own file.
+
+    The file's softmax of class scores and its AlexNet's pooling of 54 x 54 maps (its image is
+    224 x 224, ours 227 x 227) are apart.
+    """
+    onnx = pytest.importorskip("onnx")
+    from sparqsim.workloads.importers.onnx import import_onnx
+
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    file = import_onnx(folder / f"light_{light}.onnx").model
+    table = get_model(ours)
+
+    def found(model: Model) -> dict[str, list[int]]:
+        kinds: dict[str, list[int]] = {}
+        for work in model.other:
+            if work.operation != "Softmax":
+                operation = work.operation.removeprefix("Global").replace("Sum", "Add")
+                kinds.setdefault(operation, []).append(work.elements)
+        return kinds
+
+    theirs, own = found(file), found(table)
+    assert {key: len(value) for key, value in own.items()} == {
+        key: len(value) for key, value in theirs.items()
+    }
+    if ours == "resnet50":
+        assert {key: sorted(each) for key, each in own.items()} == {
+            key: sorted(each) for key, each in theirs.items()
+        }
+
+
+@pytest.mark.parametrize(
+    "name, norms", [("bert_base", 25), ("vit_base", 25), ("llama_7b", 65), ("minilm", 13)]
+)
+def test_other_work_of_transformers(name: str, norms: int) -> None:
+    """A softmax a head and query, a norm for each one trained, two additions a block."""
+    model = get_model(name)
+    counts: dict[str, list[int]] = {}
+    for work in model.other:
+        each = counts.setdefault(work.operation, [0, 0])
+        each[0] += work.repeat
+        each[1] += work.repeat * work.elements
+    scores = [x for x in model.layers if x.name.endswith("scores")]
+    assert counts["Softmax"][1] == sum(x.repeat * x.output_elements for x in scores)
+    norm = "RMSNormalization" if name == "llama_7b" else "LayerNormalization"
+    assert counts[norm][0] == norms and counts["Add"][0] == norms - 1
 
 
 def run(*arguments: str) -> str:

@@ -9,7 +9,7 @@ III.
 from __future__ import annotations
 
 from sparqsim.workloads.layers import Linear, Model
-from sparqsim.workloads.models.parts import conv
+from sparqsim.workloads.models.parts import behind, conv
 
 TABLE_III = "EIE, ISCA 2016, Table III"
 
@@ -31,17 +31,24 @@ def fully_connected(
 
 def alexnet(batch: int = 1) -> Model:
     """Return AlexNet for ``batch`` images."""
+    layers = (
+        conv("conv1", 3, 96, 227, 11, 4, 0, bias=True, batch=batch),
+        conv("conv2", 96, 256, 27, 5, groups=2, bias=True, batch=batch),
+        conv("conv3", 256, 384, 13, 3, bias=True, batch=batch),
+        conv("conv4", 384, 384, 13, 3, groups=2, bias=True, batch=batch),
+        conv("conv5", 384, 256, 13, 3, groups=2, bias=True, batch=batch),
+        fully_connected("fc6", 9216, 4096, batch, 0.09, 0.351),
+        fully_connected("fc7", 4096, 4096, batch, 0.09, 0.353),
+        fully_connected("fc8", 4096, 1000, batch, 0.25, 0.375),
+    )
+    more = {"conv1": ("LRN", "MaxPool"), "conv2": ("LRN", "MaxPool"), "conv5": ("MaxPool",)}
     return Model(
         name="alexnet",
         source="Krizhevsky et al., NIPS 2012",
-        layers=(
-            conv("conv1", 3, 96, 227, 11, 4, 0, bias=True, batch=batch),
-            conv("conv2", 96, 256, 27, 5, groups=2, bias=True, batch=batch),
-            conv("conv3", 256, 384, 13, 3, bias=True, batch=batch),
-            conv("conv4", 384, 384, 13, 3, groups=2, bias=True, batch=batch),
-            conv("conv5", 384, 256, 13, 3, groups=2, bias=True, batch=batch),
-            fully_connected("fc6", 9216, 4096, batch, 0.09, 0.351),
-            fully_connected("fc7", 4096, 4096, batch, 0.09, 0.353),
-            fully_connected("fc8", 4096, 1000, batch, 0.25, 0.375),
+        layers=layers,
+        other=tuple(
+            work
+            for layer in layers[:-1]
+            for work in behind(layer, "Relu", *more.get(layer.name, ()))
         ),
     )

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from sparqsim.workloads.layers import Layer, Linear, MatMul, Model
+from sparqsim.workloads.layers import Layer, Linear, MatMul, Model, OtherWork
 from sparqsim.workloads.models import resnet, vgg
 from sparqsim.workloads.models.bert import bert_base
 
@@ -24,7 +24,12 @@ BERT_MNLI = frozenset({"8.query", "8.key", "8.value", "9.mlp_down", "pooler", "c
 LOW_ON_BIT_FUSION = frozenset({"layer4.0.conv2", "layer4.1.conv2"})
 
 
-def _with_bits(name: str, layers: Iterable[Layer], eight: Collection[str]) -> Model:
+def _with_bits(
+    name: str,
+    layers: Iterable[Layer],
+    eight: Collection[str],
+    other: tuple[OtherWork, ...] = (),
+) -> Model:
     return Model(
         name=name,
         source=SOURCE,
@@ -33,6 +38,7 @@ def _with_bits(name: str, layers: Iterable[Layer], eight: Collection[str]) -> Mo
             for layer in layers
             for bits in (8 if layer.name in eight else 4,)
         ),
+        other=other,
     )
 
 
@@ -48,19 +54,21 @@ def _bare(layers: Iterable[Layer]) -> list[Layer]:
 
 def vgg16(batch: int = 64) -> Model:
     """Return VGG-16, all but its ends at four bits."""
-    return _with_bits("ant/vgg16", _bare(vgg.vgg16(batch).layers), {"conv1_1", "fc8"})
+    model = vgg.vgg16(batch)
+    return _with_bits("ant/vgg16", _bare(model.layers), {"conv1_1", "fc8"}, model.other)
 
 
 def resnet18(batch: int = 64) -> Model:
     """Return ResNet-18, all but its ends at four bits."""
-    return _with_bits("ant/resnet18", resnet.resnet18(batch).layers, {"conv1", "fc"})
+    model = resnet.resnet18(batch)
+    return _with_bits("ant/resnet18", model.layers, {"conv1", "fc"}, model.other)
 
 
 def resnet18_on_bitfusion(batch: int = 64) -> Model:
     """Return ResNet-18 as Bit Fusion's integers need it for the same accuracy."""
-    layers = resnet.resnet18(batch).layers
-    high = {layer.name for layer in layers} - LOW_ON_BIT_FUSION
-    return _with_bits("ant/resnet18_on_bitfusion", layers, high)
+    model = resnet.resnet18(batch)
+    high = {layer.name for layer in model.layers} - LOW_ON_BIT_FUSION
+    return _with_bits("ant/resnet18_on_bitfusion", model.layers, high, model.other)
 
 
 def bert_mnli(sequence_length: int = 128, batch: int = 64) -> Model:

@@ -6,7 +6,7 @@ Every token attends to every token. Task heads are not included. Source: Devlin 
 from __future__ import annotations
 
 from sparqsim.workloads.layers import Linear, Model
-from sparqsim.workloads.models.parts import transformer_blocks
+from sparqsim.workloads.models.parts import behind, transformer_blocks, transformer_other
 
 VOCABULARY, POSITIONS, SEGMENTS = 30522, 512, 2  # published
 
@@ -14,21 +14,21 @@ VOCABULARY, POSITIONS, SEGMENTS = 30522, 512, 2  # published
 def _model(
     name: str, blocks: int, width: int, heads: int, sequence_length: int, batch: int
 ) -> Model:
+    inner = transformer_blocks(
+        blocks=blocks,
+        width=width,
+        heads=heads,
+        hidden=4 * width,
+        queries=sequence_length,
+        keys=sequence_length,
+        batch=batch,
+    )
+    pooler = Linear(name="pooler", in_features=width, out_features=width, rows=batch)
     return Model(
         name=name,
         source="Devlin et al., NAACL 2019",
-        layers=(
-            *transformer_blocks(
-                blocks=blocks,
-                width=width,
-                heads=heads,
-                hidden=4 * width,
-                queries=sequence_length,
-                keys=sequence_length,
-                batch=batch,
-            ),
-            Linear(name="pooler", in_features=width, out_features=width, rows=batch),
-        ),
+        layers=(*inner, pooler),
+        other=(*transformer_other(inner), *behind(pooler, "Tanh")),
         # embeddings; a layer norm after them and two a block
         other_parameters=(VOCABULARY + POSITIONS + SEGMENTS) * width + (1 + 2 * blocks) * 2 * width,
         other_parameters_are="word, position and segment embeddings, layer norms",

@@ -1,8 +1,47 @@
-"""Pieces that several networks share: square convolutions and transformer blocks."""
+"""Pieces that several networks share: square convolutions, transformer blocks, other work.
+
+What stands behind a layer passes over its output: activation functions, residual additions,
+normalisation that is not folded, softmax, the pooling that shrinks it. The softmax of class scores
+is not listed: the largest score is the answer without it.
+"""
 
 from __future__ import annotations
 
-from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
+from collections.abc import Iterable
+
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, OtherKind, OtherWork
+
+KINDS: dict[str, OtherKind] = {
+    "Add": "elementwise",
+    "Clip": "elementwise",  # ReLU6
+    "Gelu": "elementwise",
+    "Mul": "elementwise",
+    "Relu": "elementwise",
+    "RotaryEmbedding": "elementwise",
+    "Swish": "elementwise",
+    "Tanh": "elementwise",
+    "Softmax": "softmax",
+    "LRN": "normalisation",
+    "LayerNormalization": "normalisation",
+    "RMSNormalization": "normalisation",
+    "GlobalAveragePool": "pooling",
+    "MaxPool": "pooling",
+}
+
+
+def behind(layer: Layer, *operations: str) -> tuple[OtherWork, ...]:
+    """Return operations, as ONNX calls them, on the output of a layer."""
+    return tuple(
+        OtherWork(
+            name=f"{layer.name}.{operation.lower()}",
+            kind=KINDS[operation],
+            operation=operation,
+            elements=layer.output_elements,
+            after=layer.name,
+            repeat=layer.repeat,
+        )
+        for operation in operations
+    )
 
 
 def conv(
@@ -92,3 +131,46 @@ def transformer_blocks(
         linear("mlp_up", width, hidden),
         linear("mlp_down", hidden, width),
     )
+
+
+def transformer_other(
+    layers: Iterable[Layer],
+    *,
+    activation: str = "Gelu",
+    norm: str = "LayerNormalization",
+    rotary: bool = False,
+) -> tuple[OtherWork, ...]:
+    """Return the work between the layers of transformer blocks, by the last part of their names.
+
+    A norm stands before the first layer and behind each residual addition, which is as many as
+    there are whether a network norms before its blocks' parts or after them. The factor of the
+    scores is folded into the queries.
+    """
+    layers = list(layers)
+    gated = any(layer.name.endswith("mlp_gate") for layer in layers)
+    table = {
+        "scores": ("Softmax",),
+        "projection": ("Add", norm),
+        "mix": ("Add", norm),
+        "mlp_gate": (activation,),
+        "mlp_up": ("Mul",) if gated else (activation,),
+        "up": (activation,),
+        "mlp_down": ("Add", norm),
+        "down": ("Add", norm),
+    }
+    if rotary:
+        table |= dict.fromkeys(("query", "key"), ("RotaryEmbedding",))
+    first = layers[0]
+    assert isinstance(first, Linear)
+    before = OtherWork(
+        name=f"embeddings.{norm.lower()}",
+        kind="normalisation",
+        operation=norm,
+        elements=first.input_elements,
+    )
+    between = [
+        work
+        for layer in layers
+        for work in behind(layer, *table.get(layer.name.rpartition(".")[2], ()))
+    ]
+    return before, *between

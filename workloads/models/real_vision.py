@@ -306,14 +306,14 @@ def _trunk_steps() -> list[tuple[Step, str, str]]:
     return steps
 
 
-def lite0_layers() -> tuple[Layer, ...]:
+def lite0_steps() -> tuple[Step, ...]:
     """Return the layers of EfficientNet-Lite0 for one image; they need no wheel."""
-    return tuple(step.layer for step, _, _ in _lite0_steps())
+    return tuple(step for step, _, _ in _lite0_steps())
 
 
-def trunk_layers() -> tuple[Layer, ...]:
+def trunk_steps() -> tuple[Step, ...]:
     """Return the layers of the VGG16-BN trunk for one image; they need no wheel."""
-    return tuple(step.layer for step, _, _ in _trunk_steps())
+    return tuple(step for step, _, _ in _trunk_steps())
 
 
 def _checkpoint(path: Path) -> Mapping[str, Any]:

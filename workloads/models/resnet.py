@@ -8,12 +8,13 @@ offsets are counted as other parameters. Source: He et al., CVPR 2016.
 
 from __future__ import annotations
 
-from sparqsim.workloads.layers import Conv2d, Linear, Model
-from sparqsim.workloads.models.parts import conv
+from sparqsim.workloads.layers import Conv2d, Linear, Model, OtherWork
+from sparqsim.workloads.models.parts import behind, conv
 
 
 def _model(name: str, blocks: tuple[int, ...], bottleneck: bool, batch: int) -> Model:
     layers: list[Conv2d | Linear] = [conv("conv1", 3, 64, 224, 7, 2, batch=batch)]
+    other: list[OtherWork] = [*behind(layers[0], "Relu", "MaxPool")]
     size, channels = 56, 64
     for stage, count in enumerate(blocks):
         width = 64 << stage
@@ -30,11 +31,15 @@ def _model(name: str, blocks: tuple[int, ...], bottleneck: bool, batch: int) -> 
                 label = f"{prefix}.conv{i}"
                 layers.append(conv(label, fan_in, fan_out, extent, kernel, step, batch=batch))
                 extent //= step
+                if i < len(chain):
+                    other += behind(layers[-1], "Relu")
             if stride == 2 or channels != out:
                 layers.append(
                     conv(f"{prefix}.downsample", channels, out, size, 1, stride, batch=batch)
                 )
+            other += behind(layers[-1], "Add", "Relu")
             size, channels = size // stride, out
+    other += behind(layers[-1], "GlobalAveragePool")
     norms = sum(2 * layer.out_channels for layer in layers if isinstance(layer, Conv2d))
     layers.append(Linear(name="fc", in_features=channels, out_features=1000, rows=batch))
     return Model(
@@ -43,6 +48,7 @@ def _model(name: str, blocks: tuple[int, ...], bottleneck: bool, batch: int) -> 
         layers=tuple(layers),
         other_parameters=norms,
         other_parameters_are="batch-norm scales and offsets",
+        other=tuple(other),
     )
 
 

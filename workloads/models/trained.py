@@ -8,13 +8,19 @@ does not need. The weights themselves come from :mod:`sparqsim.workloads.models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, Model, for_batch
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, Model, OtherWork, for_batch
+from sparqsim.workloads.models.parts import behind, transformer_other
+
+if TYPE_CHECKING:
+    from sparqsim.workloads.models.real_vision import Step
 
 
 def _digits(network: str, batch: int = 1) -> Model:
@@ -31,10 +37,12 @@ def _digits(network: str, batch: int = 1) -> Model:
             density_source="measured on the shipped weights and test images",
         )
 
+    layers = _batched(map(measured, digits.layers), batch)
     return Model(
         name=digits.name,
         source="scikit-learn's digits, trained for Sparqsim",
-        layers=_batched(map(measured, digits.layers), batch),
+        layers=layers,
+        other=tuple(work for layer in layers[:-1] for work in behind(layer, "Relu")),
     )
 
 
@@ -75,40 +83,53 @@ def minilm(tokens: int = 128, batch: int = 1) -> Model:
     """Return MiniLM for ``batch`` sentences of ``tokens`` tokens each."""
     blocks, width = 6, 384  # published: config.json of all-MiniLM-L6-v2, like the sizes below
     vocabulary, positions, segments = 30522, 512, 2
-    layers = encoder_layers(blocks=blocks, width=width, heads=12, hidden=1536, tokens=tokens)
+    layers = _batched(
+        encoder_layers(blocks=blocks, width=width, heads=12, hidden=1536, tokens=tokens), batch
+    )
     return Model(
         name="minilm",
         source="all-MiniLM-L6-v2; Wang et al., 2020",
-        layers=_batched(layers, batch),
+        layers=layers,
+        other=(*transformer_other(layers), *behind(layers[-1], "GlobalAveragePool")),
         # embeddings; a layer norm after them and two a block
         other_parameters=(vocabulary + positions + segments) * width + (1 + 2 * blocks) * 2 * width,
         other_parameters_are="word, position and segment embeddings, layer norms",
     )
 
 
-def _folded(name: str, source: str, layers: tuple[Layer, ...], norm: int, batch: int) -> Model:
+def _folded(name: str, source: str, steps: tuple[Step, ...], norm: int, batch: int) -> Model:
     """A network whose batch norms are folded; they had ``norm`` parameters a channel besides."""
+    layers = _batched((step.layer for step in steps), batch)
     channels = sum(layer.out_channels for layer in layers if isinstance(layer, Conv2d))
+    other: list[OtherWork] = []
+    for layer, step, after in zip(layers, steps, (*steps[1:], None), strict=True):
+        activation = [] if math.isnan(step.clip) else ["Relu" if step.clip == math.inf else "Clip"]
+        other += behind(layer, *activation, *["Add"] * bool(step.adds))
+        if after is not None:
+            means = isinstance(after.layer, Linear)
+            pool = ["MaxPool"] if after.pool else ["GlobalAveragePool"] * means
+            other += behind(layer, *pool)
     return Model(
         name=name,
         source=source,
-        layers=_batched(layers, batch),
+        layers=layers,
         other_parameters=norm * channels,
         other_parameters_are="of batch norms, folded into weights and biases",
+        other=tuple(other),
     )
 
 
 def efficientnet_lite0(batch: int = 1) -> Model:
     """Return EfficientNet-Lite0 at 224 x 224; only its batch norms had biases to fold."""
-    from sparqsim.workloads.models.real_vision import lite0_layers
+    from sparqsim.workloads.models.real_vision import lite0_steps
 
     source = "EfficientNet-Lite0; Tan and Le, ICML 2019"
-    return _folded("efficientnet-lite0", source, lite0_layers(), 1, batch)
+    return _folded("efficientnet-lite0", source, lite0_steps(), 1, batch)
 
 
 def vgg16_trunk(batch: int = 1) -> Model:
     """Return 12 convolutions of VGG16-BN at 224 x 224; the convolutions had biases too."""
-    from sparqsim.workloads.models.real_vision import trunk_layers
+    from sparqsim.workloads.models.real_vision import trunk_steps
 
     source = "VGG16-BN in CRAFT; Baek et al., CVPR 2019"
-    return _folded("vgg16-trunk", source, trunk_layers(), 2, batch)
+    return _folded("vgg16-trunk", source, trunk_steps(), 2, batch)

@@ -9,30 +9,32 @@ Dosovitskiy et al., ICLR 2021; Touvron et al., ICML 2021.
 from __future__ import annotations
 
 from sparqsim.workloads.layers import Linear, Model
-from sparqsim.workloads.models.parts import conv, transformer_blocks
+from sparqsim.workloads.models.parts import conv, transformer_blocks, transformer_other
 
 BLOCKS, PATCH, TOKENS, HEAD_WIDTH = 12, 16, 197, 64  # published
 DEIT = "Touvron et al., ICML 2021"
 
 
 def _model(name: str, source: str, width: int, batch: int, tokens: int) -> Model:
+    inner = transformer_blocks(
+        blocks=BLOCKS,
+        width=width,
+        heads=width // HEAD_WIDTH,
+        hidden=4 * width,
+        queries=tokens,
+        keys=tokens,
+        batch=batch,
+        fused_qkv=True,
+    )
     return Model(
         name=name,
         source=source,
         layers=(
             conv("patch_embedding", 3, width, 224, PATCH, PATCH, 0, bias=True, batch=batch),
-            *transformer_blocks(
-                blocks=BLOCKS,
-                width=width,
-                heads=width // HEAD_WIDTH,
-                hidden=4 * width,
-                queries=tokens,
-                keys=tokens,
-                batch=batch,
-                fused_qkv=True,
-            ),
+            *inner,
             Linear(name="head", in_features=width, out_features=1000, rows=batch),
         ),
+        other=transformer_other(inner),
         # class token, positions, two layer norms a block and a last one
         other_parameters=width + TOKENS * width + (2 * BLOCKS + 1) * 2 * width,
         other_parameters_are="class token, position embeddings, layer norms",
