@@ -17,8 +17,9 @@ it produces, and (d) its resource is granted. At the start inputs are popped and
 taken. A popped slot is room for the producer one cycle later. Tokens made by a firing that starts
 at ``t`` are visible at ``t + latency`` and never overtake earlier tokens of their queue. A request
 for a resource queues from the cycle in which (a) to (c) hold; once all else in a cycle has
-happened, a free server goes to the waiting request of least rank, then the oldest, then that of
-the earlier declared actor, then of the lower lane.
+happened, a free server goes to the waiting request of least rank (that of its firing, then that of
+a stateful resource), then the oldest, then that of the earlier declared actor, then of the lower
+lane.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ class Actor:
         What a banked or stateful resource needs to know of each firing: integers
         ``[firings, fields]`` or ``[firings, lanes, fields]``. For a banked resource the one field
         is the bank.
+    rank
+        Rank of each firing's request, at least 0 and shaped as ``busy``: of the requests that wait
+        the least goes first, the number of the work that waits for it, say.
     execute
         The arithmetic of one firing, run by the SimPy engine under ``verify="execute"``:
         ``execute(lane, firing, {channel: [consumed values]}) -> {channel: [produced values]}``.
@@ -104,6 +108,7 @@ class Actor:
     latency: ArrayLike | None = None
     resource: str | None = None
     request: ArrayLike | None = None
+    rank: ArrayLike = 0
     execute: Execute | None = None
     behaviour: Behaviour | None = None
     part: str = ""
@@ -130,6 +135,7 @@ class Actor:
         if self.latency is not None:
             latency = _per_firing(f"{where}: latency", self.latency, shape, 1)
             object.__setattr__(self, "latency", latency)
+        object.__setattr__(self, "rank", _per_firing(f"{where}: rank", self.rank, shape, 0))
         if self.request is not None:
             object.__setattr__(self, "request", self._checked_request(where))
         if not self.part:

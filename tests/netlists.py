@@ -53,6 +53,7 @@ def netlists(draw) -> Netlist:
                 latency=latency,
                 resource=resource.name if resource else None,
                 request=request,
+                rank=amounts(draw, firings, lanes, 0, 2) if resource else 0,
             )
         )
     used = {a.resource for a in actors}

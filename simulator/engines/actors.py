@@ -144,8 +144,9 @@ class Link(BaseResource):
 class Ask(Get):
     """A request for a server; its value is (busy, hold, latency), latency None if not computed."""
 
-    def __init__(self, server: Server, order: int, busy: int, request: Any) -> None:
+    def __init__(self, server: Server, order: int, busy: int, request: Any, rank: int) -> None:
         self.order, self.busy, self.request, self.since = order, busy, request, server._env.now
+        self.rank = rank
         super().__init__(server)
 
 
@@ -180,11 +181,11 @@ class Server(BaseResource):
             return bank if self.free_at[bank] <= self._env.now else None
         return next((i for i, t in enumerate(self.free_at) if t <= self._env.now), None)
 
-    def _order(self, ask: Ask) -> tuple[int, int, int]:
+    def _order(self, ask: Ask) -> tuple[int, int, int, int]:
         rank = 0
         if self.serve is not None:
             rank = self.rank(self.params, self.state, ask.request, self._env.now)
-        return rank, ask.since, ask.order
+        return ask.rank, rank, ask.since, ask.order
 
     def _decide(self, _: simpy.Event) -> None:
         now = self._env.now
@@ -265,6 +266,7 @@ class Lane:
         consume: Mapping[str, int] | None = None,
         produce: Mapping[str, int | Sequence[Any]] | None = None,
         request: Any = None,
+        rank: int = 0,
     ) -> Wait:
         """One firing of a user's behaviour; use with ``yield from``.
 
@@ -278,6 +280,8 @@ class Lane:
             Tokens to put into each channel: a number, or the list of their values.
         request
             The row of integers for a banked or stateful resource.
+        rank
+            Of the request among those that wait: the least goes first.
 
         Returns
         -------
@@ -303,7 +307,7 @@ class Lane:
             for name, (code, links, _) in self.outputs.items()
             if name in counts
         ]
-        start, _, latency = yield from self._start(takes, makes, busy, latency, request)
+        start, _, latency = yield from self._start(takes, makes, busy, latency, request, rank)
         self.delays.append(latency)
         self.consumed.append(taken)
         self.produced.append(counts)
@@ -390,6 +394,7 @@ class Lane:
         busy: int,
         latency: int | None,
         request: Any,
+        rank: int,
     ) -> Wait:
         """Wait for (a) to (d), in this order; returns (start, busy, latency)."""
         env = self._env
@@ -418,7 +423,7 @@ class Lane:
         if self._server is not None:
             self.ready.append(latest)
             self.ready_causes.append(cause)
-            busy, hold, answer = yield Ask(self._server, self.order, busy, request)
+            busy, hold, answer = yield Ask(self._server, self.order, busy, request, rank)
             if env.now > latest:
                 latest, cause = env.now, GRANT
             if answer is not None:
@@ -446,7 +451,7 @@ class Lane:
         latency = [None] * actor.count
         if actor.latency is not None:
             latency = _column(actor.latency, lane, actor.count)
-        requests = actor.request
+        requests, ranks = actor.request, _column(actor.rank, lane, actor.count)
         inputs, outputs = list(self.inputs.items()), list(self.outputs.items())
         takes = [(code, links, 1) for _, (code, links, _) in inputs]
         makes = [(code, links, 1) for _, (code, links, _) in outputs]
@@ -460,7 +465,9 @@ class Lane:
             if requests is not None:
                 assert isinstance(requests, np.ndarray)
                 request = requests[k, lane % requests.shape[1]]
-            start, _, delay = yield from self._start(takes, makes, busy[k], latency[k], request)
+            start, _, delay = yield from self._start(
+                takes, makes, busy[k], latency[k], request, ranks[k]
+            )
             visible = start + delay
             if execute is None:
                 for _, links, count in takes:

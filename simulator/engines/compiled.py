@@ -55,6 +55,9 @@ from sparqsim.simulator.engines.layout import (
     PRODUCE,
     PRODUCE_K,
     PRODUCE_L,
+    RANK,
+    RANK_K,
+    RANK_L,
     RECORD,
     REQUEST,
     REQUEST_K,
@@ -611,26 +614,29 @@ def run(
         model = resource[MODEL]
         own_params = params[resource[PARAMS] : resource[PARAMS_END]]
         own_state = state[resource[STATE] : resource[STATE_END]]
-        chosen, chosen_rank, place = -1, 0, -1
+        chosen, chosen_first, chosen_rank, place = -1, 0, 0, -1
         for x in range(resource[WAITING], resource[WAITING] + queued[best]):
             me = waiting[x]
             if request_at[me] > first:
                 continue
             if resource[BANKED] and free[resource[FREE_AT] + bank[me]] > first:
                 continue
+            actor = actors[actor_of[me]]
+            lane = me - actor[FIRST_LANE]
+            own = pool[actor[RANK] + fired[me] * actor[RANK_K] + lane * actor[RANK_L]]
+            if chosen >= 0 and own > chosen_first:
+                continue
             rank = 0
             if model:
-                actor = actors[actor_of[me]]
-                lane = me - actor[FIRST_LANE]
                 at = actor[REQUEST] + fired[me] * actor[REQUEST_K] + lane * actor[REQUEST_L]
                 asked = requests[at : at + actor[REQUEST_N]]
                 rank = stateful.rank(model, own_params, own_state, asked, first)
-            better = chosen < 0 or rank < chosen_rank
+            better = chosen < 0 or own < chosen_first or rank < chosen_rank
             if not better and rank == chosen_rank:
                 age, oldest = request_at[me], request_at[chosen]
                 better = age < oldest or (age == oldest and me < chosen)
             if better:
-                chosen, chosen_rank, place = me, rank, x
+                chosen, chosen_first, chosen_rank, place = me, own, rank, x
         me = chosen
         queued[best] -= 1
         waiting[place] = waiting[resource[WAITING] + queued[best]]

@@ -29,7 +29,8 @@ from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
 (REQUEST, REQUEST_K, REQUEST_L, REQUEST_N) = range(11, 15)
 (INPUTS, INPUTS_END, OUTPUTS, OUTPUTS_END) = range(15, 19)
 (RECORD, GRANTS, ANSWERS) = range(19, 22)  # offsets of what is recorded; -1 where nothing is
-ACTOR_COLUMNS = 22
+(RANK, RANK_K, RANK_L) = range(22, 25)
+ACTOR_COLUMNS = 25
 
 # Columns of a channel's row.
 (SOURCE, TARGET, KIND, OFFSET, CAPACITY, MASK) = range(6)
@@ -148,6 +149,7 @@ def flatten(netlist: Netlist) -> Layout:
         row[LANES], row[FIRINGS], row[FIRST_LANE] = actor.lanes, actor.count, lane
         row[UNIFORM] = uniform[i]
         row[BUSY : BUSY_L + 1] = pool.place(_array(actor.busy))
+        row[RANK : RANK_L + 1] = pool.place(_array(actor.rank))
         row[LATENCY] = -1
         if actor.latency is not None:
             row[LATENCY : LATENCY_L + 1] = pool.place(_array(actor.latency))

@@ -361,6 +361,17 @@ def test_the_oldest_request_goes_first(run) -> None:
     assert (starts(r, "second"), starts(r, "first")) == ([9], [13])
 
 
+def test_the_least_rank_goes_before_the_oldest(run) -> None:
+    """A firing's own rank decides before age: what is needed sooner has the lower one."""
+    actors = [
+        Actor(name="holder", firings=1, busy=4, resource="bus"),
+        Actor(name="later", busy=np.array([1, 1]), rank=np.array([5, 6]), resource="bus"),
+        Actor(name="sooner", busy=np.array([1, 1]), rank=np.array([3, 7]), resource="bus"),
+    ]
+    r = run(actors, [], [BUS])
+    assert (starts(r, "sooner"), starts(r, "later")) == ([4, 7], [5, 6])
+
+
 def test_ties_go_to_the_earlier_declared_then_to_the_lower_lane(run) -> None:
     """Equal ages: actors in the order of declaration, and within one its lanes in order."""
     actors = [

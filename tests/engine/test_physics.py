@@ -88,7 +88,7 @@ def test_nothing_starts_a_cycle_early_or_late(engine: str, net: Netlist) -> None
 @given(net=netlists())
 def test_servers_do_not_idle_while_requests_wait(engine: str, net: Netlist) -> None:
     """Work conservation: a request waits only while every server it could have is held, never are
-    more held than there are, and a plain server goes to the oldest request, then in order."""
+    more held than there are, and a plain server goes by rank, then age, then order."""
     run = outcome(net, engine)
     for resource in net.resources:
         held: Counter[tuple[int, int]] = Counter()  # (bank, cycle) -> servers held
@@ -106,17 +106,19 @@ def test_servers_do_not_idle_while_requests_wait(engine: str, net: Netlist) -> N
                         for cycle in range(start, start + hold_of(run, actor, k, lane)):
                             held[bank, cycle] += 1
                         ready = int(grants.ready[k, lane])
-                        waits.append((ready, order + lane, start, bank))
+                        ranks = np.broadcast_to(actor.rank, (actor.count, actor.lanes))
+                        first = (int(ranks[k, lane]), ready, order + lane)
+                        waits.append((first, ready, start, bank))
                         assert (start > ready) == (run.causes_of(actor.name)[k, lane] == GRANT)
             order += actor.lanes
         most = 1 if resource.banked else resource.servers
         assert max(held.values(), default=0) <= most
-        for ready, _, start, bank in waits:
+        for _, ready, start, bank in waits:
             assert all(held[bank, cycle] == most for cycle in range(ready, start))
         if resource.model is None:
             for one in waits:
                 for two in waits:
-                    if one[3] == two[3] and one[:2] < two[:2] and two[2] >= one[0]:
+                    if one[3] == two[3] and one[0] < two[0] and two[2] >= one[1]:
                         assert one[2] <= two[2]
 
 

@@ -17,6 +17,7 @@ from sparqsim.base import InputError
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Actor, Netlist
 from sparqsim.simulator.traffic import Access, moved
+from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.models import get_model
 from sparqsim.workloads.tensors import made_up
@@ -92,7 +93,8 @@ def test_a_bus_is_never_faster_than_it_is() -> None:
 def test_a_network_on_the_tpu_moves_the_bits_of_its_report() -> None:
     """Layers of different sizes one behind the other."""
     machine = TPU()
-    same_as_reported(run(machine, machine.plan_network(get_model("digits-cnn"))))
+    layers = [outline(layer, "int8") for layer in get_model("digits-cnn").layers]
+    same_as_reported(run(machine, machine.lower_network(layers)))
 
 
 def test_eie_moves_the_bits_of_its_report() -> None:
