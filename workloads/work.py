@@ -281,7 +281,7 @@ def _from_file(name: str, options: Options) -> Network:
 def _onnx(name: str, options: Options) -> Network:
     """A user's own network: with its weights, and judged where inputs are given."""
     from sparqsim.workloads.importers.onnx import import_onnx
-    from sparqsim.workloads.importers.onnx_inputs import read_arrays, samples_of
+    from sparqsim.workloads.importers.onnx_inputs import LABELS, read_arrays, samples_of
     from sparqsim.workloads.importers.onnx_run import subject_of
 
     options.only(name, "batch", "shapes", "calibration", "inputs")
@@ -292,7 +292,8 @@ def _onnx(name: str, options: Options) -> Network:
         )
     files = {"calibration": options.calibration, "inputs": options.inputs}
     arrays = {key: read_arrays(path) for key, path in files.items() if path is not None}
-    like = {key: array.shape for each in arrays.values() for key, array in each.items()}
+    given = {key: array for each in arrays.values() for key, array in each.items()}
+    like = {key: array.shape for key, array in given.items() if key != LABELS}
     imported = import_onnx(name, options.shapes, batch=options.batch, like=like)
     network = Network(name=name, model=imported.model, source=imported.model.source)
     if not options.numbers:

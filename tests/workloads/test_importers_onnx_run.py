@@ -362,6 +362,20 @@ def test_bad_inputs_are_named(arrays: dict[str, Any], says: str, tmp_path: Path)
     assert says in str(letter.value) and "bad.npz" in str(letter.value)
 
 
+def test_several_inputs_come_for_as_many_runs(tmp_path: Path) -> None:
+    """Each input is fed run by run along its own first size, and all for as many runs."""
+    path, inputs = odd_products(tmp_path / "net.onnx")
+    arrays = {name: draw(7, 3 * shape[0], *shape[1:]) for name, shape in inputs.items()}
+    network = load(str(path), calibration=data(tmp_path / "x.npz", **arrays))
+    assert network.subject is not None and network.inputs is not None
+    # a run calibrates, two judge: what the first of these reads is the second part of the file
+    assert network.subject.capture()["gemm_c"].shape == (4, 5)
+    assert np.array_equal(network.inputs()["gemm_c"], arrays["u"][4:8])
+    arrays["u"] = arrays["u"][:8]
+    with pytest.raises(InputError, match="as many runs each, got x for 3, u for 2, u5 for 3"):
+        load(str(path), calibration=data(tmp_path / "x.npz", **arrays))
+
+
 def test_labels_must_be_classes(tmp_path: Path) -> None:
     """A label beyond the classes, or labels of a network without classes, cannot be judged."""
     network = judged(tmp_path, labels=np.full(8, 5))
@@ -412,6 +426,8 @@ def test_open_sizes_follow_the_inputs(tmp_path: Path) -> None:
     path = saved(tmp_path / "n.onnx", nodes, {"x": ["N", "T", 4]}, ["y"], {"w": draw(1, 4, 2)})
     file = data(tmp_path / "x.npz", x=draw(2, 6, 7, 4))
     assert load(str(path), calibration=file).model.layer("m").gemm().m == 7
+    unnamed = data(tmp_path / "z.npz", z=draw(2, 6, 5, 4), labels=np.zeros(6, int))
+    assert load(str(path), calibration=unnamed).model.layer("m").gemm().m == 5
     network = load(str(path), calibration=file, batch=3)
     assert network.model.layer("m").gemm().m == 21
     assert network.subject is not None and "SQNR" not in network.subject.judge(None, None)

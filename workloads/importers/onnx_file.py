@@ -327,7 +327,10 @@ class ModelFile:
         """Write sizes over those that the graph's inputs leave open."""
         unused = set(given)
         batch_used = bound = False
-        for value in self._fed():
+        fed = list(self._fed())
+        if len(fed) == 1 and like and len(like) == 1:
+            like = {fed[0].name: next(iter(like.values()))}
+        for value in fed:
             if not value.type.HasField("tensor_type"):
                 continue
             whole = given.get(value.name)
