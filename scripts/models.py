@@ -158,6 +158,8 @@ def _print_layers(network: Network) -> None:
         screen.print(f"densities: {source}", markup=False)
     if network.other:
         screen.print(f"beside the layers: {_others(network)}", markup=False)
+    if network.missing:
+        screen.print(f"shapes alone: {network.missing}", markup=False)
 
 
 def _others(network: Network) -> str:

@@ -292,15 +292,15 @@ def _onnx(name: str, options: Options) -> Network:
         )
     files = {"calibration": options.calibration, "inputs": options.inputs}
     arrays = {key: read_arrays(path) for key, path in files.items() if path is not None}
-    given = {key: array for each in arrays.values() for key, array in each.items()}
-    like = {key: array.shape for key, array in given.items() if key != LABELS}
+    fed = arrays.get("calibration", {})
+    like = {key: array.shape for key, array in fed.items() if key != LABELS}
     imported = import_onnx(name, options.shapes, batch=options.batch, like=like)
     network = Network(name=name, model=imported.model, source=imported.model.source)
-    if not options.numbers:
-        return network
     if imported.missing:
         text = f"the values of {name} lie in {imported.missing[0]!r}, which is not beside it"
-        return replace(network, missing=f"{text}; copy it there")
+        network = replace(network, missing=f"{text}; copy it there")
+    if imported.missing or not options.numbers:
+        return network
     samples = {
         key: samples_of(each, imported.graph, str(files[key])) for key, each in arrays.items()
     }

@@ -27,6 +27,7 @@ from sparqsim.workloads.importers import Imported, Names, Tensors
 from sparqsim.workloads.importers.onnx import import_onnx
 from sparqsim.workloads.layers import Conv2d, Linear, MatMul
 from sparqsim.workloads.models import get_model
+from sparqsim.workloads.work import load
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
@@ -404,6 +405,10 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
     assert (imported.model.macs, imported.model.parameters) == (24, 12)
     with pytest.raises(InputError, match=r"lie in 'net.data', which is not beside it"):
         imported.weights("m")
+    shown = CliRunner().invoke(command, [str(path)], catch_exceptions=False).output
+    assert "total 24 MACs" in shown and "shapes alone: the values" in shown
+    network = load(str(path))
+    assert network.weights is None and "'net.data'" in network.missing
 
 
 @pytest.mark.parametrize(
