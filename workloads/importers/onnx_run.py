@@ -117,12 +117,16 @@ class Runner:
 
         @cache
         def evaluator() -> Callable[[Values], Values]:
-            return self._evaluator([node for _, node in needed], reads, makes, constants)
+            return self._evaluator(needed, reads, makes, constants)
 
         return _Piece(lambda values: evaluator()(values), reads, makes)
 
     def _evaluator(
-        self, nodes: list[Any], reads: tuple[str, ...], makes: tuple[str, ...], constants: set[str]
+        self,
+        needed: list[tuple[int, Any]],
+        reads: tuple[str, ...],
+        makes: tuple[str, ...],
+        constants: set[str],
     ) -> Callable[[Values], Values]:
         """Return what runs some nodes: onnxruntime, or ONNX's reference."""
         from onnx import ValueInfoProto, helper, numpy_helper
@@ -136,23 +140,24 @@ class Runner:
             )
             for name in sorted(constants)
         ]
+        nodes, (position, first) = [node for _, node in needed], needed[0]
         graph = helper.make_graph(nodes, "piece", inputs, outputs, held)
         model = helper.make_model(
             graph, opset_imports=self.file.model.opset_import, ir_version=self._version()
         )
         names = list(makes)
-        run = _with_onnxruntime(model) or _with_reference(model)
 
-        def evaluated(values: Values) -> Values:
+        def guarded(work: Callable[[], Any]) -> Any:
             try:
-                return dict(zip(names, run(names, values), strict=True))
+                return work()
             except Exception as error:  # whatever a nonsensical graph makes them raise
                 line = (str(error).strip().splitlines() or ["no reason given"])[0]
                 raise self.file.fail(
-                    f"{place_of(nodes[0], 0)} and what follows it cannot run: {line}"
+                    f"{place_of(first, position)} and what follows it cannot run: {line}"
                 ) from None
 
-        return evaluated
+        run = guarded(lambda: _with_onnxruntime(model) or _with_reference(model))
+        return lambda values: dict(zip(names, guarded(lambda: run(names, values)), strict=True))
 
     def _version(self) -> int:
         version: int = self.file.model.ir_version
