@@ -218,10 +218,10 @@ def test_constant_on_the_left(tmp_path: Path) -> None:
     ],
 )
 def test_light_models(name: str, layers: int, parameters: int | None) -> None:
-    """The networks in the onnx wheel import in under two seconds, with the published sizes."""
-    start = time.perf_counter()
+    """The networks in the onnx wheel import in under a second of CPU, with the published sizes."""
+    start = time.process_time()
     imported = import_onnx(LIGHT / f"light_{name}.onnx")
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 1.0
     assert len(imported.model.layers) == layers
     if parameters is not None:
         assert imported.model.parameters == parameters
@@ -317,6 +317,32 @@ def test_constants_stay_constants(tmp_path: Path) -> None:
     assert imported.model.parameters == 8 * 24
     assert imported.model.layer("scores").gemm() == (2, 2, 4, 5)
     assert np.array_equal(imported.weights("to_k"), 3 * constants["qkv"][:, 8:16].T)
+
+
+def test_sizes_computed_from_sizes(tmp_path: Path) -> None:
+    """Where ONNX's inference stops at arithmetic on sizes, it is carried out."""
+    node = helper.make_node
+    constants = {
+        "w": np.ones((4, 3), np.float32), "two": np.float32(2), "minus": np.array([-1]),
+        "flat": np.array([1]), "four": np.array([4]),
+    }  # fmt: skip
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("ReduceProd", ["shape"], ["count"], keepdims=1),
+        node("Cast", ["count"], ["real"], to=TensorProto.FLOAT),
+        node("Div", ["real", "two"], ["half"]),
+        node("Floor", ["half"], ["floor"]),
+        node("Cast", ["floor"], ["whole"], to=TensorProto.INT64),
+        node("Div", ["whole", "four"], ["rows"]),
+        node("Concat", ["rows", "flat", "minus"], ["to"], axis=0),
+        node("Reshape", ["x", "to"], ["turned"]),
+        node("ReduceSum", ["turned", "flat"], ["sums"], keepdims=0),
+        node("Slice", ["sums", "zero", "four", "flat"], ["cut"]),
+        node("MatMul", ["cut", "w"], ["y"], "m"),
+    ]
+    constants["zero"] = np.array([0])
+    path = saved(tmp_path / "s.onnx", nodes, {"x": ["N", 8]}, ["y"], constants)
+    assert import_onnx(path, {"N": 5}).model.layer("m").gemm() == (5, 3, 4, 1)
 
 
 def test_a_gemm_adds_a_matrix(tmp_path: Path) -> None:

@@ -501,9 +501,10 @@ class _Importer:
     def _channel_axis(self, product: Product, constant: int, shape: Shape) -> int | None:
         """Return where the constant's outputs stand in the result, if they are one axis of it."""
         if constant == 1:
-            return None if product.stacked else -1
-        columns = product.shapes[1][-1] if len(product.shape) == len(product.shapes[2]) else 0
-        return None if math.prod(shape[:-2]) != 1 else (-2 if columns else -1)
+            return -1  # of a stack, only what is the same for every output can be folded
+        if math.prod(shape[:-2]) != 1:
+            return None
+        return -2 if len(product.shape) == len(product.shapes[2]) else -1
 
     # -- folding --------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from sparqsim.workloads.importers import MOST_ELEMENTS
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MOST_AXES = 32  # numpy's limit before version 2
 SMALL = 1024  # assumed, elements: more than any list of sizes has, fewer than a layer's weights
+FACTORS = 8  # assumed, elements: a factor for each axis, as of a Resize
 ROUNDS = 16  # of shape inference; each goes on where the last one stopped
 # Operations on lists of sizes; the result is never much larger than what goes in.
 OF_SIZES_NAMES = """
@@ -428,8 +429,8 @@ class ModelFile:
         skeleton.graph.value_info.extend(graph.value_info)
         for tensor in graph.initializer:
             whole = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
-            what = f"initializer {tensor.name!r}"
-            if whole and math.prod(tensor.dims) <= SMALL and self.is_there(what, tensor):
+            what, most = f"initializer {tensor.name!r}", SMALL if whole else FACTORS
+            if math.prod(tensor.dims) <= most and self.is_there(what, tensor):
                 values = self.read(what, tensor)
                 skeleton.graph.initializer.append(onnx.numpy_helper.from_array(values, tensor.name))
             else:

@@ -53,13 +53,10 @@ class Product:
         B, M, N and K.
     shape : tuple of int
         Of the result, as numpy has it.
-    stacked : bool
-        Whether ``N`` counts the columns of several matrices.
     """
 
     sizes: dict[str, int]
     shape: Shape
-    stacked: bool
     shapes: tuple[Shape, Shape, Shape]
     axes: tuple[dict[str, Shape], dict[str, Shape], dict[str, Shape]]
 
@@ -121,7 +118,6 @@ def product_of(left: Shape, right: Shape) -> Product:
             "K": a[-1],
         },
         shape=shape,
-        stacked=any(stack[axis] != 1 for axis in columns),
         shapes=(a, b, whole),
         axes=(  # an axis of size 1 may stand anywhere
             {"B": both, "M": (*columns, *rows, rank), "K": (rank + 1,)},
