@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sparqsim.base import InputError
 from sparqsim.workloads import compress, recipes
 from sparqsim.workloads.layers import MatMul
 from sparqsim.workloads.work import load
@@ -145,6 +146,37 @@ def test_one_layer_is_named(exported: Any) -> None:
     own = dict(module.named_parameters())[f"{names[-1]}.weight"].detach().numpy()
     assert network.weights is not None
     np.testing.assert_array_equal(network.weights[names[-1]], own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"dynamo": False}, {"optimize": False}])
+@pytest.mark.parametrize("name", MODELS)
+def test_other_ways_of_exporting(name: str, options: dict[str, bool], tmp_path: Path) -> None:
+    """The older exporter, and the new one's graph before it is simplified, are the same network."""
+    make, shape, _ = MODELS[name]
+    torch.manual_seed(0)
+    module, example, path = make().eval(), torch.randn(shape), tmp_path / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (example,), str(path), verbose=False, **options)
+    imported = import_onnx(path)
+    assert imported.model.macs == import_torch(module, example).model.macs
+    feeds = {key: example.numpy() for key in imported.graph.file.inputs}
+    (made,) = onnx_run.Runner(imported).run(feeds).values()
+    with torch.no_grad():
+        np.testing.assert_allclose(made, module(example).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_as_one_operation_says_what_to_do(tmp_path: Path) -> None:
+    """Opset 23 writes attention as one operation: refused with the opset that does not."""
+    path = tmp_path / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Causal().eval(), (torch.randn(2, 7, 16),), str(path), verbose=False, opset_version=23
+        )
+    with pytest.raises(InputError, match=r"Attention .* is not supported.* opset 20"):
+        import_onnx(path)
 
 
 def test_a_dynamic_batch_is_bound(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze Upsample Wh
 """
 PASSIVE = frozenset(KIND) | frozenset(MOVING_NAMES.split())
 STANDARD_DOMAINS = ("", "ai.onnx")
+HINTS = {  # what else an operation can be exported as
+    "Attention": "export it with opset 20, which writes it as these and a Softmax",
+}
 SCOPES = "pkg.torch.onnx.name_scopes"  # as torch's exporter calls them
 PARAMETER = re.compile(r"(.+?)[._](?:weight|bias)")
 
@@ -255,9 +258,10 @@ class _Importer:
             handlers[node.op_type](node, position, attributes)
             return
         if node.op_type not in PASSIVE:
+            advice = HINTS.get(node.op_type, "export the network in terms of these")
             raise self._fail(
                 f"{place} is not supported: of the operations that multiply and accumulate, Conv, "
-                "Gemm and MatMul are; export the network in terms of these"
+                f"Gemm and MatMul are; {advice}"
             )
         if self.constants.fold(node, place):
             self.nodes.append((position, node))  # another node may still read it

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.workloads.importers import Later
-from sparqsim.workloads.importers.onnx_file import REAL, ModelFile, Shape
+from sparqsim.workloads.importers.onnx_file import LITERALS, REAL, ModelFile, Shape, shape_of
 
 # Operations that are carried out on constants; the others of those named above rearrange.
 ARITHMETIC_NAMES = """
@@ -26,12 +26,6 @@ Abs Add Cast Ceil Concat Div Exp Floor Gather Log Mul Neg Pow Reciprocal Slice S
 ARITHMETIC = frozenset(ARITHMETIC_NAMES.split())
 DEEPEST = 100  # assumed, operations between a constant and a layer: exporters make a handful
 MOST_GROWTH = 4  # assumed: what is made of constants over what it is made of
-LITERALS: dict[str, Callable[[Any], NDArray[Any]]] = {  # numbers in an attribute of Constant
-    "value_float": lambda given: np.array(given.f, np.float32),
-    "value_floats": lambda given: np.array(given.floats, np.float32),
-    "value_int": lambda given: np.array(given.i, np.int64),
-    "value_ints": lambda given: np.array(given.ints, np.int64),
-}
 
 
 @dataclass(eq=False)
@@ -159,7 +153,13 @@ class Constants:
         if node.output[0] in self.file.sizes:
             self.by_name[node.output[0]] = held(self.file.sizes[node.output[0]])
             return True
-        found = [self.by_name.get(name) for name in node.input if name]
+        if node.op_type in ("Shape", "Size"):
+            sizes = shape_of(node, self.file.shapes)
+            if sizes is not None:
+                self.by_name[node.output[0]] = held(sizes)
+            return sizes is not None
+        inputs = node.input[:1] if node.op_type == "CastLike" else node.input
+        found = [self.by_name.get(name) for name in inputs if name]
         sources = [source for source in found if source is not None]
         if not sources or len(sources) < len(found):
             return False
@@ -225,6 +225,13 @@ class Constants:
             if not expands(source.shape, shape):
                 raise self.file.fail(f"{place} makes {list(shape)} of {list(source.shape)}")
             return then(shape, lambda x: np.broadcast_to(x, shape))
+        if node.op_type == "CastLike":  # like a value of which only the type counts
+            from onnx import helper
+
+            kind = self.file.types.get(node.output[0], 0)
+            dtype = helper.tensor_dtype_to_np_dtype(kind or 1)
+            array = source.array.then(source.shape, lambda x: x.astype(dtype))
+            return self._made_of([source], array, kind in REAL, place)
         if node.op_type == "Transpose":
             rank = len(source.shape)
             axes = tuple(attributes["perm"].ints) if "perm" in attributes else None

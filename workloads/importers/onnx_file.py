@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -34,6 +34,12 @@ Add Cast Ceil Concat Div Equal Floor Gather Greater Identity Less Max Min Mod Mu
 ReduceProd ReduceSum Reshape Slice Squeeze Sub Unsqueeze Where
 """
 OF_SIZES = frozenset(OF_SIZES_NAMES.split())
+LITERALS: dict[str, Callable[[Any], NDArray[Any]]] = {  # numbers in an attribute of Constant
+    "value_float": lambda given: np.array(given.f, np.float32),
+    "value_floats": lambda given: np.array(given.floats, np.float32),
+    "value_int": lambda given: np.array(given.i, np.int64),
+    "value_ints": lambda given: np.array(given.ints, np.int64),
+}
 REAL = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, double and bfloat16
 Shape = tuple[int, ...]
 
@@ -81,6 +87,17 @@ def one_node(node: Any, opsets: Any) -> Any:
     outputs = [ValueInfoProto(name=name) for name in filter(None, node.output)]
     graph = helper.make_graph([node], "one", inputs, outputs)
     return ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets))
+
+
+def shape_of(node: Any, shapes: Mapping[str, Shape]) -> NDArray[Any] | None:
+    """Return what a ``Shape`` or ``Size`` makes; None where it is not known."""
+    if not node.input or node.input[0] not in shapes:
+        return None
+    shape = np.array(shapes[node.input[0]], np.int64)
+    if node.op_type == "Size":
+        return np.array(shape.prod(), np.int64)
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    return shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
 
 
 class ModelFile:
@@ -492,21 +509,27 @@ class ModelFile:
         if len(node.output) != 1 or not node.output[0]:
             return None
         attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Constant" and "value" in attributes:
-            tensor = attributes["value"].t
-            if math.prod(tensor.dims) > SMALL:
+        if node.op_type == "Constant":
+            return self._literal(node, attributes)
+        if node.op_type in ("Shape", "Size"):
+            return shape_of(node, shapes)
+        if any(name not in known for name in node.input if name):
+            return None
+        if node.op_type in ("Expand", "ConstantOfShape"):  # as large as they are told to be
+            if not node.input or math.prod(known[node.input[-1]].reshape(-1).tolist()) > SMALL:
                 return None
-            return self.read(f"constant {node.output[0]!r}", tensor)
-        if node.op_type in ("Shape", "Size") and node.input and node.input[0] in shapes:
-            shape = np.array(shapes[node.input[0]], np.int64)
-            if node.op_type == "Size":
-                return np.array(shape.prod(), np.int64)
-            start = attributes["start"].i if "start" in attributes else 0
-            end = attributes["end"].i if "end" in attributes else len(shape)
-            return shape[start:end]
-        if node.op_type not in OF_SIZES or any(name not in known for name in node.input if name):
+        elif node.op_type not in OF_SIZES:
             return None
         return self.computed(node, {name: known[name] for name in node.input if name})
+
+    def _literal(self, node: Any, attributes: Mapping[str, Any]) -> NDArray[Any] | None:
+        """The few numbers of a ``Constant``; None if they are many, or none."""
+        if "value" in attributes:
+            tensor = attributes["value"].t
+            few = math.prod(tensor.dims) <= SMALL
+            return self.read(f"constant {node.output[0]!r}", tensor) if few else None
+        made = (read(attributes[name]) for name, read in LITERALS.items() if name in attributes)
+        return next((values for values in made if values.size <= SMALL), None)
 
     def computed(
         self, node: Any, values: Mapping[str, NDArray[Any]], which: int = 0
