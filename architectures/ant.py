@@ -17,20 +17,21 @@ simulator.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.array_machine import (
-    ANT_ENERGY as ENERGY,
-)
-from sparqsim.architectures.array_machine import (
+from sparqsim.architectures.arrays.datapath import Operand, coded_operand, term_products
+from sparqsim.architectures.arrays.energies import ANT_ENERGY as ENERGY
+from sparqsim.architectures.arrays.machine import (
+    INT8,
     BankedMachine,
-    Operand,
     four_or_eight,
     unfolded_rules,
+    wider_than,
 )
+from sparqsim.architectures.operands import Computes
 from sparqsim.architectures.systolic import Dataflow
 from sparqsim.architectures.tiling import (
     ArrayRules,
@@ -43,11 +44,10 @@ from sparqsim.architectures.tiling import (
 )
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import EnergyTable
-from sparqsim.simulator.mac import flint
-from sparqsim.workloads import formats
-from sparqsim.workloads.formats.base import TableFormat
+from sparqsim.workloads import recipes
+from sparqsim.workloads.encoded import EncodedLayer, Role
 from sparqsim.workloads.layers import Layer
-from sparqsim.workloads.quantize import fit_ant
+from sparqsim.workloads.recipes import Recipe
 
 
 class Ant(BankedMachine, frozen=True, kw_only=True):
@@ -84,6 +84,7 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "ant"
+    recipe: ClassVar[str] = "ant4"
     title: ClassVar[str] = "ANT (MICRO 2022): adaptive numerical types, decoded at the borders"
 
     published: ClassVar[EnergyTable] = ENERGY
@@ -138,7 +139,21 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
         """A gang of four elements each."""
         return self.side_at_8_bits**2
 
-    def widths(self, layer: Layer) -> tuple[int, int]:
+    def computes(self, layer: EncodedLayer) -> Computes:
+        """ANT's types at 4 bits, for the tensor or a channel; 8-bit integers if either is wider."""
+        if wider_than(layer, 4):
+            return Computes(weights=INT8, activations=INT8)
+        types = tuple(
+            f"{kind}4_{sign}" for kind in ("int", "flint", "pot", "float_e3_")
+            for sign in ("unsigned", "signed")
+        )  # fmt: skip
+        return Computes(weights=types, activations=types, channel_formats=True)
+
+    def recipe_for(self, layer: Layer) -> Recipe:
+        """8-bit integers where a table of layers publishes them, else ANT's types."""
+        return recipes.get("int8" if self.published_widths(layer)[0] == 8 else self.recipe)
+
+    def published_widths(self, layer: Layer) -> tuple[int, int]:
         """4 bits, or 8 where either operand of the layer needs more than 4."""
         return four_or_eight("ANT", layer, self.bits)
 
@@ -146,40 +161,12 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
         """Folds back to back while they are not shorter than what is shifted behind them."""
         return self.rules(widths[0], drain=Drain.SHORT_PASSES)
 
-    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
-        """The type of least squared error, for the tensor; a scale an output channel of weights.
-
-        Exponents below 0 are raised to 0 for the whole type, and the scale lowered to match.
-        """
-        stored = fit_ant(values, bits, axis=0 if weights else None).quantize(values)
-        grid = cast(TableFormat, stored.format)
-        raised = 2.0 ** _raised(grid)
-        levels = stored.levels().astype(np.float64) * raised
-        return Operand(
-            codes=stored.codes,
-            levels=levels,
-            scale=stored.scale.astype(np.float64) / raised,
-            signed=grid.signed,
-            format=grid.name,
-        )
+    def operand(self, layer: EncodedLayer, role: Role) -> Operand:
+        """What the border decoders make of codes."""
+        return coded_operand(layer, role)
 
     def multiply(
-        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
-        widths: tuple[int, int],
-    ) -> NDArray[np.integer]:  # fmt: skip
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand
+    ) -> NDArray[np.integer]:
         """Exponent-integer products of decoded codes."""
-        return flint.gemm_terms(_decoded(rows, x), _decoded(columns, w))
-
-
-def _raised(grid: TableFormat) -> int:
-    """By how much the exponents of a type are raised, that none is below 0."""
-    return max(0, -int(grid.exponent_integers[0].min()))
-
-
-def _decoded(codes: NDArray[Any], operand: Operand) -> flint.Terms:
-    """What the border decoder makes of codes: one term, or two halves of 8 bits."""
-    grid = cast(TableFormat, formats.get(operand.format))
-    exponents, integers = grid.exponent_integers
-    if grid.bits > flint.HALF_BITS:
-        return flint.gang(integers[codes])
-    return [flint.decode(codes, exponents + _raised(grid), integers)]
+        return term_products(rows, columns, x, w)

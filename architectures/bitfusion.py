@@ -23,7 +23,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.array_machine import KIB, BankedMachine, Operand, stored_integers
+from sparqsim.architectures.arrays.datapath import Operand
+from sparqsim.architectures.arrays.machine import KIB, BankedMachine
+from sparqsim.architectures.operands import Computes
 from sparqsim.architectures.systolic import back_to_back_cycles, column_edge
 from sparqsim.architectures.tiling import (
     ArrayRules,
@@ -39,7 +41,10 @@ from sparqsim.architectures.tiling import (
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
 from sparqsim.simulator.mac import bitbrick
+from sparqsim.workloads import recipes
+from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.recipes import Recipe
 
 BRICK_BITS = 2  # published: a BitBrick multiplies 2 bits by 2 bits
 FUSED_BITS = 8  # published: sixteen BitBricks compose to 8 x 8 bits
@@ -220,7 +225,19 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         """One a Fusion Unit."""
         return self.rows * self.columns
 
-    def widths(self, layer: Layer) -> tuple[int, int]:
+    def computes(self, layer: EncodedLayer) -> Computes:
+        """Signs, and integers of 2 to 16 bits with or without a sign, in any two widths."""
+        widths = ("sign", *(f"int{b}_{s}" for b in WIDTHS[1:] for s in ("unsigned", "signed")))
+        return Computes(weights=widths, activations=widths, zero_points=True)
+
+    def recipe_for(self, layer: Layer) -> Recipe:
+        """The widths that a table of layers publishes, else the machine's own recipe."""
+        if layer.activation_bits is None and layer.weight_bits is None:
+            return super().recipe_for(layer)
+        activations, weights = self.published_widths(layer)
+        return recipes.of_widths(weights, activations)
+
+    def published_widths(self, layer: Layer) -> tuple[int, int]:
         """The layer's bits, 8 where it says nothing."""
         found = (layer.activation_bits or FUSED_BITS, layer.weight_bits or FUSED_BITS)
         for bits in found:
@@ -231,23 +248,11 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         """Tiles back to back; fill and drain once a layer."""
         return self.rules(*widths, unfold=self.unfolds(shape), drain=Drain.PER_LAYER)
 
-    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
-        """Symmetric integers, unsigned where no activation is negative; 1 bit is a sign."""
-        if bits == 1:
-            size = np.abs(values).mean(axis=(1, 2, 3)) if weights else [np.abs(values).mean()]
-            scale = np.where(np.asarray(size) > 0, size, 1.0).astype(np.float64)
-            codes = np.where(values >= 0, 1, -1).astype(np.int32)
-            # A padded place is 0, which two bits hold.
-            return Operand(codes=codes, levels=codes.astype(np.float64), scale=scale, signed=True,
-                           format="sign of 1 bit")  # fmt: skip
-        return stored_integers(values, bits, weights=weights)
-
     def multiply(
-        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
-        widths: tuple[int, int],
-    ) -> NDArray[np.integer]:  # fmt: skip
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand
+    ) -> NDArray[np.integer]:
         """Products of 2-bit digits, shifted and added."""
-        bits = (_composed(widths[0]), _composed(widths[1]))
+        bits = (_composed(x.bits), _composed(w.bits))
         return bitbrick.gemm(rows, columns, bits, (x.signed, w.signed))
 
     def final_edge(self, *, tile: int, column: int, steps: int) -> int:

@@ -10,11 +10,10 @@ NBin (inputs), SB (synapses, a row of 256 a cycle) and NBout (partial sums and o
 
 A layer is cut into tiles that fit half of each buffer, the other half being filled meanwhile; all
 DMAs share the memory interface. The tiling is searched (:mod:`sparqsim.architectures.tiling`), the
-netlist
-is that of :func:`sparqsim.architectures.systolic.tile_netlist` with the NFU for an array: 16
-outputs of one pixel, 16 channels of one kernel tap a cycle, so a first layer of 3 channels leaves
-13 of 16 multipliers idle. Arithmetic is 16-bit fixed point with truncated products. Zeros save
-nothing.
+netlist is that of :func:`sparqsim.architectures.systolic.tile_netlist` with the NFU for an array:
+16 outputs of one pixel, 16 channels of one kernel tap a cycle, so a first layer of 3 channels
+leaves 13 of 16 multipliers idle. Arithmetic is 16-bit fixed point with truncated products
+(:mod:`sparqsim.architectures.fixed_point`). Zeros save nothing.
 
 Left out: pooling and normalisation (NFU-2 as shifters and maxima), the control program, the
 sigmoid's interpolation (outputs are the sums, or ReLU), DRAM latency and rows. All published
@@ -24,14 +23,23 @@ numbers are recalled from the paper and unchecked, so they are marked as assumed
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import math
+from typing import Any, ClassVar, Self
 
-from sparqsim.architectures.array_machine import KIB, PUBLISHED, ArrayMachine, Timing, Work
-from sparqsim.architectures.fixed_point import FixedPointLayer
-from sparqsim.architectures.machine import Figure, Program
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.architectures.arrays.datapath import Multiplied
+from sparqsim.architectures.arrays.machine import KIB, PUBLISHED, ArrayMachine, Timing
+from sparqsim.architectures.arrays.tokens import TileTokens
+from sparqsim.architectures.fixed_point import COMPUTES, RECIPE, FixedPointLayer
+from sparqsim.architectures.machine import Area, Figure, Peak, Program
+from sparqsim.architectures.operands import Computes
 from sparqsim.architectures.tiling import (
     ArrayRules,
     ConvShape,
+    Cost,
     Drain,
     Layout,
     Mapping,
@@ -39,13 +47,14 @@ from sparqsim.architectures.tiling import (
 )
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
-from sparqsim.simulator.mac import fixed16
-from sparqsim.simulator.netlist import Netlist
+from sparqsim.simulator.mac import dense, fixed16
+from sparqsim.simulator.netlist import Execute, Netlist
+from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Layer
-from sparqsim.workloads.tensors import LayerTensors
 
 NFU_STAGES = 8  # assumed: recalled; operands in to activation out
 MACS_8_BIT = 4  # assumed: a 16-bit multiplier costs four of 8 bits, width squared
+AREA_MM2 = 3.02  # assumed: recalled; NFU and buffers
 RECALLED = "ASPLOS 2014, recalled, unchecked"
 # The blocks of the diagram that the actors of a netlist of tiles stand for.
 PARTS = {
@@ -84,6 +93,7 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "diannao"
     title: ClassVar[str] = "DianNao (ASPLOS 2014): dense NFU with three split buffers"
+    recipe: ClassVar[str] = RECIPE
 
     tn: int = 16  # assumed: recalled
     input_buffer_kib: int = 2  # assumed: recalled
@@ -127,7 +137,11 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
         """8-bit multipliers that cost as much as NFU-1's."""
         return MACS_8_BIT * self.multipliers
 
-    def widths(self, layer: Layer) -> tuple[int, int]:
+    def computes(self, layer: EncodedLayer) -> Computes:
+        """16-bit fixed point."""
+        return COMPUTES
+
+    def published_widths(self, layer: Layer) -> tuple[int, int]:
         """16 bits, whatever the layer would need."""
         for name, bits in (("activation", layer.activation_bits), ("weight", layer.weight_bits)):
             if bits is not None and bits > fixed16.BITS:
@@ -135,6 +149,30 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
                     f"layer {layer.name!r}: {name}_bits must be at most 16 for DianNao, got {bits}"
                 )
         return fixed16.BITS, fixed16.BITS
+
+    def peak(self) -> Peak:
+        """All multipliers of NFU-1."""
+        return Peak(macs_per_s=self.multipliers * self.clock_hz, operands="16 x 16 bits")
+
+    def bandwidth(self) -> float:
+        """Of the memory interface, in whole bits a cycle."""
+        return self.dram_bits_per_cycle * self.clock_hz / 8
+
+    def area(self) -> Area | None:
+        """Of the published design; of another NFU or other buffers none is known."""
+        whole = DianNao()
+        if (self.tn, self.buffers_kib) != (whole.tn, whole.buffers_kib):
+            return None
+        return Area(mm2=AREA_MM2, node_nm=self.node_nm, basis=Basis.ASSUMED, source=RECALLED)
+
+    def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
+        """With an NFU of so many inputs and outputs a cycle, or that memory; the buffers stay."""
+        fields: dict[str, int] = {}
+        if macs_per_s is not None:
+            fields["tn"] = max(1, round(math.sqrt(macs_per_s / self.clock_hz)))
+        if bandwidth is not None:
+            fields["memory_gbytes_per_s"] = max(1, round(bandwidth / 1e9))
+        return msgspec.structs.replace(self, **fields)
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Sixteen by sixteen a cycle; the pipeline is filled and emptied once a layer."""
@@ -166,9 +204,13 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
         widths: tuple[int, int],
         name: str,
         mapping: Mapping | None = None,
-        work: Work | None = None,
+        work: Multiplied | None = None,
+        dynamic: bool = False,
     ) -> Timing:
-        """The netlist of a layer, its actors named for the blocks of the NFU."""
+        """The netlist of a layer, its actors named for the blocks of the NFU.
+
+        ``dynamic`` changes nothing: sums leave in 16 bits, at a scale set beforehand.
+        """
         found = super().timing(shape, widths, name, mapping, work)
         plain = found.netlist
         actors = [dataclasses.replace(actor, part=PARTS[actor.name]) for actor in plain.actors]
@@ -177,25 +219,23 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
         )
         return dataclasses.replace(found, netlist=named)
 
-    def lower(self, tensors: LayerTensors) -> Program:
-        """Quantize to 16 bits, multiply and time a layer.
+    def lower(self, layer: EncodedLayer) -> Program:
+        """Multiply and time a layer in 16 bits.
 
         Raises
         ------
         InputError
-            On a dilated convolution, or one that does not fit the buffers.
+            If it does not fit the buffers.
         """
-        layer = tensors.layer
-        widths = self.widths(layer)
-        work = FixedPointLayer(tensors)
-        return self._program(
+        work = None if layer.is_outline else TruncatedWork(layer)
+        shape, widths = self.shape_of(layer.layer, 1), self.stored_widths(layer)
+        return self.program_of(
+            self.timing(shape, widths, layer.name, work=work),
             name=layer.name,
-            inputs=tensors.source,
-            macs=layer.macs,
-            effectual=work.effectual,
-            timing=self.timing(self.shape_of(layer, 1), widths, layer.name),
-            work=work,  # type: ignore[arg-type]  # it has what a program needs of its work
-            notes=[work.note],
+            macs=layer.layer.macs,
+            work=work,
+            inputs=layer.source,
+            notes=[] if work is None else work.notes,
         )
 
     def datasheet(self) -> list[Figure]:
@@ -214,8 +254,37 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
             Figure("SB", f"{self.weight_buffer_kib} KiB", assumed, RECALLED),
             Figure("memory", f"{self.memory_gbytes_per_s:g} GB/s", assumed, RECALLED),
             Figure("NFU stages", f"{NFU_STAGES}", assumed, RECALLED),
+            Figure("area", f"{AREA_MM2:g} mm2", assumed, RECALLED),
             *(
                 Figure(entry.name, f"{entry.value:.4g} {entry.unit}", entry.basis, entry.source)
                 for entry in self.energies.entries
             ),
         ]
+
+
+class TruncatedWork(FixedPointLayer):
+    """A layer in fixed point whose tiles can be executed by tokens."""
+
+    activation_sums = 0
+
+    def __init__(self, layer: EncodedLayer) -> None:
+        super().__init__(layer)
+        self.tokens: TileTokens | None = TileTokens(self.conv, self.x, self.w, self._products)
+
+    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]:
+        """What the actors of a netlist of tiles do with their tokens."""
+        assert self.tokens is not None
+        return self.tokens.actions(shape, mapping, cost)
+
+    def executed(self) -> bool:
+        """Whether the tokens of the last ``verify="execute"`` run carried the kernel's sums."""
+        carried = None if self.tokens is None else self.tokens.sums()
+        return carried is not None and np.array_equal(dense.wrap(carried, fixed16.BITS), self.sums)
+
+    def _products(self, pixels: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.int64]:
+        """A tile in the NFU: every product loses its low bits before it is added."""
+        sums = np.zeros((*pixels.shape[:-2], weights.shape[-1]), np.int64)
+        for tap, channel in np.ndindex(*weights.shape[:2]):
+            factors = weights[tap, channel].astype(np.int64)
+            sums += (pixels[..., tap, channel, None] * factors) >> self.shift
+        return sums

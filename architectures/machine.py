@@ -1,31 +1,41 @@
-"""What every machine is: a frozen configuration that lowers a layer to a program.
+"""What every machine is: a frozen configuration that lowers an encoded layer to a program.
 
-A :class:`Machine` is a configuration that checks itself. ``lower`` encodes a layer the way the
-hardware stores it, runs the functional MAC core once, and turns the work counted in that pass into
-the busy times of a netlist: a :class:`Program`. :func:`run` simulates the program and gathers a
+A :class:`Machine` is a configuration that checks itself. It says which formats it computes
+(:meth:`Machine.computes`) and which layers (:meth:`Machine.refusal`); :func:`program` applies the
+recipe, stores the operands in those formats (:mod:`sparqsim.architectures.operands`) and has
+``lower`` run the functional MAC core once and turn the work counted in that pass into the busy
+times of a netlist: a :class:`Program`. :func:`run` simulates the program and gathers a
 :class:`~sparqsim.simulator.report.Report`. A registered machine needs nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.account import Account
+from sparqsim.architectures.operands import Computes, take
+from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.report import (
+    TOO_SMALL,
     Energy,
     EnergyPart,
     Macs,
     Memory,
+    Operand,
     Report,
     Verification,
     balance_of,
+    bound_of,
     path_of,
     provenance_of,
     stalls_of,
@@ -33,6 +43,11 @@ from sparqsim.simulator.report import (
 )
 from sparqsim.simulator.timeline import Timeline
 from sparqsim.simulator.traffic import Traffic
+from sparqsim.workloads import recipes
+from sparqsim.workloads.encoded import EncodedLayer, encode
+from sparqsim.workloads.layers import Layer, OtherWork
+from sparqsim.workloads.quantize import sqnr_db
+from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.tensors import LayerTensors
 
 
@@ -44,6 +59,54 @@ class Figure:
     value: str
     basis: Basis
     source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """Dense multiply-accumulates a second, and of which operands: ``8 x 8 bits``."""
+
+    macs_per_s: float
+    operands: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """Silicon of a configuration in its own technology; ``source`` shows the arithmetic."""
+
+    mm2: float
+    node_nm: float
+    basis: Basis
+    source: str
+
+    def at(self, node_nm: float) -> float:
+        """Square millimetres in another technology: area goes with the square of the node."""
+        return self.mm2 * (node_nm / self.node_nm) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTime:
+    """Cycles that a unit beside the array needs for work without multiply-accumulates."""
+
+    unit: str
+    cycles: int
+
+
+def nothing_more(timeline: Timeline) -> Any:
+    """Counters or energies of a program that has none beside its account."""
+    return {}
+
+
+class Computed(Protocol):
+    """A layer's outputs, and how to check them: what a datapath gives to a program."""
+
+    outputs: NDArray[Any]
+    output_scale: Any
+    output_zero: int
+    effectual: int
+
+    def verify(self) -> Verification:
+        """Compare the outputs with an independent reference."""
+        ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,19 +125,26 @@ class Program:
         The actor whose lanes do the multiplications: load balance is told of it.
     multipliers
         Multiplications the machine can start in a cycle.
-    outputs, output_scale
-        What the machine computed, or None where only the timing is known; the real number that
-        an output of 1 stands for.
+    account
+        Its memories and who moves their bits.
+    outputs, output_scale, output_zero
+        What the machine computed, in the layer's output shape, or None where only the timing is
+        known; an output stands for ``output_scale * (output - output_zero)``.
+    lost_steps
+        How many steps of an output the arithmetic itself may lose: products that are truncated.
     verify
         Compares ``outputs`` with an independent reference.
-    counters, memory, energy
-        What happened in a run of the netlist, from its timeline.
-    traffic
-        Which firings of a run moved the bits of each memory; empty where the machine does not say.
+    counters, energy
+        What happened in a run of the netlist beside the account's bits, from its timeline.
     executed
-        After a run with ``verify="execute"``: whether the tokens carried to the same outputs.
+        After a run with ``verify="execute"``: whether the tokens carried to the same outputs. None
+        where the netlist's firings carry no arithmetic.
     notes
         What a reader of the report must know.
+    recipe, operands
+        Filled in by :func:`program`: what made the operands, and how they are stored.
+    float_output
+        Likewise: the output of the float layer, or None.
     """
 
     netlist: Netlist
@@ -83,29 +153,114 @@ class Program:
     macs: Macs
     worker: str
     multipliers: int
-    outputs: NDArray[Any] | None
-    verify: Callable[[], Verification] | None
-    counters: Callable[[Timeline], dict[str, int]]
-    memory: Callable[[Timeline], dict[str, Memory]]
-    energy: Callable[[Timeline], list[EnergyPart]]
-    traffic: Callable[[Timeline], Traffic] = field(default=lambda timeline: {})
-    output_scale: float = 1.0
+    account: Account
+    outputs: NDArray[Any] | None = None
+    output_scale: Any = 1.0
+    output_zero: int = 0
+    lost_steps: float = 0.0
+    verify: Callable[[], Verification] | None = None
+    counters: Callable[[Timeline], dict[str, int]] = nothing_more
+    energy: Callable[[Timeline], list[EnergyPart]] = field(default=lambda timeline: [])
     executed: Callable[[], bool] | None = None
     notes: list[str] = field(default_factory=list)
+    recipe: str = ""
+    operands: Mapping[str, Operand] = field(default_factory=dict)
+    float_output: Callable[[], NDArray[np.float32]] | None = None
+
+    def with_work(self, work: Computed) -> Program:
+        """The program with the numbers of a layer that was multiplied and can be verified."""
+        return replace(
+            self,
+            outputs=work.outputs,
+            output_scale=work.output_scale,
+            output_zero=work.output_zero,
+            verify=work.verify,
+            macs=msgspec.structs.replace(self.macs, effectual=work.effectual),
+        )
+
+    def values(self) -> NDArray[np.float64] | None:
+        """The outputs as real numbers, or None."""
+        if self.outputs is None:
+            return None
+        real: NDArray[np.float64] = (
+            self.outputs.astype(np.float64) - self.output_zero
+        ) * self.output_scale
+        return real
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A configuration of an accelerator; subclasses add its fields and check them when built.
 
-    ``name`` is its name in the registry, ``title`` the machine and its paper.
+    ``name`` is its name in the registry, ``title`` the machine and its paper, ``recipe`` the recipe
+    that runs when none is given. ``needs_numbers`` says that the time depends on the values of the
+    tensors; other machines can be timed from shapes alone. ``takes_counts`` says that
+    :meth:`program_from_counts_file` reads work counted elsewhere.
     """
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
+    recipe: ClassVar[str] = "int8"
+    needs_numbers: ClassVar[bool] = False
+    takes_counts: ClassVar[bool] = False
 
-    def lower(self, tensors: LayerTensors) -> Program:
-        """Encode, compute and count one layer; raises InputError if the machine cannot take it."""
+    def recipe_for(self, layer: Layer) -> Recipe:
+        """The recipe that runs when none is given; a table of layers may publish its widths."""
+        return recipes.get(self.recipe)
+
+    def computes(self, layer: EncodedLayer) -> Computes:
+        """The formats in which this machine multiplies such a layer."""
         raise NotImplementedError
+
+    def refusal(self, layer: Layer) -> str:
+        """Why the machine does not run such a layer, in words that follow its name; or nothing."""
+        return ""
+
+    def lower(self, layer: EncodedLayer) -> Program:
+        """Compute and count one layer whose operands are in formats it computes.
+
+        An outline (:attr:`EncodedLayer.is_outline`) has shapes and formats but no numbers: then
+        only the timing is known. Raises InputError if the machine cannot take the layer.
+        """
+        raise NotImplementedError
+
+    def lower_network(self, layers: Sequence[EncodedLayer]) -> Program | None:
+        """All layers of a network as one program, or None where they run one by one.
+
+        A machine overrides it whose paper keeps weights or activations on the chip between layers.
+        The layers are outlines in formats it computes; ``layer.layer.repeat`` of each run.
+        """
+        return None
+
+    def time_beside(self, work: OtherWork) -> UnitTime | None:
+        """Time of work without multiply-accumulates, or None where no unit for it is modelled."""
+        return None
+
+    def peak(self) -> Peak | None:
+        """What its multipliers can do at most, at the width it is usually told of, or None."""
+        return None
+
+    def bandwidth(self) -> float | None:
+        """Bytes a second of its DRAM, or None where it has (or models) none."""
+        return None
+
+    def area(self) -> Area | None:
+        """Its area, or None where nobody published it."""
+        return None
+
+    def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
+        """As close a configuration as the fields allow, of that peak or that bandwidth.
+
+        Raises
+        ------
+        InputError
+            If no field of this machine sets it.
+        """
+        what = "peak" if macs_per_s is not None else "bandwidth"
+        raise InputError(f"{self.name} has no field that sets its {what}")
+
+    def program_from_counts_file(self, path: str | os.PathLike[str]) -> Program:
+        """A program of which only the timing is known, from a file of counted work."""
+        raise InputError(f"{self.name} runs layers; it reads no file of counts")
 
     def datasheet(self) -> list[Figure]:
         """The machine's numbers, each with its source."""
@@ -123,13 +278,70 @@ class Result:
     @property
     def traffic(self) -> Traffic:
         """What moved the bits of each memory, for bandwidth over time."""
-        return self.program.traffic(self.timeline)
+        return self.program.account.traffic()
+
+
+def program(
+    machine: Machine,
+    work: LayerTensors | EncodedLayer,
+    recipe: Recipe | str | None = None,
+    *,
+    requantize: bool = False,
+) -> Program:
+    """Lower a layer: the recipe first, then storage in the machine's formats, then the machine.
+
+    Parameters
+    ----------
+    work
+        A layer with its tensors, or one that a recipe has encoded already.
+    recipe
+        For tensors; by default the machine's own.
+    requantize
+        Round again by the machine's own recipe what it does not compute.
+
+    Raises
+    ------
+    InputError
+        If the machine does not run such layers, or does not compute the recipe's formats.
+    """
+    layer = work
+    if isinstance(layer, LayerTensors):
+        refuse(machine, layer.layer)
+        own = machine.recipe_for(layer.layer)
+        layer = encode(layer, recipe or own, own=own)
+    refuse(machine, layer.layer)
+    taken = take(
+        machine.name, layer, machine.computes(layer), machine.recipe_for(layer.layer),
+        requantize=requantize,
+    )  # fmt: skip
+    lowered = machine.lower(taken.layer)
+    told = [
+        f"{role}: {each.format} {each.how} in {each.stored_as}"
+        for role, each in taken.operands.items()
+        if each.how != "as it is"
+    ]
+    return replace(
+        lowered,
+        notes=[*taken.layer.notes, *told, *lowered.notes],
+        recipe=layer.recipe,
+        operands=taken.operands,
+        float_output=None if layer.is_outline else layer.float_output,
+    )
+
+
+def refuse(machine: Machine, layer: Layer) -> None:
+    """Raise InputError if the machine does not run such a layer."""
+    why = machine.refusal(layer)
+    if why:
+        raise InputError(f"layer {layer.name!r} does not run on {machine.name}: {why}")
 
 
 def run(
     machine: Machine,
-    work: LayerTensors | Program,
+    work: LayerTensors | EncodedLayer | Program,
     *,
+    recipe: Recipe | str | None = None,
+    requantize: bool = False,
     engine: str = "compiled",
     record: str = "full",
     verify: bool = True,
@@ -143,44 +355,83 @@ def run(
     machine
         Whose program it is.
     work
-        A layer with its tensors, or a program of this machine.
+        A layer with its tensors, encoded or not, or a program of this machine.
+    recipe, requantize
+        As for :func:`program`.
     engine, record
         As for :func:`sparqsim.simulator.engines.simulate`.
     verify
-        Compare the outputs with an independent reference.
+        Compare the outputs with an independent reference, and with the float layer.
     execute
         Let every firing run its arithmetic (SimPy engine).
     seed
         Of the tensors, for the record.
+
+    Raises
+    ------
+    InputError
+        As :func:`program`; or if ``execute`` is asked of firings that carry no arithmetic.
     """
-    program = work if isinstance(work, Program) else machine.lower(work)
+    if not isinstance(work, Program):
+        work = program(machine, work, recipe, requantize=requantize)
+    if execute and work.executed is None:
+        raise InputError(
+            f"the firings of {machine.name} carry no arithmetic for {work.layer!r}; "
+            "leave out execute (outputs are verified all the same)"
+        )
     timeline = simulate(
-        program.netlist, engine=engine, record=record, verify="execute" if execute else None
+        work.netlist, engine=engine, record=record, verify="execute" if execute else None
     )
-    checked = Verification(status="skipped")
-    if verify and program.verify is not None:
-        checked = program.verify()
-    if execute and program.executed is not None and not program.executed():
+    checked, noise = Verification(status="skipped"), None
+    if verify and work.verify is not None:
+        checked = work.verify()
+        noise = _noise(work)
+    if execute and work.executed is not None and not work.executed():
         checked = msgspec.structs.replace(checked, status="mismatch")
     cycles = timeline.cycles
     utilization = utilization_of(timeline)
-    available = cycles * program.multipliers
-    utilization["multipliers"] = program.macs.effectual / available if available else 0.0
+    available = cycles * work.multipliers
+    utilization["multipliers"] = work.macs.effectual / available if available else 0.0
+    memory = work.account.memory(work.netlist, timeline.seconds)
+    energy = [*work.energy(timeline), *work.account.energy(work.netlist)]
     report = Report(
         machine=machine.name,
-        layer=program.layer,
+        layer=work.layer,
+        recipe=work.recipe,
+        operands=dict(work.operands),
+        output_sqnr_db=noise,
         cycles=cycles,
         seconds=timeline.seconds,
-        macs=program.macs,
+        macs=work.macs,
         utilization=utilization,
-        load_balance=balance_of(timeline, program.worker),
+        load_balance=balance_of(timeline, work.worker),
         stalls=stalls_of(timeline),
+        bound_by=bound_of(timeline, work.worker),
         critical_path=path_of(timeline),
-        counters=program.counters(timeline),
-        memory=program.memory(timeline),
-        energy=Energy.of(program.energy(timeline), timeline.seconds),
+        counters=work.counters(timeline) | work.account.counters(work.netlist),
+        memory=memory,
+        energy=Energy.of(energy, timeline.seconds),
         verification=checked,
-        provenance=provenance_of(machine, seed, engine, program.inputs),
-        notes=program.notes,
+        provenance=provenance_of(machine, seed, engine, work.inputs),
+        notes=[*_overflows(memory), *work.notes],
     )
-    return Result(report, timeline, program)
+    return Result(report, timeline, work)
+
+
+def _noise(work: Program) -> float | None:
+    """SQNR of the outputs against the float layer; None where nothing differs (or is known)."""
+    found = work.values()
+    if found is None or work.float_output is None:
+        return None
+    ratio = sqnr_db(work.float_output(), found)
+    return ratio if np.isfinite(ratio) else None
+
+
+def _overflows(memory: Mapping[str, Memory]) -> list[str]:
+    """What does not fit its memory, for the top of the report."""
+    return [
+        f"{name}{TOO_SMALL}: {use.used_bits:,} bits are kept in {use.capacity_bits:,}; "
+        "time and energy are those of a memory that holds them"
+        for name, use in memory.items()
+        if use.capacity_bits and not use.fits
+    ]

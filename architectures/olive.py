@@ -6,38 +6,43 @@ the array's two borders (n + m of them) are all it takes: each looks at a pair a
 elements exponents and integers, <a, b>. An element computes <a, b> x <c, d> = (b d) << (a + c) into
 a 32-bit accumulator; four 4-bit elements gang into one of 8 bits. Output-stationary.
 
-Pairs are neighbours along the reduction: channels of a pixel, features of a vector. Channels that
-are odd in number get one of zeros. Buffers, bandwidth, clock and energies are not published; they
-are ANT's here, and assumed. Left out: OliVe's other form, decoders in a GPU's tensor cores.
+Pairs are neighbours along the reduction: channels of a pixel, features of a vector; the last of an
+odd number is coded as a normal value. Buffers, bandwidth, clock and energies are not published;
+they are ANT's here, and assumed. Left out: OliVe's other form, decoders in a GPU's tensor cores.
 Source: the ISCA 2023 paper and its authors' quantizer; no simulator was released.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.array_machine import (
-    ANT_ENERGY,
+from sparqsim.architectures.arrays.datapath import Operand, in_shape, term_products
+from sparqsim.architectures.arrays.energies import ANT_ENERGY, borrowed
+from sparqsim.architectures.arrays.machine import (
     BankedMachine,
-    Operand,
-    borrowed,
     four_or_eight,
     unfolded_rules,
 )
+from sparqsim.architectures.operands import Computes
 from sparqsim.architectures.systolic import Dataflow
 from sparqsim.architectures.tiling import ArrayRules, ConvShape, Drain
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import EnergyTable
 from sparqsim.simulator.mac import flint, olive
-from sparqsim.workloads import formats
-from sparqsim.workloads.formats.pairs import OutlierVictim
+from sparqsim.workloads import recipes
+from sparqsim.workloads.encoded import Coded, EncodedLayer, Role
+from sparqsim.workloads.formats import Format
+from sparqsim.workloads.formats.integer import Int
+from sparqsim.workloads.formats.pairs import OutlierVictim, outlier_victim
 from sparqsim.workloads.layers import Layer
-from sparqsim.workloads.quantize import fit_olive
+from sparqsim.workloads.quantize import pair_axis
+from sparqsim.workloads.recipes import Recipe
 
+FOUR = ("int4_narrow", "flint4_signed", "ovp_int4", "ovp_flint4")
+EIGHT = ("int8_narrow", "ovp_int8")
 ENERGY = borrowed(ANT_ENERGY, "olive", "assumed as ANT's, OliVe published none")
 
 
@@ -73,6 +78,7 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "olive"
+    recipe: ClassVar[str] = "olive4"
     title: ClassVar[str] = "OliVe (ISCA 2023): outlier-victim pairs, decoded at the borders"
 
     published: ClassVar[EnergyTable] = ENERGY
@@ -114,15 +120,20 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
         """A gang of four elements each."""
         return self.side_at_8_bits**2
 
-    def widths(self, layer: Layer) -> tuple[int, int]:
+    def computes(self, layer: EncodedLayer) -> Computes:
+        """Pairs at 4 bits, and what is a pair without outliers; at 8 bits if either is wider."""
+        both = [each for each in (layer.weight, layer.activation) if isinstance(each, Coded)]
+        four = all(grid.name in FOUR for each in both for grid in each.formats)
+        held = FOUR if four else EIGHT
+        return Computes(weights=held, activations=held)
+
+    def recipe_for(self, layer: Layer) -> Recipe:
+        """Pairs of 8 bits where a table of layers publishes more than 4, else of its own width."""
+        return recipes.get(f"olive{self.published_widths(layer)[0]}")
+
+    def published_widths(self, layer: Layer) -> tuple[int, int]:
         """4 bits, or 8 where either operand of the layer needs more than 4."""
         return four_or_eight("OliVe", layer, self.bits)
-
-    def shape_of(self, layer: Layer, batch: int) -> ConvShape:
-        """The layer with an even number of channels a group."""
-        shape = ConvShape.of(layer, batch=batch)
-        even = shape.in_channels + shape.in_channels % 2
-        return msgspec.structs.replace(shape, in_channels=even)
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Output-stationary folds back to back while they are not shorter than what leaves."""
@@ -138,42 +149,38 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
             drain=Drain.SHORT_PASSES,
         )
 
-    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
-        """Pairs along the channels of a group, the threshold of least squared error."""
-        outer, channels, height, width = values.shape
-        if weights:
-            groups = 1  # their channels are those of one group already
-        split = values.reshape(outer, groups, channels // groups, height, width)
-        odd = split.shape[2] % 2
-        last = np.pad(split.transpose(0, 3, 4, 1, 2), [(0, 0)] * 4 + [(0, odd)])
-        flat = last.reshape(outer, -1)  # channels innermost, and even in number
-        stored = fit_olive(flat, bits, axis=0 if weights else None).quantize(flat)
-
-        def image(coded: NDArray[Any]) -> NDArray[Any]:
-            back = coded.reshape(last.shape).transpose(0, 3, 4, 1, 2)
-            return np.ascontiguousarray(back).reshape(outer, -1, height, width)
-
+    def operand(self, layer: EncodedLayer, role: Role) -> Operand:
+        """What the border decoders make of pairs along the channels."""
+        tensor: Coded = layer.weight if role == "weights" else layer.activation  # type: ignore[assignment]
+        codes = tensor.dense.codes
+        assert isinstance(codes, np.ndarray)
+        axis = pair_axis(codes.ndim)
+        last = np.moveaxis(codes, axis, -1)
+        odd = last.shape[-1] % 2
+        even = np.ascontiguousarray(np.pad(last, [(0, 0)] * (last.ndim - 1) + [(0, odd)]))
+        terms = _decoded(even, tensor.formats[0])
+        words = flint.pack(terms)[..., : last.shape[-1]]
         return Operand(
-            codes=image(stored.codes),
-            levels=image(stored.levels().astype(np.float64)),
-            scale=stored.scale.astype(np.float64),
+            codes=in_shape(layer, role, np.ascontiguousarray(np.moveaxis(words, -1, axis))),
+            levels=in_shape(layer, role, tensor.levels()).astype(np.float64),
+            scale=tensor.scale,
+            zero=tensor.zero_point,
             signed=True,
-            format=stored.format.name,
+            bits=tensor.bits,
+            tensor=tensor,
         )
 
     def multiply(
-        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
-        widths: tuple[int, int],
-    ) -> NDArray[np.integer]:  # fmt: skip
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand
+    ) -> NDArray[np.integer]:
         """Exponent-integer products of decoded pairs."""
-        left = _decoded(rows, x)
-        right = [(e.T, i.T) for e, i in _decoded(np.ascontiguousarray(columns.T), w)]
-        return flint.gemm_terms(left, right)
+        return term_products(rows, columns, x, w)
 
 
-def _decoded(codes: NDArray[Any], operand: Operand) -> flint.Terms:
-    """What the border decoders make of pairs along the last axis."""
-    grid = cast(OutlierVictim, formats.get(operand.format))
+def _decoded(codes: NDArray[Any], grid: Format) -> flint.Terms:
+    """What the border decoders make of pairs along the last axis, or of normal values alone."""
+    if not isinstance(grid, OutlierVictim):
+        grid = outlier_victim("int" if isinstance(grid, Int) else "flint", grid.bits)
     normal, outlier = (
         np.stack(part.exponent_integers, axis=1).astype(np.int32)
         for part in (grid.normal, grid.outlier)

@@ -9,33 +9,31 @@ so that what differs in a comparison is the arithmetic; all of it is assumed.
 With ``sparsity="N:M"`` a weight-stationary array keeps only the N weights of M neighbours along
 the reduction (channels of one tap) that are not zero, each with its place among the M, by which an
 element picks its activation: R rows of elements then cover R M / N places of the reduction, and
-weights are stored as N values with indices. Left out: the wires that bring M activations to each
-selector, and what the netlist of tiles leaves out.
+weights are stored as N values with indices. Weights of more non-zeros run dense. Left out: the
+wires that bring M activations to each selector, and what the netlist of tiles leaves out.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from sparqsim.architectures.array_machine import (
-    ANT_ENERGY,
-    BankedMachine,
-    Operand,
-    borrowed,
-    stored_integers,
-    unfolded_rules,
-)
+from sparqsim.architectures.arrays.energies import ANT_ENERGY, borrowed
+from sparqsim.architectures.arrays.machine import BankedMachine, unfolded_rules
+from sparqsim.architectures.machine import Program
+from sparqsim.architectures.operands import Computes
 from sparqsim.architectures.systolic import NM, Dataflow
 from sparqsim.architectures.tiling import ArrayRules, ConvShape, Drain
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import EnergyTable
-from sparqsim.simulator.mac import dense
+from sparqsim.workloads import recipes
+from sparqsim.workloads.encoded import Coded, EncodedLayer, as_kernels
 from sparqsim.workloads.layers import Layer
+from sparqsim.workloads.recipes import Recipe
 
 DENSE = "dense"
 ENERGY = borrowed(ANT_ENERGY, "plain", "assumed as ANT's array")
@@ -154,7 +152,41 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         """One an element; an element of 4 bits is priced as a quarter."""
         return max(1, self.rows * self.columns * self.bits**2 // 64)
 
-    def widths(self, layer: Layer) -> tuple[int, int]:
+    def computes(self, layer: EncodedLayer) -> Computes:
+        """Integers of the array's width, with or without a sign."""
+        held = (f"int{self.bits}_unsigned", f"int{self.bits}_signed")
+        return Computes(weights=held, activations=held, zero_points=True)
+
+    def recipe_for(self, layer: Layer) -> Recipe:
+        """Integers of the array's width."""
+        return recipes.get(f"int{self.bits}")
+
+    def lower(self, layer: EncodedLayer) -> Program:
+        """Skip weights where the array keeps N of M and the layer has no more; else run dense."""
+        if self.kept is not None and not self._skips(layer, self.kept):
+            dense = msgspec.structs.replace(self, sparsity=DENSE)
+            note = f"the weights are not {self.sparsity}: all of them are kept and multiplied"
+            return _noted(dense.lower(layer), note)
+        pattern = layer.pattern
+        if self.kept is None and pattern is not None:
+            kept = f"{pattern.kept}:{pattern.group}"
+            note = f"the weights are {kept}, but the array keeps all; sparsity with ws skips them"
+            return _noted(super().lower(layer), note)
+        return super().lower(layer)
+
+    def _skips(self, layer: EncodedLayer, kept: NM) -> bool:
+        """Whether no M neighbours along the channels of a tap have more than N non-zeros."""
+        if layer.pattern is not None:
+            return (layer.pattern.kept, layer.pattern.group) == (kept.kept, kept.of)
+        if layer.is_outline or not isinstance(layer.weight, Coded):
+            return False
+        weights = as_kernels(layer.layer, layer.weight.values() != 0)
+        odd = -weights.shape[1] % kept.of
+        padded = np.pad(weights, ((0, 0), (0, odd), (0, 0), (0, 0)))
+        split = padded.reshape(len(padded), -1, kept.of, *padded.shape[2:])
+        return bool(split.sum(axis=2).max(initial=0) <= kept.kept)
+
+    def published_widths(self, layer: Layer) -> tuple[int, int]:
         """The array's width, whatever less the layer needs."""
         widest = max(layer.activation_bits or 0, layer.weight_bits or 0)
         if widest > self.bits:
@@ -190,27 +222,6 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         places = super().products_per_step(rules)
         return places if self.kept is None else places * self.kept.kept // self.kept.of
 
-    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
-        """Symmetric integers, unsigned where no activation is negative."""
-        return stored_integers(values, bits, weights=weights)
 
-    def multiply(
-        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
-        widths: tuple[int, int],
-    ) -> NDArray[np.integer]:  # fmt: skip
-        """Integer products; the weights must have the pattern the elements keep."""
-        kept = self.kept
-        if kept is not None:
-            whole = -(-len(columns) // kept.of) * kept.of
-            padded = np.pad(columns, ((0, whole - len(columns)), (0, 0)))
-            most = int(
-                np.count_nonzero(padded.reshape(-1, kept.of, columns.shape[1]), axis=1).max()
-            )
-            if most > kept.kept:
-                raise InputError(
-                    f"the array keeps {self.sparsity} weights, but {most} of {kept.of} neighbours "
-                    f"along the reduction are not zero; prune them first (--recipe {self.sparsity})"
-                )
-        out = np.zeros((len(rows), columns.shape[1]), np.int32)
-        dense.gemm(rows, columns, out)
-        return out
+def _noted(program: Program, note: str) -> Program:
+    return replace(program, notes=[note, *program.notes])

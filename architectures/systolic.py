@@ -40,13 +40,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.checks import check_whole
 from sparqsim.architectures.tiling import (
     ArrayRules,
     ConvShape,
     Cost,
     Datum,
     Mapping,
-    check_whole,
     cost,
 )
 from sparqsim.base import InputError
@@ -312,6 +312,28 @@ class _Banks:
         ]
 
 
+class Dma(NamedTuple):
+    """The actors, one a channel, that move an operand; ``stores`` if they write the DRAM."""
+
+    datum: Datum
+    actors: tuple[str, ...]
+    stores: bool
+
+
+class TiledNetlist(NamedTuple):
+    """A layer at the level of tiles.
+
+    ``analytic`` is what the analytic model says of it, ``dmas`` who moves the operands, and
+    ``rescales`` who brings sums back and forth once their scale is known: the way ("read" or
+    "written"), the actors, and all the bits they move.
+    """
+
+    netlist: Netlist
+    analytic: Cost
+    dmas: tuple[Dma, ...]
+    rescales: tuple[tuple[str, tuple[str, ...], int], ...]
+
+
 def tile_netlist(
     shape: ConvShape,
     rules: ArrayRules,
@@ -321,7 +343,8 @@ def tile_netlist(
     name: str = "tiles",
     dram: Dram | None = None,
     actions: Callable[[Cost], dict[str, Execute]] | None = None,
-) -> tuple[Netlist, Cost]:
+    rescale: tuple[int, int] | None = None,
+) -> TiledNetlist:
     """A layer at the level of tiles, and what the analytic model says of it.
 
     Every tile takes the time of a whole one; a tile at the edge of a layer is padded.
@@ -334,6 +357,9 @@ def tile_netlist(
     actions
         Gives what ``array``, ``drain``, ``post`` and ``output_dma`` do with their tokens. The
         tokens of ``inputs`` and ``weights`` carry the number of the first tile of their block.
+    rescale
+        Bits of a sum and of an output: when the last output is stored as a sum, all of them are
+        read again and written at their scale.
 
     Raises
     ------
@@ -463,6 +489,11 @@ def tile_netlist(
                 consume=place_for,
             ),
         ]
+    rescales: tuple[tuple[str, tuple[str, ...], int], ...] = ()
+    if rescale is not None:
+        rescales = _rescaled(
+            shape, rules, rescale, memory, actors, channels, len(streams[out].bits)
+        )
     netlist = Netlist(
         actors=actors,
         channels=channels,
@@ -470,7 +501,60 @@ def tile_netlist(
         clock_hz=clock_hz,
         name=name,
     )
-    return netlist, analytic
+    found = [
+        Dma(datum, tuple(f"{label}{c}" for c in memory.channels), label == "output_dma")
+        for label, datum in (
+            ("input_dma", Datum.INPUT), ("weight_dma", Datum.WEIGHT),
+            ("psum_dma", out), ("output_dma", out),
+        )
+        if label != "psum_dma" or rules.outputs_read_back
+    ]  # fmt: skip
+    return TiledNetlist(netlist, analytic, tuple(found), rescales)
+
+
+def _rescaled(
+    shape: ConvShape,
+    rules: ArrayRules,
+    widths: tuple[int, int],
+    memory: _Bus | _Banks,
+    actors: list[Actor],
+    channels: list[Channel],
+    stores: int,
+) -> tuple[tuple[str, tuple[str, ...], int], ...]:
+    """Bring all sums back once the last is stored, and write the outputs at their scale.
+
+    Half an output buffer at a time; ``actors`` and ``channels`` are added to. ``stores`` is how
+    many transfers store the sums.
+    """
+    count = shape.groups * shape.batch * shape.out_height * shape.out_width * shape.out_channels
+    pieces = max(1, -(-count * widths[0] // rules.rooms[Datum.OUTPUT]))
+    found = []
+    for way, label, bits in (("read", "sum_dma", widths[0]), ("written", "scaled_dma", widths[1])):
+        stream = _stream(pieces, -(-count * bits // pieces), rules.dram_bits_per_cycle)
+        moves = memory.moves(stream, Datum.OUTPUT, way == "written")
+        names = [f"{label}{c}" for c in memory.channels]
+        actors += [
+            Actor(name=name, part="Rescaling DMA", **move)
+            for name, move in zip(names, moves, strict=True)
+        ]
+        found.append((way, tuple(names), count * bits))
+    first = (np.arange(pieces) == 0).astype(np.int64)
+    last = (np.arange(stores) == stores - 1).astype(np.int64)
+    for c in memory.channels:
+        channels += [
+            Channel(
+                name=f"all_stored{c}",
+                source=f"output_dma{c}",
+                target=f"sum_dma{c}",
+                capacity=1,
+                produce=last,
+                consume=first,
+            ),
+            Channel(
+                name=f"sums_back{c}", source=f"sum_dma{c}", target=f"scaled_dma{c}", capacity=2
+            ),
+        ]
+    return tuple(found)
 
 
 def accumulator_netlist(*, rows: int, columns: int, steps: int, tiles: int) -> Netlist:

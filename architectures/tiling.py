@@ -29,6 +29,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from sparqsim.architectures.checks import check_whole
 from sparqsim.base import InputError, kernel
 from sparqsim.simulator.energy.tables import EnergyTable
 from sparqsim.workloads.layers import Conv2d, Layer, MatMul
@@ -89,28 +90,6 @@ class Drain(enum.IntEnum):
     SHORT_PASSES = 2  # once, and a pass occupies the array at least exchange_cycles: while it
     #                   computes, the results before it leave, or the weights after it come in
     PER_PASS = 3  # every pass is drained before the next one enters
-
-
-def check_whole(where: str, least: int = 1, **fields: object) -> None:
-    """Raise unless every field is a whole number of at least ``least``.
-
-    Raises
-    ------
-    InputError
-        Naming ``where.field`` and what was given.
-    """
-    for field, value in fields.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(
-                f"{where}.{field} must be a whole number of at least {least}, got {value!r}"
-            )
-
-
-def check_positive(where: str, **fields: object) -> None:
-    """Raise unless every field is a finite number above 0."""
-    for field, value in fields.items():
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise InputError(f"{where}.{field} must be a finite number above 0, got {value!r}")
 
 
 class ConvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,30 +19,25 @@ al., ISCA 2017, sections 2 and 4.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Self
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from sparqsim.architectures.array_machine import (
-    KIB,
-    ArrayMachine,
-    Operand,
-    Timing,
-    Work,
-    borrowed,
-    shipped_energies,
-    stored_integers,
-)
-from sparqsim.architectures.machine import Program
+from sparqsim.architectures.account import Port
+from sparqsim.architectures.arrays.datapath import Multiplied
+from sparqsim.architectures.arrays.energies import borrowed, shipped_energies
+from sparqsim.architectures.arrays.machine import KIB, ArrayMachine, Timing
+from sparqsim.architectures.machine import Area, Program
+from sparqsim.architectures.operands import Computes
 from sparqsim.architectures.systolic import POST_STAGES
 from sparqsim.architectures.tiling import ConvShape, Cost, Mapping, Residence, Traffic
 from sparqsim.base import InputError
-from sparqsim.simulator.energy.tables import EnergyTable
-from sparqsim.simulator.mac import dense
+from sparqsim.simulator.energy.tables import Basis, EnergyTable
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource
-from sparqsim.simulator.traffic import Access
-from sparqsim.workloads.layers import Layer, Model
+from sparqsim.workloads.encoded import EncodedLayer
+from sparqsim.workloads.layers import Layer
 
 WEIGHT_BITS = ACTIVATION_BITS = 8  # published
 ACCUMULATOR_BITS = 32  # published
@@ -108,6 +103,26 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """One an element."""
         return self.rows * self.columns
 
+    def bandwidth(self) -> float:
+        """Bytes a second of the DRAM, which holds weights."""
+        return float(self.dram_bytes_per_s)
+
+    def area(self) -> Area | None:
+        """Of the die, of which an upper bound is recalled; of another size none is known."""
+        if msgspec.structs.replace(self, dram_bytes_per_s=TPU().dram_bytes_per_s) != TPU():
+            return None
+        return Area(
+            mm2=331.0, node_nm=28.0, basis=Basis.ASSUMED,
+            source="ISCA 2017: less than half of Haswell's 662 mm2; recalled, unchecked",
+        )  # fmt: skip
+
+    def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
+        """An array of about the same shape, or another bandwidth; buffers stay."""
+        made = self if macs_per_s is None else super().resized(macs_per_s=macs_per_s)
+        if bandwidth is not None:
+            made = msgspec.structs.replace(made, dram_bytes_per_s=max(1, round(bandwidth)))
+        return made
+
     @property
     def tile_bits(self) -> int:
         """A tile of weights, whole."""
@@ -123,25 +138,17 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """Rows of accumulators that fill while the others leave: 2048."""
         return self.output_buffer_kib * KIB // (ACCUMULATOR_BITS * self.columns) // 2
 
-    def widths(self, layer: Layer) -> tuple[int, int]:
+    def computes(self, layer: EncodedLayer) -> Computes:
+        """8-bit integers; narrower ones gain nothing."""
+        held = ("int8_unsigned", "int8_signed")
+        return Computes(weights=held, activations=held, zero_points=True)
+
+    def published_widths(self, layer: Layer) -> tuple[int, int]:
         """8 bits; a narrower layer gains nothing."""
         widest = max(layer.activation_bits or 0, layer.weight_bits or 0)
         if widest > WEIGHT_BITS:
             raise InputError(f"layer {layer.name!r} needs {widest} bits, the TPU multiplies 8")
         return (ACTIVATION_BITS, WEIGHT_BITS)
-
-    def store(self, values: NDArray[Any], bits: int, *, weights: bool, groups: int) -> Operand:
-        """Symmetric integers, unsigned where no activation is negative."""
-        return stored_integers(values, bits, weights=weights)
-
-    def multiply(
-        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand,
-        widths: tuple[int, int],
-    ) -> NDArray[np.integer]:  # fmt: skip
-        """Integer products."""
-        out = np.zeros((len(rows), columns.shape[1]), np.int32)
-        dense.gemm(rows, columns, out)
-        return out
 
     def timing(
         self,
@@ -149,7 +156,8 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         widths: tuple[int, int],
         name: str,
         mapping: Mapping | None = None,
-        work: Work | None = None,
+        work: Multiplied | None = None,
+        dynamic: bool = False,
     ) -> Timing:
         """The block diagram walked tile by tile; there is nothing to search.
 
@@ -160,27 +168,23 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """
         if mapping is not None:
             raise InputError("the TPU walks its tiles in one way; leave the mapping out")
-        return self._timing([self._walk(shape)], name)
+        return self._timing([self._walk(shape)], name, dynamic)
 
-    def plan_network(self, model: Model, *, batch: int = 1) -> Program:
-        """A program of a whole network: weights of the next layer come while this one multiplies.
+    def lower_network(self, layers: Sequence[EncodedLayer]) -> Program:
+        """A network as one program: weights of the next layer come while this one multiplies.
 
         A layer begins when the activations of the one before are in the unified buffer.
         """
-        shapes = [
-            self.shape_of(layer, batch) for layer in model.layers for _ in range(layer.repeat)
-        ]
-        for layer in model.layers:
-            self.widths(layer)
-        macs = sum(shape.macs for shape in shapes)
-        return self._program(
-            name=model.name,
-            inputs="shapes alone",
-            macs=macs,
-            effectual=macs,
-            timing=self._timing([self._walk(shape) for shape in shapes], model.name),
-            work=None,
-            notes=["timing only: no tensors; layers overlap by the weights of the next alone"],
+        runs = [layer.layer for layer in layers for _ in range(layer.layer.repeat)]
+        timing = self._timing([self._walk(self.shape_of(layer, 1)) for layer in runs], "network")
+        return self.program_of(
+            timing,
+            name="network",
+            macs=sum(layer.macs for layer in runs),
+            notes=[
+                "activations stay in the unified buffer; layers overlap by the weights of the "
+                "next alone"
+            ],
         )
 
     def _walk(self, shape: ConvShape) -> _Walk:
@@ -196,8 +200,13 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             outputs=shape.groups * pixels * shape.out_channels,
         )
 
-    def _timing(self, walks: list[_Walk], name: str) -> Timing:
-        """Layers one after the other."""
+    def _timing(self, walks: list[_Walk], name: str, dynamic: bool = False) -> Timing:
+        """Layers one after the other.
+
+        Dynamic outputs go to the unified buffer as sums, and through the activation unit once more
+        when the last of them has told the scale.
+        """
+        stored_bits = ACCUMULATOR_BITS if dynamic else ACTIVATION_BITS
         tiles = sum(walk.tiles for walk in walks)
         drain = self.rows + self.columns - 1
         row_bits = self.rows * ACTIVATION_BITS
@@ -207,7 +216,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         blocks = sum(walk.blocks for walk in walks)
         traffic = Traffic(
             input_buffer_read=streamed * row_bits,
-            input_buffer_write=sum(walk.outputs for walk in walks) * ACTIVATION_BITS,
+            input_buffer_write=sum(walk.outputs for walk in walks) * stored_bits,
             weight_buffer_read=tiles * self.tile_bits,
             weight_buffer_write=tiles * self.tile_bits,
             output_buffer_read=sum(walk.blocks * walk.steps for walk in walks) * sum_bits,
@@ -231,51 +240,54 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             traffic=traffic,
         )
         return Timing(
-            netlist=self._netlist(name, walks, drain),
+            netlist=self._netlist(name, walks, drain, dynamic),
             analytic=analytic,
             products_per_step=self.rows * self.columns,
             repeats=1,
             capacities=tuple(size * KIB for size in self.buffers_kib),  # type: ignore[arg-type]
             used=(
-                max(walk.inputs + walk.outputs for walk in walks) * ACTIVATION_BITS,
+                max(walk.inputs * ACTIVATION_BITS + walk.outputs * stored_bits for walk in walks),
                 min(tiles, self.fifo_tiles) * self.tile_bits,
                 max(min(walk.blocks, 2) * walk.steps for walk in walks) * sum_bits,
             ),
             rule="fill and drain of the array are charged once a layer; a tile takes at least the "
             f"{self.rows} cycles in which the next one is shifted in",
-            traffic=lambda timeline: self._traffic(walks),
+            ports=self._ports(walks, dynamic),
         )
 
-    def _traffic(self, walks: list[_Walk]) -> dict[str, list[Access]]:
-        """Which firings moved the bits of each memory."""
+    def _ports(self, walks: list[_Walk], dynamic: bool) -> tuple[Port, ...]:
+        """Which firings move the bits of each memory."""
+        stored_bits = ACCUMULATOR_BITS if dynamic else ACTIVATION_BITS
         tile, row_bits = self.tile_bits, self.rows * ACTIVATION_BITS
         sum_bits = self.columns * ACCUMULATOR_BITS
         blocks = [walk.blocks for walk in walks]
         steps = np.repeat([walk.steps for walk in walks], [walk.tiles for walk in walks])
         sums = np.repeat([walk.steps * sum_bits for walk in walks], blocks)
-        stored = np.repeat([walk.outputs * ACTIVATION_BITS / walk.blocks for walk in walks], blocks)
-        return {
-            "dram": [Access(actor="weight_dma", read_bits=tile)],
-            "input_buffer": [
-                Access(actor="array", read_bits=steps * row_bits),
-                Access(actor="activation", written_bits=stored),
-            ],
-            "weight_buffer": [
-                Access(actor="weight_dma", written_bits=tile),
-                Access(actor="array", read_bits=tile),
-            ],
-            "output_buffer": [
-                Access(actor="array", written_bits=steps * sum_bits),
-                Access(actor="activation", read_bits=sums),
-            ],
-        }
+        stored = np.repeat([walk.outputs * stored_bits / walk.blocks for walk in walks], blocks)
+        outputs = walks[-1].outputs
+        again = Port(
+            store="input_buffer",
+            actor="rescale",
+            read_bits=outputs * ACCUMULATOR_BITS,
+            written_bits=outputs * ACTIVATION_BITS,
+        )
+        return (
+            *((again,) if dynamic else ()),
+            Port(store="dram", actor="weight_dma", read_bits=tile),
+            Port(store="input_buffer", actor="array", read_bits=steps * row_bits),
+            Port(store="input_buffer", actor="activation", written_bits=stored),
+            Port(store="weight_buffer", actor="weight_dma", written_bits=tile),
+            Port(store="weight_buffer", actor="array", read_bits=tile),
+            Port(store="output_buffer", actor="array", written_bits=steps * sum_bits),
+            Port(store="output_buffer", actor="activation", read_bits=sums),
+        )
 
     def _dram_cycles(self, tiles: int) -> int:
         """Cycles of the clock for that many tiles of weights, rounded up."""
         clock = round(self.clock_hz)
         return -(-tiles * self.tile_bits * clock // (8 * self.dram_bytes_per_s))
 
-    def _netlist(self, name: str, walks: list[_Walk], drain: int) -> Netlist:
+    def _netlist(self, name: str, walks: list[_Walk], drain: int, dynamic: bool) -> Netlist:
         steps = np.repeat([walk.steps for walk in walks], [walk.tiles for walk in walks])
         down = np.repeat([walk.down for walk in walks], [walk.tiles for walk in walks])
         place = np.concatenate([np.arange(walk.tiles) for walk in walks])
@@ -315,6 +327,15 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
                     consume=begins,
                 )
             )
+        again = []
+        if dynamic:  # a row of sums a cycle
+            rows = -(-walks[-1].outputs // self.columns)
+            again.append(Actor(name="rescale", firings=1, busy=rows, part="Activation unit again"))
+            channels.append(
+                Channel(
+                    name="all_sums", source="activation", target="rescale", capacity=1, produce=ends
+                )
+            )
         return Netlist(
             actors=[
                 Actor(name="weight_dma", busy=loads, latency=shown, resource="dram"),
@@ -330,6 +351,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
                     busy=POST_STAGES,
                     part="Activation unit",
                 ),
+                *again,
             ],
             channels=channels,
             resources=[Resource(name="dram")],

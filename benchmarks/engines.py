@@ -16,11 +16,13 @@ import click
 import numpy as np
 
 from sparqsim.architectures.eie import EIE
+from sparqsim.architectures.machine import program
 from sparqsim.scripts.output import console, json_option, table, write_json
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.timeline import Timeline
-from sparqsim.workloads.tensors import layer_tensors
+from sparqsim.workloads.models import get_layer
+from sparqsim.workloads.tensors import made_up
 
 
 def timed(netlist: Netlist, engine: str, repeats: int) -> tuple[Timeline, float]:
@@ -49,8 +51,7 @@ def equal(one: Timeline, two: Timeline) -> bool:
 def main(json_path: str | None, repeats: int, layer: str) -> None:
     """Time the compiled engine against the SimPy engine."""
     machine = EIE(act_spill=False)
-    program = machine.lower(layer_tensors(layer, np.random.default_rng(0)))
-    netlist = program.netlist
+    netlist = program(machine, made_up(get_layer(layer), np.random.default_rng(0))).netlist
     simulate(netlist)
     fast, fast_seconds = timed(netlist, "compiled", repeats)
     slow, slow_seconds = timed(netlist, "simpy", 1)

@@ -14,7 +14,11 @@ from sparqsim.base import InputError
 COMMANDS = {
     "run": (
         "sparqsim.scripts.run:command",
-        "One layer on one machine: cycles, energy, where time went.",
+        "A network or a layer on one machine: cycles, energy, where time went.",
+    ),
+    "compare": (
+        "sparqsim.scripts.compare:command",
+        "The same work on several machines, made comparable.",
     ),
     "validate": (
         "sparqsim.scripts.validate:command",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import click
+from rich.markup import escape
 
-from sparqsim.architectures.registry import get_machine, machine_names
+from sparqsim.architectures.registry import get_machine, installed, machine_names
+from sparqsim.base import InputError
 from sparqsim.scripts.output import console, json_option, table, write_json
 
 
@@ -12,16 +14,27 @@ from sparqsim.scripts.output import console, json_option, table, write_json
 @click.argument("name", required=False)
 @json_option
 def command(name: str | None, json_path: str | None) -> None:
-    """The machines there are, or the datasheet of one in its default configuration."""
+    """The machines there are, or the datasheet of one in its default configuration.
+
+    NAME is a machine of the list, or a file my_machine.py.
+    """
     if name is None:
         listed = {each: get_machine(each).title for each in machine_names()}
+        broken = {}
+        for each, offered in installed().items():
+            try:
+                listed[each] = f"{get_machine(each).title} ({offered.value})"
+            except InputError as error:
+                broken[each] = str(error)
         if json_path:
             write_json(listed, json_path)
         if json_path != "-":
             rows = table("Machines", ("name", "what it is"), ())
             for each, title in listed.items():
-                rows.add_row(each, title)
+                rows.add_row(each, escape(title))
             console().print(rows)
+            for letter in broken.values():
+                console().print(escape(letter))
         return
     machine = get_machine(name)
     figures = machine().datasheet()

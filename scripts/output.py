@@ -1,8 +1,11 @@
-"""What every command prints with: one console, one table style, one way to write JSON, one bar."""
+"""What every command prints with: one console, one table style, one way to write files, one bar."""
 
 from __future__ import annotations
 
+import csv
+import io
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +20,28 @@ WIDTH = 100  # columns of a table where the output is not a terminal
 PATIENCE_SECONDS = 2.0  # a progress bar is shown to who waits longer
 
 
-def _refuse_early(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
+class Differs(click.ClickException):
+    """Numbers that should be equal are not: one message, exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Print the message."""
+        click.echo(f"difference: {self.message}", err=True, file=file)
+
+
+def check_differences(where: str, found: Sequence[str]) -> None:
+    """Fail where numbers differ, naming the first few.
+
+    Raises
+    ------
+    Differs
+        If there are any.
+    """
+    if found:
+        shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+        raise Differs(f"{where}: {shown}")
+
+
+def refuse_early(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
     """Refuse a file that cannot be written before the work, not after it."""
     if path not in (None, "-"):
         check_can_write(str(path))
@@ -28,7 +52,7 @@ json_option = click.option(
     "--json",
     "json_path",
     metavar="FILE|-",
-    callback=_refuse_early,
+    callback=refuse_early,
     help="Write JSON to a file; - is the terminal.",
 )
 
@@ -76,20 +100,41 @@ def write_json(content: Any, path: str) -> None:
         temporary.write_bytes(text)
 
 
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: str) -> None:
+    """Write a table with a header; a row may lack columns; ``-`` is the terminal."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    if path == "-":
+        click.echo(text.getvalue(), nl=False)
+        return
+    with written_whole(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
 class PatientBar:
     """A progress bar on standard error that appears only after :data:`PATIENCE_SECONDS`.
 
-    Call it with what is being done, and how many steps of how many are done.
+    It tells the time left. Call it with what is being done, and how many steps of how many are
+    done.
     """
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         screen = Console(stderr=True)
         self.bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
+            TimeRemainingColumn(),
             TextColumn("{task.description}"),
             console=screen,
             transient=True,

@@ -1,4 +1,4 @@
-"""``sparqsim run``: one layer on one machine, and where its time and energy went.
+"""``sparqsim run``: a layer or a network on one machine, and where its time and energy went.
 
 Every field of a machine's configuration is an option of its command, so a new machine needs
 nothing here.
@@ -7,21 +7,41 @@ nothing here.
 from __future__ import annotations
 
 import inspect
+import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 import msgspec
+from click.core import ParameterSource
 
-from sparqsim.architectures.machine import Machine, Program, Result, run
-from sparqsim.architectures.registry import get_machine, machine_names
+from sparqsim.architectures.machine import Machine, Result, run
+from sparqsim.architectures.network import run_layer, run_network
+from sparqsim.architectures.registry import get_machine, installed, machine_names
 from sparqsim.base import InputError, check_can_write, output_folder
-from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
-from sparqsim.simulator.report import Report
+from sparqsim.scripts.output import (
+    Differs,
+    PatientBar,
+    json_option,
+    refuse_early,
+    write_csv,
+    write_json,
+)
+from sparqsim.scripts.work_options import WORK_HELP, data_options, work_options
+from sparqsim.simulator.report import LayerRun, NetworkReport, Refused, Report
 from sparqsim.simulator.trace import check_trace_name
+from sparqsim.workloads.work import Network, load
 
+F = TypeVar("F", bound=Callable[..., Any])
 KINDS = {int: int, float: float, str: str, bool: bool}
+
+# What an option would change nothing for, by what is run.
+OF_TENSORS = ("weight_density", "activation_density", "seed", "calibration", "inputs")
+OF_LAYERS = ("trace", "summary", "execute")
+OF_NETWORKS = ("jobs", "csv_path")
+OF_WORK = ("batch", "sequence", "context", "shapes", "dense", "recipe", "requantize", "verify")
 
 
 def field_help(machine: type[Machine]) -> dict[str, str]:
@@ -55,18 +75,25 @@ def machine_options(machine: type[Machine]) -> list[click.Option]:
     return options
 
 
-def configure(machine: type[Machine], values: dict[str, Any], file: str | None) -> Machine:
-    """A configuration from a TOML file and the options given beside it.
+def configure(
+    machine: type[Machine], values: dict[str, Any], file: str | None, preset: str | None = None
+) -> Machine:
+    """A configuration: a preset, a TOML file over it, the options given beside it over both.
 
     Raises
     ------
     InputError
-        On an unknown key, a value of the wrong type, or one the machine refuses.
+        On an unknown key, a value of the wrong type, one the machine refuses, or a preset of
+        another machine.
     """
     given: dict[str, Any] = {}
+    if preset is not None:
+        from sparqsim.architectures import presets
+
+        given = msgspec.to_builtins(presets.load(preset, machine.name))
     if file is not None:
         try:
-            given = msgspec.toml.decode(Path(file).read_bytes())
+            given |= msgspec.toml.decode(Path(file).read_bytes())
         except (OSError, msgspec.DecodeError) as error:
             raise InputError(f"cannot read the configuration {file}: {error}") from None
     given |= {key: value for key, value in values.items() if value is not None}
@@ -78,288 +105,290 @@ def configure(machine: type[Machine], values: dict[str, Any], file: str | None) 
         raise InputError(f"{machine.__name__} configuration: {error}") from None
 
 
+def tensor_options(function: F) -> F:
+    """Add what is asked of tensors and their runs: the same for every command that runs some."""
+    density = click.FloatRange(0, 1)
+    for option in (
+        click.option("--jobs", type=click.IntRange(1), help="Processes; all cores by default."),
+        click.option(
+            "--verify/--no-verify",
+            default=True,
+            show_default=True,
+            help="Check the outputs bit by bit, and judge the network.",
+        ),
+        click.option(
+            "--requantize", is_flag=True, help="Round again what the machine does not compute."
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Of synthetic tensors.",
+        ),
+        click.option("--activation-density", type=density, help="Of synthetic inputs: not zero."),
+        click.option("--weight-density", type=density, help="Of synthetic weights: not zero."),
+        click.option("--dense", is_flag=True, help="Trained weights from before their pruning."),
+    ):
+        function = option(function)
+    return data_options(work_options(function))
+
+
+def all_cores() -> int:
+    """How many processes can run at once here."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load_work(work: str, given: dict[str, Any], numbers: bool) -> Network:
+    """The network that WORK and its options name; weights and inputs only where wanted."""
+    names = ("batch", "sequence", "context", "shapes", "calibration", "inputs", "dense")
+    return load(work, numbers=numbers, **{name: given[name] for name in names})
+
+
 class RunGroup(click.Group):
-    """One sub-command a registered machine, made when it is asked for."""
+    """One sub-command a machine, made when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(machine_names())
+        return [*machine_names(), *installed()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         return machine_command(name, get_machine(name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Machines"):
-            formatter.write_dl([(name, get_machine(name).title) for name in machine_names()])
+        with formatter.section("Machines (or a file my_machine.py)"):
+            listed = [(name, get_machine(name).title) for name in machine_names()]
+            formatter.write_dl(
+                [*listed, *((each, offered.value) for each, offered in installed().items())]
+            )
 
 
-@click.group(cls=RunGroup)
+@click.group(cls=RunGroup, subcommand_metavar="MACHINE WORK [OPTIONS]")
 def command() -> None:
-    """Run one layer on one machine."""
+    """Run a network, or one layer of it, on one machine."""
 
 
 def machine_command(name: str, machine: type[Machine]) -> click.Command:
     """The command ``sparqsim run NAME``."""
 
-    @click.option("--layer", help="MODEL/LAYER, such as alexnet/fc6 or digits-mlp/fc1.")
-    @click.option("--batch", type=click.IntRange(1), help="Vectors or images; all of digits.")
-    @click.option("--weight-density", type=float, help="Of made-up weights; else as published.")
-    @click.option("--activation-density", type=float, help="Of made-up activations.")
-    @click.option("--recipe", metavar="FILE|NAME", help="Prune and round the tensors first.")
-    @click.option("--seed", type=int, default=0, show_default=True, help="Of made-up tensors.")
+    @click.argument("work", required=not machine.takes_counts)
+    @tensor_options
+    @click.option("--recipe", metavar="FILE|NAME", help="Prune and round; else the machine's own.")
     @click.option("--config", metavar="FILE", help="The machine's configuration in TOML.")
+    @click.option("--preset", metavar="NAME", help="A configuration that ships with Sparqsim.")
     @click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled")
     @click.option("--execute", is_flag=True, help="Compute in every firing (SimPy engine).")
-    @click.option("--verify/--no-verify", default=True, help="Check the outputs bit by bit.")
     @click.option("--summary", is_flag=True, help="Keep sums only: memory stays constant.")
     @json_option
+    @click.option("--csv", "csv_path", metavar="FILE|-", callback=refuse_early,
+                  help="Write the rows of a network as CSV; - is the terminal.")  # fmt: skip
     @click.option("--trace", metavar="FILE", help="Write a Chrome/Perfetto trace (.json, .gz).")
     @click.option("--figures", metavar="DIR", help="Draw the figures into a folder.")
     @click.option("--page", metavar="FILE", help="Write everything as one HTML page.")
     @click.pass_context
-    def go(context: click.Context, **given: Any) -> None:
-        fields = {option.name: given.pop(str(option.name)) for option in own}
+    def go(context: click.Context, /, **given: Any) -> None:
+        fields = {str(option.name): given.pop(str(option.name)) for option in own}
         counts = given.pop("counts", None)
-        configuration = configure(machine, {str(k): v for k, v in fields.items()}, given["config"])
-        if (given["layer"] is None) == (counts is None):
-            wanted = "--layer MODEL/LAYER or --counts FILE" if takes_counts else "--layer"
-            raise InputError(f"say what to run: give {wanted}")
-        if given["summary"] and (given["trace"] or given["figures"] or given["page"]):
-            raise InputError("--trace, --figures and --page need every firing; drop --summary")
-        if given["execute"] and given["engine"] != "simpy":
-            raise InputError("--execute needs --engine simpy")
-        if given["figures"]:
-            output_folder(given["figures"])
-        for file in (given["json_path"], given["trace"], given["page"]):
-            if file and file != "-":
-                check_can_write(file)
-        if given["trace"]:
-            check_trace_name(given["trace"])
-        with PatientBar() as bar:
-            result = carry_out(configuration, counts, bar, **given)
-            write_out(result, bar, given["trace"], given["figures"], given["page"])
-        if given["json_path"]:
-            write_json(result.report, given["json_path"])
-        if given["json_path"] != "-":
-            show(result.report, machine.title)
-        if result.report.verification.status == "mismatch":
-            raise InputError("the machine's outputs differ from the reference; see the report")
+        configured = configure(machine, fields, given["config"], given["preset"])
+        check_outputs(given)
+        if counts is not None:
+            _only_counts(context, given)
+            report: Report | NetworkReport = _layer(context, configured, given, counts=counts)
+        elif given["work"] is None:
+            raise InputError("say what to run: WORK, such as alexnet/fc6, or --counts FILE.npz")
+        else:
+            report = _work(context, configured, given)
+        _give(report, machine.title, given)
 
     own = machine_options(machine)
-    takes_counts = hasattr(machine, "program_from_counts")
-    go.__doc__ = f"{machine.title}."
+    go.__doc__ = f"{machine.title}.\n\n{WORK_HELP}"
     made = click.command(name)(go)
-    if takes_counts:
-        made.params.append(
-            click.Option(
-                ["--counts"],
-                metavar="FILE.npz",
-                help="Timing only, from entries per PE and column.",
-            )
-        )
+    if machine.takes_counts:
+        counted = "Timing only, from work that was counted elsewhere, instead of WORK."
+        made.params.append(click.Option(["--counts"], metavar="FILE.npz", help=counted))
     made.params += own
     return made
 
 
-def carry_out(
-    machine: Machine,
-    counts: str | None,
-    bar: PatientBar,
-    *,
-    layer: str | None,
-    batch: int | None,
-    weight_density: float | None,
-    activation_density: float | None,
-    recipe: str | None,
-    seed: int,
-    engine: str,
-    execute: bool,
-    verify: bool,
-    summary: bool,
-    **_: Any,
-) -> Result:
-    """Make the tensors, lower, simulate and verify."""
-    import numpy as np
+def check_outputs(given: dict[str, Any]) -> None:
+    """Refuse before the work what could not be written after it."""
+    if given["figures"]:
+        output_folder(given["figures"])
+    for file in (given["trace"], given["page"]):
+        if file:
+            check_can_write(file)
+    if given["trace"]:
+        check_trace_name(given["trace"])
 
-    from sparqsim.workloads.tensors import layer_tensors
 
-    steps = 3
-    program: Program
-    if counts is not None:
-        bar(f"reading {counts}", 0, steps)
-        program = machine.program_from_counts_file(counts)  # type: ignore[attr-defined]
-    else:
-        bar("making the tensors", 0, steps)
-        tensors = layer_tensors(
-            str(layer),
-            np.random.default_rng(seed),
-            batch=batch,
-            weight_density=weight_density,
-            activation_density=activation_density,
-            recipe=recipe,
-        )
-        bar("encoding and multiplying", 1, steps)
-        program = machine.lower(tensors)
-    bar("simulating and verifying", 2, steps)
-    return run(
-        machine,
-        program,
-        engine=engine,
-        record="summary" if summary else "full",
-        verify=verify,
-        execute=execute,
-        seed=None if counts else seed,
+def refuse_given(context: click.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options that were given though they would change nothing."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{flags[name]} changes nothing {why}; leave it out")
+
+
+def _only_counts(context: click.Context, given: dict[str, Any]) -> None:
+    if given["work"] is not None:
+        raise InputError("give WORK or --counts, not both")
+    refuse_given(
+        context, (*OF_TENSORS, *OF_WORK, *OF_NETWORKS, "execute"), "for work counted elsewhere"
     )
 
 
-def write_out(
-    result: Result, bar: PatientBar, trace: str | None, figures: str | None, page: str | None
-) -> None:
-    """Write what was asked for beside the report."""
-    if trace:
+def _work(
+    context: click.Context, machine: Machine, given: dict[str, Any]
+) -> Report | NetworkReport:
+    """Run WORK, a layer or a network."""
+    outlined = not given["verify"] and not machine.needs_numbers and not given["execute"]
+    if outlined:
+        why = f"without verification: the time of {machine.name} does not depend on the numbers"
+        refuse_given(context, OF_TENSORS, why)
+    network = load_work(given["work"], given, not outlined)
+    if network.layer is None and (len(network.layers) > 1 or network.other):
+        refuse_given(context, OF_LAYERS, "for a network; name one of its layers, NETWORK/LAYER")
+        return _network(machine, network, given)
+    refuse_given(context, OF_NETWORKS, "for a single layer")
+    return _layer(context, machine, given, network=network)
+
+
+def _layer(
+    context: click.Context,
+    machine: Machine,
+    given: dict[str, Any],
+    *,
+    network: Network | None = None,
+    counts: str | None = None,
+) -> Report:
+    """Run one layer of a network, or work counted in a file, and write what was asked for."""
+    if given["summary"] and (given["trace"] or given["figures"] or given["page"]):
+        raise InputError("--trace, --figures and --page need every firing; drop --summary")
+    if given["execute"] and given["engine"] != "simpy":
+        raise InputError("--execute needs --engine simpy")
+    record = "summary" if given["summary"] else "full"
+    with PatientBar() as bar:
+        bar("simulating", 0, 2)
+        if network is None:
+            counted = machine.program_from_counts_file(str(counts))
+            result = run(machine, counted, engine=given["engine"], record=record)
+        else:
+            result = run_layer(
+                machine,
+                network,
+                recipe=given["recipe"],
+                requantize=given["requantize"],
+                engine=given["engine"],
+                verify=given["verify"],
+                record=record,
+                execute=given["execute"],
+                seed=given["seed"],
+                weight_density=given["weight_density"],
+                activation_density=given["activation_density"],
+            )
+        _draw_layer(result, bar, given)
+    return result.report
+
+
+def _draw_layer(result: Result, bar: PatientBar, given: dict[str, Any]) -> None:
+    """Write the trace, the figures and the page of a layer."""
+    if given["trace"]:
         from sparqsim.simulator.trace import write_trace
 
-        bar(f"writing {trace}", 2, 3)
-        write_trace(result.timeline, trace)
-    if figures:
+        bar(f"writing {given['trace']}", 1, 2)
+        write_trace(result.timeline, given["trace"])
+    if given["figures"]:
         from sparqsim.simulator.plots import save_figures
 
-        bar(f"drawing into {figures}", 2, 3)
-        save_figures(result.report, result.timeline, figures, traffic=result.traffic)
-    if page:
+        bar(f"drawing into {given['figures']}", 1, 2)
+        save_figures(result.report, result.timeline, given["figures"], traffic=result.traffic)
+    if given["page"]:
         from sparqsim.simulator.page import write_page
 
-        bar(f"writing {page}", 2, 3)
-        write_page(result.report, result.timeline, page, result.traffic)
+        bar(f"writing {given['page']}", 1, 2)
+        write_page(result.report, result.timeline, given["page"], result.traffic)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.4g} {unit}"
-    return f"{seconds / 1e-9:.4g} ns"
-
-
-def _energy(picojoules: float) -> str:
-    for unit, size in (("J", 1e12), ("mJ", 1e9), ("uJ", 1e6), ("nJ", 1e3)):
-        if picojoules >= size:
-            return f"{picojoules / size:.4g} {unit}"
-    return f"{picojoules:.4g} pJ"
-
-
-def _bits(bits: int) -> str:
-    for unit, size in (("GiB", 2**33), ("MiB", 2**23), ("KiB", 2**13)):
-        if bits >= size:
-            return f"{bits / size:.4g} {unit}"
-    return f"{bits / 8:.4g} B"
-
-
-VERIFIED = {
-    "exact": "[green]yes, bit by bit[/green]",
-    "mismatch": "[red]NO[/red]",
-    "skipped": "not checked",
-}
-
-
-def show(report: Report, title: str) -> None:
-    """Print a report within 100 columns."""
-    screen = console()
-    screen.print(f"[bold]{title}[/bold]\n{report.layer}; {report.provenance.inputs}\n")
-    macs, balance = report.macs, report.load_balance
-    facts = table("", ("",), ("",))
-    facts.show_header = False
-    checked = VERIFIED[report.verification.status]
-    if report.verification.outputs:
-        checked += f" ({report.verification.outputs:,} outputs)"
-    if report.verification.mismatches:
-        checked += f", {report.verification.mismatches:,} differ"
-    rows = [
-        ("cycles", f"{report.cycles:,}"),
-        ("time", _time(report.seconds)),
-        ("MACs: dense", f"{macs.dense:,}" if macs.dense else "unknown"),
-        ("MACs: effectual", f"{macs.effectual:,}"),
-        ("entries of padding", f"{macs.padding:,}"),
-        ("multipliers used", _percent(report.utilization["multipliers"])),
-        ("energy", f"{_energy(report.energy.total_pj)} ({report.energy.average_power_w:.3g} W)"),
-        ("outputs verified", checked),
-    ]
-    for row in rows:
-        facts.add_row(*row)
-    screen.print(facts)
-    screen.print()
-
-    ideal = table("From ideal to simulated", ("cycles if",), ("cycles", "of the run"))
-    effectual = report.utilization["multipliers"] * report.cycles
-    for what, cycles in (
-        ("every multiplier did useful work in every cycle", effectual),
-        (f"work were spread evenly over {balance.lanes} lanes of {balance.actor} (mean field)",
-         balance.mean_field_cycles),
-        ("only the busiest lane counted", float(balance.busiest_cycles)),
-        ("as simulated", float(report.cycles)),
-    ):  # fmt: skip
-        share = cycles / report.cycles if report.cycles else 0.0
-        ideal.add_row(what, f"{cycles:,.0f}", _percent(share))
-    screen.print(ideal)
-    screen.print()
-
-    kinds = ("busy", "starved", "blocked", "waiting", "finished")
-    stalls = table(
-        "Where the lane-cycles went",
-        ("part",),
-        ("lanes", *kinds),
-        "starved: no input; blocked: no room; waiting: for a resource; finished: nothing left",
-    )
-    for part, each in report.stalls.items():
-        whole = max(each.lanes * report.cycles, 1)
-        shares = [_percent(getattr(each, kind) / whole) for kind in kinds]
-        stalls.add_row(part, str(each.lanes), *shares)
-    screen.print(stalls)
-    screen.print()
-
-    if report.critical_path:
-        path = table("Critical path", ("kind", "where"), ("cycles", "of the run"))
-        for step in report.critical_path[:8]:
-            path.add_row(step.kind, step.where, f"{step.cycles:,}", _percent(step.share))
-        rest = report.critical_path[8:]
-        if rest:
-            cycles = sum(step.cycles for step in rest)
-            path.add_row("", f"{len(rest)} more", f"{cycles:,}", _percent(cycles / report.cycles))
-        screen.print(path)
-        screen.print()
-
-    counters = table("Counters", ("",), ("",))
-    counters.show_header = False
-    for name, value in report.counters.items():
-        counters.add_row(name, f"{value:,}")
-    screen.print(counters)
-    screen.print()
-
-    memory = table(
-        "Memories", ("memory", "source"), ("size", "used", "read", "written", "GB/s read")
-    )
-    for name, use in report.memory.items():
-        used = _bits(use.used_bits) if use.fits else f"[red]{_bits(use.used_bits)} too much[/red]"
-        memory.add_row(
-            name,
-            use.source,
-            _bits(use.capacity_bits),
-            used,
-            _bits(use.read_bits),
-            _bits(use.written_bits),
-            f"{use.read_gbytes_per_s:.3g}",
+def _network(machine: Machine, network: Network, given: dict[str, Any]) -> NetworkReport:
+    """Run a network and write what was asked for."""
+    with PatientBar() as bar:
+        report = run_network(
+            machine,
+            network,
+            recipe=given["recipe"],
+            requantize=given["requantize"],
+            engine=given["engine"],
+            verify=given["verify"],
+            seed=given["seed"],
+            weight_density=given["weight_density"],
+            activation_density=given["activation_density"],
+            jobs=given["jobs"] or all_cores(),
+            progress=bar,
         )
-    screen.print(memory)
-    screen.print()
+        if given["figures"]:
+            from sparqsim.simulator.network_plots import save_network_figures
 
-    energy = table("Energy", ("part", "basis", "source"), ("energy", "share"))
-    for item in report.energy.parts:
-        share = item.energy_pj / report.energy.total_pj if report.energy.total_pj else 0.0
-        energy.add_row(
-            item.part, item.basis.value, item.source, _energy(item.energy_pj), _percent(share)
-        )
-    screen.print(energy)
-    for note in report.notes:
-        screen.print(f"note: {note}")
+            save_network_figures(report, given["figures"])
+        if given["page"]:
+            from sparqsim.simulator.page import write_network_page
+
+            write_network_page(report, given["page"])
+    if given["csv_path"]:
+        write_csv(CSV_COLUMNS, csv_rows(report), given["csv_path"])
+    return report
+
+
+def _give(report: Report | NetworkReport, title: str, given: dict[str, Any]) -> None:
+    """Write the JSON, print the report, and fail where outputs differ."""
+    from sparqsim.scripts.show import show, show_network
+
+    if given["json_path"]:
+        write_json(report, given["json_path"])
+    quiet = "-" in (given["json_path"], given["csv_path"])
+    if isinstance(report, NetworkReport):
+        status = report.status
+        if not quiet:
+            show_network(report, title)
+        if not report.runs:
+            raise InputError(
+                f"no layer of {report.network} runs on {report.machine}: {report.refused[0].why}"
+            )
+    else:
+        status = report.verification.status
+        if not quiet:
+            show(report, title)
+    if status == "mismatch":
+        raise Differs("the machine's outputs differ from the reference; see the report")
+
+
+CSV_COLUMNS = (
+    "row", "name", "kind", "repeat", "same_as", "macs", "cycles", "seconds", "share",
+    "utilization", "bound_by", "dram_read_bits", "dram_written_bits", "energy_pj",
+    "output_sqnr_db", "verified", "recipe", "weights", "activations", "elements", "why",
+)  # fmt: skip
+
+
+def csv_rows(report: NetworkReport) -> list[dict[str, Any]]:
+    """A row of the network as a line of CSV; all numbers are of one layer, ``repeat`` aside."""
+    alone = sum(row.report.cycles * row.repeat for row in report.runs) or 1
+    lines = []
+    for row in report.rows:
+        line: dict[str, Any] = {"name": row.name, "kind": row.kind, "repeat": row.repeat}
+        if isinstance(row, LayerRun):
+            found, dram = row.report, row.report.memory.get("dram")
+            line |= {
+                "row": "run", "same_as": row.same_as, "macs": row.macs, "cycles": found.cycles,
+                "seconds": found.seconds, "share": found.cycles * row.repeat / alone,
+                "utilization": found.utilization["multipliers"], "bound_by": found.bound_by,
+                "dram_read_bits": dram.read_bits if dram else "",
+                "dram_written_bits": dram.written_bits if dram else "",
+                "energy_pj": found.energy.total_pj, "output_sqnr_db": found.output_sqnr_db,
+                "verified": found.verification.status, "recipe": found.recipe,
+            } | {role: each.stored_as for role, each in found.operands.items()}  # fmt: skip
+        elif isinstance(row, Refused):
+            line |= {"row": "refused", "macs": row.macs, "why": row.why}
+        else:
+            line |= {"row": "beside", "elements": row.elements, "cycles": row.cycles}
+        lines.append(line)
+    return lines

@@ -9,7 +9,7 @@ import click
 
 from sparqsim.base import InputError
 from sparqsim.scripts import validation
-from sparqsim.scripts.output import console
+from sparqsim.scripts.output import Differs, check_differences, console
 
 
 def validations() -> tuple[str, ...]:
@@ -53,8 +53,18 @@ class ValidateGroup(click.Group):
 @click.group(cls=ValidateGroup, invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Hold the papers' tables beside ours: all of them, or one."""
+    """Hold the papers' tables beside ours: all of them, or one.
+
+    Exit code 1 where a number that must agree does not.
+    """
     if context.invoked_subcommand is None:
+        found = []
         for name in validations():
             console().rule(name)
-            load(name).main(args=[], prog_name=f"sparqsim validate {name}", standalone_mode=False)
+            try:
+                load(name).main(
+                    args=[], prog_name=f"sparqsim validate {name}", standalone_mode=False
+                )
+            except Differs as difference:
+                found.append(difference.message)
+        check_differences("validate", found)

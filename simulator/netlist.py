@@ -31,7 +31,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -223,16 +223,28 @@ class Channel:
         return range(lane, lane + 1) if 0 <= lane < lanes else range(0)
 
 
+class FieldBound(NamedTuple):
+    """A field of a request and the least and most it may be."""
+
+    name: str
+    least: int
+    most: int
+
+
 class ResourceModel(Protocol):
     """A stateful resource: it computes how long a request holds it (a DRAM channel, say).
 
-    Both methods get the integer arrays of this resource and one row of
-    :attr:`Actor.request`. The compiled engine runs the numba functions registered under
-    ``kind`` in :mod:`sparqsim.simulator.engines.stateful`; they are the same functions.
+    Requests are checked by its ``bounds`` when a netlist is built, so that the kernels, which check
+    nothing, only ever see what they can serve. Its functions get the integer arrays of this
+    resource and one row of :attr:`Actor.request`. The compiled engine runs the numba functions
+    registered under ``kind`` in :mod:`sparqsim.simulator.engines.stateful`; they are the same.
     """
 
     kind: str
-    fields: int
+
+    def bounds(self) -> Sequence[FieldBound]:
+        """The fields of a request, in order, each with the values it may have."""
+        ...
 
     def parameters(self) -> NDArray[np.int64]:
         """Constants of the model."""
@@ -274,9 +286,33 @@ class Resource:
     @property
     def fields(self) -> int:
         """Fields of a request it reads."""
+        return len(self.bounds)
+
+    @property
+    def bounds(self) -> tuple[FieldBound, ...]:
+        """What each field of a request may be."""
         if self.model is not None:
-            return self.model.fields
-        return 1 if self.banked else 0
+            return tuple(self.model.bounds())
+        return (FieldBound("bank", 0, self.servers - 1),) if self.banked else ()
+
+    def check_request(self, where: str, request: NDArray[np.integer]) -> None:
+        """Refuse requests ``[..., fields]`` of which a field is out of its bounds.
+
+        Raises
+        ------
+        InputError
+            Naming the field, the first value that is wrong and its place.
+        """
+        for place, field_ in enumerate(self.bounds):
+            values = request[..., place]
+            wrong = (values < field_.least) | (values > field_.most)
+            if wrong.any():
+                first = np.unravel_index(int(wrong.argmax()), wrong.shape)
+                at = f" (firing {first[0]})" if wrong.ndim else ""
+                raise InputError(
+                    f"{where}: the field {field_.name!r} of a request to {self.name!r} must be "
+                    f"{field_.least} to {field_.most}, got {values[first]}{at}"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,13 +420,8 @@ class Netlist:
                     f"actor {actor.name!r}: resource {resource.name!r} reads {resource.fields} "
                     f"fields of a request, got {fields}"
                 )
-            if resource.banked and actor.request is not None:
-                banks = np.asarray(actor.request)
-                if banks.size and not (banks.min() >= 0 and banks.max() < resource.servers):
-                    raise InputError(
-                        f"actor {actor.name!r}: banks of {resource.name!r} are 0 to "
-                        f"{resource.servers - 1}, got {banks.min()} to {banks.max()}"
-                    )
+            if actor.request is not None:
+                resource.check_request(f"actor {actor.name!r}", np.asarray(actor.request))
             if resource.model is not None and actor.latency is not None:
                 raise InputError(
                     f"actor {actor.name!r}: {resource.name!r} computes the latency itself; "

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sparqsim.base import written_whole
+from sparqsim.simulator.network_plots import network_figures
 from sparqsim.simulator.plots import figures, write_figure
-from sparqsim.simulator.report import Report
+from sparqsim.simulator.report import Energy, LayerRun, NetworkReport, Provenance, Refused, Report
 from sparqsim.simulator.timeline import Timeline
 from sparqsim.simulator.traffic import Traffic
 
@@ -33,6 +34,8 @@ CAPTIONS = {
     "lane_stalls": "The same account for each lane of the actor that does the work.",
     "utilization": "The busy share of all lanes of each actor, over the run.",
     "bandwidth": "What each memory reads and writes; a firing's bits move evenly while it is busy.",
+    "cycles_by_layer": "Cycles of every layer that ran, repeats included, and what bounds it.",
+    "energy_by_layer": "Energy of every layer that ran, repeats included, by part.",
     "queues": "Tokens held by the queues of each channel; means over short intervals.",
 }
 PREFIXES = (
@@ -102,27 +105,87 @@ def page(report: Report, timeline: Timeline | None = None, traffic: Traffic | No
         ``result.traffic``, for bandwidth over time.
     """
     title = f"{report.layer} on {report.machine}"
-    made = report.provenance
+    recipe = f"recipe {report.recipe} · " if report.recipe else ""
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">Sparqsim {escape(made.versions.get("sparqsim", ""))} · engine '
-        f"{escape(made.engine)} · configuration {escape(made.configuration_hash)} · "
-        f"{'no seed' if made.seed is None else f'seed {made.seed}'} · {escape(made.inputs)}</p>",
+        _subtitle(report.provenance, recipe + report.provenance.inputs),
         _headline(report),
+        _note_list(report.notes),
     ]
-    if report.notes:
-        items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-        body.append(f'<h2>Notes</h2><ul class="notes">{items}</ul>')
     body.append("<h2>Figures</h2>")
     drawn = figures(report, timeline, traffic)
     body += [_figure(name, draw(), title) for name, draw in drawn.items()]
     body += _tables(report)
+    return _whole(title, body)
+
+
+def write_network_page(report: NetworkReport, path: str | os.PathLike[str]) -> Path:
+    """Write :func:`network_page` to a file, whole or not at all; returns the path.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    text = network_page(report)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def network_page(report: NetworkReport) -> str:
+    """A network's run as a page of HTML."""
+    title = f"{report.network} on {report.machine}"
+    totals = report.totals
+    headline = [
+        ("Cycles", f"{totals.cycles:,}", with_unit(totals.seconds, "s")),
+        ("Layers run", f"{totals.layers}", f"of {totals.layers_of_network}"),
+        ("MACs run", with_unit(totals.macs, ""), f"of {with_unit(totals.macs_of_network, '')}"),
+        ("Multipliers busy", f"{100 * totals.utilization:.1f} %", "on effectual MACs"),
+        ("Energy", with_unit(totals.energy.total_pj * 1e-12, "J"), f"{totals.edp_js:.3g} Js"),
+        ("Verification", report.status, "outputs of all layers, bit by bit"),
+    ]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        _subtitle(report.provenance, f"recipe {report.recipe} · {report.source}"),
+        _facts(headline, bad="Verification" if report.status == "mismatch" else ""),
+        _note_list(report.notes),
+    ]
+    if report.accuracy is not None:
+        judged = report.accuracy
+        rows = [
+            (name, f"{before:.4f}", f"{judged.compressed[name]:.4f}")
+            for name, before in judged.float32.items()
+        ]
+        body.append(_table("Accuracy", ("measure", "float32", judged.recipe), rows, (1, 2)))
+    body.append("<h2>Figures</h2>")
+    body += [_figure(name, figure, title) for name, figure in network_figures(report).items()]
+    body += _network_tables(report)
+    return _whole(title, body)
+
+
+def _whole(title: str, body: Sequence[str]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n"
     )
+
+
+def _subtitle(made: Provenance, what: str) -> str:
+    return (
+        f'<p class="sub">Sparqsim {escape(made.versions.get("sparqsim", ""))} · engine '
+        f"{escape(made.engine)} · configuration {escape(made.configuration_hash)} · "
+        f"{'no seed' if made.seed is None else f'seed {made.seed}'} · {escape(what)}</p>"
+    )
+
+
+def _note_list(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<h2>Notes</h2><ul class="notes">{items}</ul>'
 
 
 def with_unit(value: float, unit: str) -> str:
@@ -151,9 +214,13 @@ def _headline(report: Report) -> str:
         ("Energy", with_unit(report.energy.total_pj * 1e-12, "J"), f"{power} on average"),
         ("Verification", *outcome),
     ]
-    bad = checked.status == "mismatch"
+    return _facts(rows, bad="Verification" if checked.status == "mismatch" else "")
+
+
+def _facts(rows: Sequence[tuple[str, str, str]], bad: str) -> str:
+    """Headline numbers: what, value, and more about it; ``bad`` names one to be marked."""
     items = [
-        f"<div{' class=bad' if bad and name == 'Verification' else ''}><dt>{name}</dt>"
+        f"<div{' class=bad' if name == bad else ''}><dt>{name}</dt>"
         f"<dd>{escape(value)}<small>{escape(small)}</small></dd></div>"
         for name, value, small in rows
     ]
@@ -210,18 +277,6 @@ def _tables(report: Report) -> list[str]:
     for name, part in report.stalls.items():
         times = [getattr(part, kind) for kind in kinds]
         stalls.append([name, f"{part.lanes:,}", *(share(time, sum(times)) for time in times)])
-    total_pj = report.energy.total_pj
-    energy = [
-        [
-            part.part,
-            with_unit(part.energy_pj * 1e-12, "J"),
-            f"{100 * part.energy_pj / total_pj:.1f} %" if total_pj else "–",
-            part.basis.value,
-            part.source,
-        ]
-        for part in report.energy.parts
-    ]
-    energy.append(["total", with_unit(total_pj * 1e-12, "J"), "", "", ""])
     memory = [
         [
             name,
@@ -234,7 +289,6 @@ def _tables(report: Report) -> list[str]:
         ]
         for name, part in report.memory.items()
     ]
-    made = report.provenance
     return [
         _table("Time by actor", ("actor", "lanes", *kinds), stalls, range(1, 7)),
         _table(
@@ -266,18 +320,59 @@ def _tables(report: Report) -> list[str]:
             memory,
             (1, 2, 4, 5),
         ),
-        _table(
-            "Energy",
-            ("part", "energy", "share", "basis", "source"),
-            energy,
-            (1, 2),
-            last_is_sum=True,
-        ),
-        _table(
-            "Configuration",
-            ("field", "value"),
-            [(name, str(value)) for name, value in made.configuration.items()],
-            (),
-        ),
+        _energy_table(report.energy),
+        *_provenance_tables(report.provenance),
+    ]
+
+
+def _energy_table(energy: Energy) -> str:
+    total_pj = energy.total_pj
+    rows = [
+        [
+            part.part,
+            with_unit(part.energy_pj * 1e-12, "J"),
+            f"{100 * part.energy_pj / total_pj:.1f} %" if total_pj else "–",
+            part.basis.value,
+            part.source,
+        ]
+        for part in energy.parts
+    ]
+    rows.append(["total", with_unit(total_pj * 1e-12, "J"), "", "", ""])
+    header = ("part", "energy", "share", "basis", "source")
+    return _table("Energy", header, rows, (1, 2), last_is_sum=True)
+
+
+def _provenance_tables(made: Provenance) -> list[str]:
+    fields = [(name, str(value)) for name, value in made.configuration.items()]
+    return [
+        _table("Configuration", ("field", "value"), fields, ()),
         _table("Versions", ("package", "version"), list(made.versions.items()), ()),
+    ]
+
+
+def _network_tables(report: NetworkReport) -> list[str]:
+    """A row a layer, refusals and work beside them among the rows; then energy and provenance."""
+    rows = []
+    for row in report.rows:
+        if isinstance(row, LayerRun):
+            found = row.report
+            noise = "–" if found.output_sqnr_db is None else f"{found.output_sqnr_db:.1f}"
+            rows.append([
+                row.name, f"{row.repeat}", f"{found.cycles * row.repeat:,}",
+                f"{100 * found.utilization['multipliers']:.1f} %",
+                with_unit(found.energy.total_pj * row.repeat * 1e-12, "J"), noise,
+                found.verification.status, f"bound by {found.bound_by}",
+            ])  # fmt: skip
+        elif isinstance(row, Refused):
+            why = f"not on {report.machine}: {row.why}"
+            rows.append([row.name, f"{row.repeat}", "–", "–", "–", "–", "not run", why])
+        else:
+            cycles = "–" if row.cycles is None else f"{row.cycles * row.repeat:,}"
+            told = f"{row.kind}, {row.elements:,} elements" + (f", {row.unit}" if row.unit else "")
+            rows.append([row.name, f"{row.repeat}", cycles, "–", "–", "–", "–", told])
+    header = ("layer", "x", "cycles", "use", "energy", "SQNR (dB)", "outputs", "source")
+    return [
+        _table("Layers", header, rows, range(1, 6)),
+        _energy_table(report.totals.energy),
+        *_provenance_tables(report.provenance),
     ]

@@ -58,7 +58,8 @@ OVER_TIME = 240  # intervals of a figure over time, at most: two dots of print e
 PANELS = 12  # queues drawn in one figure, at most
 
 
-def _axes(ax: Axes | None, width: float = WIDTH, height: float = 3.0) -> Axes:
+def new_axes(ax: Axes | None, width: float = WIDTH, height: float = 3.0) -> Axes:
+    """The axes that are given, or new ones of so many inches."""
     if ax is not None:
         return ax
     from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ def _axes(ax: Axes | None, width: float = WIDTH, height: float = 3.0) -> Axes:
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
-def _dress(ax: Axes, title: str, x: str, y: str, grid: Literal["", "x", "y"] = "y") -> Axes:
+def dress(ax: Axes, title: str, x: str, y: str, grid: Literal["", "x", "y"] = "y") -> Axes:
     """Title, labels and the common look."""
     ax.set_title(title, loc="left", fontsize=TITLE, color=INK, pad=8)
     ax.set_xlabel(x, fontsize=TEXT, color=INK)
@@ -82,11 +83,12 @@ def _dress(ax: Axes, title: str, x: str, y: str, grid: Literal["", "x", "y"] = "
     return ax
 
 
-def _thousands(axis: Any) -> None:
+def thousands(axis: Any) -> None:
+    """Whole numbers along an axis, with commas."""
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else "")
 
 
-def _legend_below(ax: Axes, columns: int) -> None:
+def legend_below(ax: Axes, columns: int) -> None:
     """The legend under the label of the x axis, where it hides nothing."""
     from matplotlib.transforms import ScaledTranslation
 
@@ -123,7 +125,7 @@ def load_balance(balance: Balance, cycles: int, ax: Axes | None = None) -> Axes:
     cycles
         Length of the run.
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     work = np.asarray(balance.work_cycles)
     mean = balance.mean_field_cycles
     lanes = np.arange(len(work))
@@ -137,8 +139,8 @@ def load_balance(balance: Balance, cycles: int, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.8, len(work) - 0.2), ylim=(0, top * 1.04))
     title = f"Load balance: the busiest lane {100 * (balance.busiest_over_mean - 1):.1f} %"
     title += f", the run {100 * (cycles / mean - 1):.1f} % above the mean" if mean else ""
-    _dress(ax, title, f"lane of {balance.actor}", "busy cycles")
-    _thousands(ax.yaxis)
+    dress(ax, title, f"lane of {balance.actor}", "busy cycles")
+    thousands(ax.yaxis)
     # The two lines may be near each other: their names stand apart, in the margin.
     apart = 0.075 * top
     middle, upper = mean, float(cycles)
@@ -162,7 +164,7 @@ def load_balance(balance: Balance, cycles: int, ax: Axes | None = None) -> Axes:
 
 def lane_stalls(timeline: Timeline, actor: str, ax: Axes | None = None) -> Axes:
     """Where the cycles of each lane of an actor went, stacked; each column is the whole run."""
-    ax = _axes(ax, height=3.3)
+    ax = new_axes(ax, height=3.3)
     times = timeline.lane_times(actor)
     lanes = len(times.busy)
     base = np.zeros(lanes)
@@ -184,9 +186,9 @@ def lane_stalls(timeline: Timeline, actor: str, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.8, lanes - 0.2), ylim=(0, max(timeline.cycles, 1)))
     busy = 100 * timeline.utilization(actor)
     title = f"Where each lane of {actor} spent the run ({busy:.1f} % busy)"
-    _dress(ax, title, f"lane of {actor}", "cycles", grid="")
-    _thousands(ax.yaxis)
-    _legend_below(ax, 5)
+    dress(ax, title, f"lane of {actor}", "cycles", grid="")
+    thousands(ax.yaxis)
+    legend_below(ax, 5)
     return ax
 
 
@@ -198,7 +200,7 @@ def stalls(parts: Mapping[str, Stalls], ax: Axes | None = None) -> Axes:
     parts
         ``report.stalls``, or :func:`sparqsim.simulator.report.stalls_of`.
     """
-    ax = _axes(ax, height=1.3 + 0.3 * len(parts))
+    ax = new_axes(ax, height=1.3 + 0.3 * len(parts))
     names = list(parts)
     totals = {
         name: max(sum(getattr(part, state) for state in STATES), 1) for name, part in parts.items()
@@ -222,10 +224,10 @@ def stalls(parts: Mapping[str, Stalls], ax: Axes | None = None) -> Axes:
         base = base + share
     ax.set_yticks(rows, [_bank(name, parts[name].lanes) for name in names])
     ax.set(xlim=(0, 100), ylim=(len(names) - 0.5, -0.5))
-    _dress(ax, "Where the time went, by actor", "share of lane-cycles (%)", "", grid="")
+    dress(ax, "Where the time went, by actor", "share of lane-cycles (%)", "", grid="")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    _legend_below(ax, 5)
+    legend_below(ax, 5)
     return ax
 
 
@@ -251,7 +253,7 @@ def critical_path(steps: Sequence[PathStep], ax: Axes | None = None) -> Axes:
     total = sum(step.cycles for step in steps)
     large = [step for step in steps if step.cycles >= 0.02 * total]
     rest = total - sum(step.cycles for step in large)
-    ax = _axes(ax, height=1.25 + 0.2 * ((len(large) + 2) // 2))
+    ax = new_axes(ax, height=1.25 + 0.2 * ((len(large) + 2) // 2))
     seen = {kind: [step for step in large if step.kind == kind] for kind in PLACES}
     left = 0
     handles: list[tuple[int, int, Any, str]] = []
@@ -275,10 +277,10 @@ def critical_path(steps: Sequence[PathStep], ax: Axes | None = None) -> Axes:
         )
     ax.set(xlim=(0, total), ylim=(-0.5, 0.5), yticks=[])
     title = f"Critical path: what the {total:,} cycles were made of"
-    _dress(ax, title, "cycles of the critical path", "", grid="")
+    dress(ax, title, "cycles of the critical path", "", grid="")
     ax.spines["left"].set_visible(False)
-    _thousands(ax.xaxis)
-    _legend_below(ax, 2)
+    thousands(ax.xaxis)
+    legend_below(ax, 2)
     return ax
 
 
@@ -296,7 +298,7 @@ def utilization_over_time(
         Their names, from the top; all by default.
     """
     names = [a.name for a in timeline.netlist.actors] if actors is None else list(actors)
-    ax = _axes(ax, height=1.1 + 0.42 * len(names))
+    ax = new_axes(ax, height=1.1 + 0.42 * len(names))
     bins = len(intervals(timeline.cycles, OVER_TIME)) - 1
     for row, name in enumerate(names):
         edges, busy = timeline.utilization_over_time(name, bins)
@@ -318,20 +320,20 @@ def utilization_over_time(
     ax.set_yticks(places, [_bank(name, lanes[name]) for name in names])
     ax.set(xlim=(0, max(timeline.cycles, 1)), ylim=(-0.02, len(names)))
     title = "Utilisation over time (a full strip is 100 %; at the right the mean)"
-    _dress(ax, title, "cycle", "", grid="x")
+    dress(ax, title, "cycle", "", grid="x")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    _thousands(ax.xaxis)
+    thousands(ax.xaxis)
     return ax
 
 
 def queue_occupancy(timeline: Timeline, channel: str, ax: Axes | None = None) -> Axes:
     """Tokens held by a channel's queues over the run: mean, least and most filled, capacity."""
-    ax = _axes(ax, height=2.4)
+    ax = new_axes(ax, height=2.4)
     _occupancy(timeline, channel, ax)
     ax.set_xlabel("cycle", fontsize=TEXT, color=INK)
     ax.set_ylabel("tokens in a queue", fontsize=TEXT, color=INK)
-    _legend_below(ax, 4)
+    legend_below(ax, 4)
     return ax
 
 
@@ -357,10 +359,10 @@ def _occupancy(timeline: Timeline, channel: str, ax: Axes) -> None:
         ax.axhline(capacity, color=VERMILION, linewidth=1.1, label="capacity")
     ax.set(xlim=(0, edges[-1]), ylim=(0, 1.12 * (capacity if near else max(highest, 1))))
     what = f"{queues} queues, each holds" if queues > 1 else "holds"
-    _dress(ax, f"{channel} ({what} {capacity:,})", "", "")
+    dress(ax, f"{channel} ({what} {capacity:,})", "", "")
     ax.locator_params(axis="y", integer=True, nbins=5)
-    _thousands(ax.xaxis)
-    _thousands(ax.yaxis)
+    thousands(ax.xaxis)
+    thousands(ax.yaxis)
 
 
 def queue_panels(timeline: Timeline, channels: Sequence[str] | None = None) -> Figure:
@@ -438,7 +440,7 @@ def bandwidth(
     accesses
         The firings that moved its bits, as ``result.traffic[memory]``.
     """
-    ax = _axes(ax, height=2.4)
+    ax = new_axes(ax, height=2.4)
     flow = moved(timeline, accesses, OVER_TIME)
     seconds = flow.seconds.sum()
     means, top = [], 0.0
@@ -461,9 +463,9 @@ def bandwidth(
         means.append(f"{what} {bits.sum() / 8e9 / seconds:,.3g}")
         top = max(top, float(rate.max()))
     ax.set(xlim=(0, flow.edges[-1]), ylim=(0, 1.08 * top or 1))
-    _dress(ax, f"{memory}: {', '.join(means) or '0'} GB/s on average", "cycle", "GB/s")
-    _thousands(ax.xaxis)
-    _legend_below(ax, 2)
+    dress(ax, f"{memory}: {', '.join(means) or '0'} GB/s on average", "cycle", "GB/s")
+    thousands(ax.xaxis)
+    legend_below(ax, 2)
     return ax
 
 

@@ -6,14 +6,18 @@ beside its source and its basis (published, derived or assumed).
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.timeline import Timeline
+
+TOO_SMALL = " is too small"  # in the note of a memory that would have to hold more than it can
 
 
 class Macs(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +113,28 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     against: str = ""
 
 
+class Operand(msgspec.Struct, frozen=True, kw_only=True):
+    """How a machine stores an operand.
+
+    Attributes
+    ----------
+    format, stored_as
+        As the recipe made it; what the machine holds it in.
+    bits
+        Of a stored value.
+    how
+        ``as it is``, ``held exactly`` or ``rounded again``.
+    granularity
+        Values that share a scale: ``tensor`` or ``channel``.
+    """
+
+    format: str
+    stored_as: str
+    bits: int
+    how: str
+    granularity: str
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What is needed to run it again."""
 
@@ -121,16 +147,26 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run says; written by ``--json``, read by tables, figures and pages."""
+    """All that a run says; written by ``--json``, read by tables, figures and pages.
+
+    ``recipe`` names what made the operands, which ``operands`` tells by role ("weights",
+    "activations"). ``output_sqnr_db`` is signal to noise of the machine's outputs against the float
+    layer before the recipe: verified outputs are exact, not accurate. It is None where nothing was
+    computed or nothing differs. ``bound_by`` names what the time hangs on: see :func:`bound_of`.
+    """
 
     machine: str
     layer: str
+    recipe: str
+    operands: dict[str, Operand]
+    output_sqnr_db: float | None
     cycles: int
     seconds: float
     macs: Macs
     utilization: dict[str, float]
     load_balance: Balance
     stalls: dict[str, Stalls]
+    bound_by: str
     critical_path: list[PathStep]
     counters: dict[str, int]
     memory: dict[str, Memory]
@@ -177,6 +213,32 @@ def path_of(timeline: Timeline) -> list[PathStep]:
     ]
 
 
+def bound_of(timeline: Timeline, worker: str) -> str:
+    """What the length of a run hangs on: the part that is busy the longest.
+
+    It is a resource by its name (``dram``), an actor's part of the machine, ``compute`` for the
+    actor ``worker`` that multiplies, ``load imbalance`` where more than half of its busiest lane's
+    time is more than its mean lane has, or ``latency`` where no part is busy half of the time.
+    """
+    netlist, cycles = timeline.netlist, timeline.cycles
+    busy = {actor.name: timeline.lane_times(actor.name).busy for actor in netlist.actors}
+    times: dict[str, float] = {}
+    stems = [resource.name.rstrip("0123456789") for resource in netlist.resources]
+    for resource, stem in zip(netlist.resources, stems, strict=True):
+        users = (actor.name for actor in netlist.actors if actor.resource == resource.name)
+        channels = stems.count(stem)  # dram0, dram1, ... are one
+        name = stem if channels > 1 else resource.name
+        held = sum(int(busy[user].sum()) for user in users) / (resource.servers * channels)
+        times[name] = times.get(name, 0.0) + held
+    lanes = busy[worker]
+    kind = "compute" if 2 * lanes.mean() >= lanes.max() else "load imbalance"
+    for actor in netlist.actors:
+        part = kind if actor.name == worker else actor.part
+        times[part] = max(times.get(part, 0), busy[actor.name].max())
+    longest = max(times, key=times.__getitem__)
+    return longest if 2 * times[longest] >= cycles else "latency"
+
+
 def utilization_of(timeline: Timeline) -> dict[str, float]:
     """Busy fraction of every actor."""
     return {actor.name: timeline.utilization(actor.name) for actor in timeline.netlist.actors}
@@ -205,19 +267,26 @@ def memory_use(
     )
 
 
+@cache
+def _versions() -> dict[str, str]:
+    """Of Python and the packages that compute; read once, for it takes milliseconds."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("sparqsim", "numpy", "numba", "simpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
 def provenance_of(
     configuration: msgspec.Struct, seed: int | None, engine: str, inputs: str
 ) -> Provenance:
     """Configuration with its hash, seed, engine and the versions of what ran."""
     import hashlib
-    from importlib.metadata import PackageNotFoundError, version
 
-    versions = {"python": platform.python_version()}
-    for package in ("sparqsim", "numpy", "numba", "simpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
     values: Mapping[str, Any] = msgspec.to_builtins(configuration)
     encoded = msgspec.json.encode([type(configuration).__name__, values], order="deterministic")
     return Provenance(
@@ -226,5 +295,334 @@ def provenance_of(
         seed=seed,
         engine=engine,
         inputs=inputs,
-        versions=versions,
+        versions=dict(_versions()),
+    )
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", tag_field="row"):
+    """A layer that the machine does not run, and why; ``macs`` are those of one such layer."""
+
+    name: str
+    kind: str
+    repeat: int
+    macs: int
+    why: str
+
+
+class LayerRun(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="row"):
+    """A layer that ran; the network has ``repeat`` of them, each with this report.
+
+    ``macs`` are the dense ones of one such layer. ``same_as`` names the earlier layer of equal
+    shape, formats and numbers that was simulated in its place; empty where it was itself.
+    """
+
+    name: str
+    kind: str
+    repeat: int
+    macs: int
+    same_as: str
+    report: Report
+
+
+class Beside(msgspec.Struct, frozen=True, kw_only=True, tag="beside", tag_field="row"):
+    """Work without multiply-accumulates.
+
+    ``elements`` are those of one time of ``repeat``. Where the machine has a unit for it, ``unit``
+    names it and ``cycles`` is its time; else they are empty and None, and nothing is charged.
+    """
+
+    name: str
+    kind: str
+    operation: str
+    repeat: int
+    elements: int
+    unit: str = ""
+    cycles: int | None = None
+
+
+Row = LayerRun | Refused | Beside
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over what ran, repeats included.
+
+    Attributes
+    ----------
+    cycles, seconds
+        Of the layers, one after the other, and of timed work beside them; of the whole network
+        where the machine runs it as one program.
+    energy
+        Of the layers that ran (or the one program).
+    edp_js
+        Energy times time, in joule seconds.
+    dram_read_bits, dram_written_bits
+        None where the machine has no DRAM.
+    macs, macs_of_network
+        Dense multiply-accumulates that ran, and those of the network.
+    effectual_macs
+        Those of the former whose operands are both not zero.
+    utilization
+        Share of the multiplications which could have started that were effectual: over the time.
+    layers, layers_of_network
+        That ran, and those of the network.
+    """
+
+    cycles: int
+    seconds: float
+    energy: Energy
+    edp_js: float
+    dram_read_bits: int | None
+    dram_written_bits: int | None
+    macs: int
+    macs_of_network: int
+    effectual_macs: int
+    utilization: float
+    layers: int
+    layers_of_network: int
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """Measures of the network by name, in float32 and with the codes that ran."""
+
+    recipe: str
+    float32: dict[str, float]
+    compressed: dict[str, float]
+    note: str
+
+
+class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a run of a network says, its rows in the order of the network.
+
+    Attributes
+    ----------
+    machine, network, source
+        Names, and who published the shapes or trained the weights.
+    recipe
+        What made the operands.
+    rows
+        Layers that ran, layers that were refused, and work beside them.
+    totals
+        Sums over the rows.
+    whole
+        The network as one program, where the machine runs it so; its totals count then.
+    accuracy
+        None where the network cannot be judged.
+    """
+
+    machine: str
+    network: str
+    source: str
+    recipe: str
+    rows: list[Row]
+    totals: Totals
+    provenance: Provenance
+    whole: Report | None = None
+    accuracy: Accuracy | None = None
+    notes: list[str] = []
+
+    @property
+    def runs(self) -> list[LayerRun]:
+        """The layers that ran."""
+        return [row for row in self.rows if isinstance(row, LayerRun)]
+
+    @property
+    def refused(self) -> list[Refused]:
+        """The layers that did not."""
+        return [row for row in self.rows if isinstance(row, Refused)]
+
+    @property
+    def beside(self) -> list[Beside]:
+        """Work without multiply-accumulates."""
+        return [row for row in self.rows if isinstance(row, Beside)]
+
+    @property
+    def status(self) -> str:
+        """Of all layers that ran: "mismatch" if one is, else "exact" if all are, else "skipped"."""
+        found = {row.report.verification.status for row in self.runs}
+        if "mismatch" in found:
+            return "mismatch"
+        return "exact" if found == {"exact"} else "skipped"
+
+
+def totals_of(rows: Sequence[Row], whole: Report | None, beside_s: float) -> Totals:
+    """Sums of the rows; time, energy and traffic are those of ``whole`` where there is one.
+
+    Parameters
+    ----------
+    beside_s
+        Seconds of one timed cycle of work beside the layers: the machine's clock.
+    """
+    runs = [row for row in rows if isinstance(row, LayerRun)]
+    counted = [(whole, 1)] if whole is not None else [(row.report, row.repeat) for row in runs]
+    beside = sum((row.cycles or 0) * row.repeat for row in rows if isinstance(row, Beside))
+    cycles = sum(report.cycles * times for report, times in counted)
+    seconds = sum(report.seconds * times for report, times in counted) + beside * beside_s
+    energy = summed_energy(counted, seconds)
+    drams = [(report.memory["dram"], times) for report, times in counted if "dram" in report.memory]
+    used = sum(report.utilization["multipliers"] * report.cycles * n for report, n in counted)
+    refused = [row for row in rows if isinstance(row, Refused)]
+    macs = sum(row.macs * row.repeat for row in runs)
+    layers = sum(row.repeat for row in runs)
+    return Totals(
+        cycles=cycles + beside,
+        seconds=seconds,
+        energy=energy,
+        edp_js=energy.total_pj * 1e-12 * seconds,
+        dram_read_bits=sum(each.read_bits * n for each, n in drams) if drams else None,
+        dram_written_bits=sum(each.written_bits * n for each, n in drams) if drams else None,
+        macs=macs,
+        macs_of_network=macs + sum(row.macs * row.repeat for row in refused),
+        effectual_macs=sum(row.report.macs.effectual * row.repeat for row in runs),
+        utilization=used / cycles if cycles else 0.0,
+        layers=layers,
+        layers_of_network=layers + sum(row.repeat for row in refused),
+    )
+
+
+def summed_energy(counted: Sequence[tuple[Report, int]], seconds: float) -> Energy:
+    """Energy of several reports, each so many times, by part, basis and source."""
+    sums: dict[tuple[str, Basis, str], float] = {}
+    for report, times in counted:
+        for part in report.energy.parts:
+            key = (part.part, part.basis, part.source)
+            sums[key] = sums.get(key, 0.0) + part.energy_pj * times
+    parts = [
+        EnergyPart(part=part, energy_pj=energy, basis=basis, source=source)
+        for (part, basis, source), energy in sums.items()
+    ]
+    return Energy.of(parts, seconds)
+
+
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine of a comparison, in the configuration that was chosen.
+
+    Attributes
+    ----------
+    label, machine
+        As the user wrote it; its name.
+    configuration
+        All fields, for a file that ``--config`` reads.
+    changed
+        Fields that were changed to make the machines equal.
+    peak_macs_per_s, peak_operands
+        Dense multiply-accumulates a second, and of which operands; None: not known.
+    bandwidth_bytes_per_s
+        Of DRAM; None: none is modelled.
+    area_mm2, area_node_nm, area_basis, area_source
+        None, or empty: not known.
+    area_at_first_mm2
+        The area in the first machine's technology, by the square of the node.
+    """
+
+    label: str
+    machine: str
+    configuration: dict[str, Any]
+    changed: list[str]
+    peak_macs_per_s: float | None
+    peak_operands: str
+    bandwidth_bytes_per_s: float | None
+    area_mm2: float | None
+    area_node_nm: float | None
+    area_basis: str
+    area_source: str
+    area_at_first_mm2: float | None
+
+
+class Ratios(msgspec.Struct, frozen=True, kw_only=True):
+    """Measures over those of the first machine: below 1 is less; None where there is none."""
+
+    cycles: float | None
+    seconds: float | None
+    energy: float | None
+    edp: float | None
+    dram: float | None
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """A network on one machine: over the layers that run on all machines, and its whole report."""
+
+    label: str
+    shared: Totals
+    ratios: Ratios
+    report: NetworkReport
+
+
+class ComparedNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """A network on all machines; ``shared_layers`` names the layers that run on every one."""
+
+    network: str
+    shared_layers: list[str]
+    machines: list[Compared]
+
+
+class MeanRatios(msgspec.Struct, frozen=True, kw_only=True):
+    """Means of a machine's ratios over several networks."""
+
+    label: str
+    geometric: Ratios
+    arithmetic: Ratios
+
+
+class ComparisonReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The same work on several machines.
+
+    Attributes
+    ----------
+    equal
+        What was made equal to the first machine's: macs, bandwidth, area or none.
+    contenders
+        The machines, the first being what the others are measured by.
+    means
+        Empty unless several networks are compared.
+    """
+
+    equal: str
+    contenders: list[Contender]
+    networks: list[ComparedNetwork]
+    means: list[MeanRatios]
+    notes: list[str]
+
+    @property
+    def status(self) -> str:
+        """Of all runs: "mismatch" if one is, "exact" if all are, else "skipped"."""
+        found = {each.report.status for network in self.networks for each in network.machines}
+        if "mismatch" in found:
+            return "mismatch"
+        return "exact" if found == {"exact"} else "skipped"
+
+
+def ratios_of(totals: Totals, first: Totals) -> Ratios:
+    """Measures over those of the first machine."""
+
+    def over(value: float | None, by: float | None) -> float | None:
+        return value / by if value is not None and by else None
+
+    def moved(each: Totals) -> int | None:
+        if each.dram_read_bits is None or each.dram_written_bits is None:
+            return None
+        return each.dram_read_bits + each.dram_written_bits
+
+    return Ratios(
+        cycles=over(totals.cycles, first.cycles),
+        seconds=over(totals.seconds, first.seconds),
+        energy=over(totals.energy.total_pj, first.energy.total_pj),
+        edp=over(totals.edp_js, first.edp_js),
+        dram=over(moved(totals), moved(first)),
+    )
+
+
+def mean_ratios(label: str, ratios: Sequence[Ratios]) -> MeanRatios:
+    """Geometric and arithmetic means; None where a network lacks the measure."""
+
+    def mean(of: Callable[[list[float]], float]) -> Ratios:
+        found: dict[str, float | None] = {}
+        for name in Ratios.__struct_fields__:
+            values = [getattr(each, name) for each in ratios]
+            found[name] = None if None in values else of(values)
+        return Ratios(**found)
+
+    return MeanRatios(
+        label=label,
+        geometric=mean(lambda values: math.exp(sum(map(math.log, values)) / len(values))),
+        arithmetic=mean(lambda values: sum(values) / len(values)),
     )

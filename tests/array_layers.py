@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from sparqsim.architectures.ant import Ant
-from sparqsim.architectures.array_machine import ArrayMachine
+from sparqsim.architectures.arrays.machine import ArrayMachine
 from sparqsim.architectures.bitfusion import BitFusion
 from sparqsim.architectures.olive import Olive
 from sparqsim.architectures.plain import PlainArray

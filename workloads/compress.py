@@ -28,13 +28,22 @@ from sparqsim.workloads import formats, storage
 from sparqsim.workloads.calibrate import Method, Percentile, Slices, checked
 from sparqsim.workloads.models.real import Subject
 from sparqsim.workloads.prune import density_of, prune
-from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, fit, fit_ant, fit_olive, sqnr_db
+from sparqsim.workloads.quantize import (
+    QuantizedTensor,
+    Quantizer,
+    fit,
+    fit_ant,
+    fit_olive,
+    pair_axis,
+    sqnr_db,
+)
 from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, signed_or_not
 from sparqsim.workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
 # derived: a bitmap costs a bit a code, so at 8 bits it pays if more than an eighth are zeros
 ZEROS_WORTH_LEAVING_OUT = 7 / 8
+SHARED_VALUE_BITS = 16  # published: EIE (ISCA 2016), section IV: codebooks of 16-bit fixed point
 Progress = Callable[[str, int, int], None]  # what is done, steps done, steps in all
 
 
@@ -165,7 +174,9 @@ def _method(name: str) -> str | Method:
     return Percentile(percent=float(name[11:])) if name.startswith("percentile:") else name
 
 
-def fitted(x: Array, recipe: TensorRecipe, axis: int | None = None) -> Quantizer:
+def fitted(
+    x: Array, recipe: TensorRecipe, axis: int | None = None, zero: bool = False
+) -> Quantizer:
     """Return the quantizer that a recipe finds for a tensor.
 
     Parameters
@@ -175,26 +186,32 @@ def fitted(x: Array, recipe: TensorRecipe, axis: int | None = None) -> Quantizer
         Any but ``float32``.
     axis : int, optional
         The axis of channels; used unless the granularity is ``tensor``.
+    zero : bool
+        Whether a codebook keeps its first entry for zero though ``x`` holds none: its zeros were
+        left out.
 
     Raises
     ------
     InputError
-        If the tensor is empty, not finite, or does not suit the format.
+        If the tensor is empty, not finite, does not suit the format, or exceeds its range where
+        the scale is 1.
     """
     axis = None if recipe.granularity == "tensor" else axis
     bits = recipe.scheme_bits or 0
     if recipe.scheme == "ant":
         return fit_ant(x, bits, axis=axis, group=recipe.group)
     if recipe.scheme == "olive":
-        return fit_olive(x, bits, axis=axis, group=recipe.group)
+        return fit_olive(x, bits, axis=axis, group=recipe.group, pairs=pair_axis(x.ndim))
     if recipe.scheme == "codebook":
         if axis is not None:
             raise InputError("a codebook is shared by a tensor; granularity must be tensor")
-        zeros = bool((x == 0).any())
-        grid = formats.fit_codebook(x, bits, zero=zeros)
+        zero = zero or bool((x == 0).any())
+        grid = formats.fit_codebook(x, bits, zero=zero, entry_bits=SHARED_VALUE_BITS)
         return Quantizer((grid,), np.ones(1, np.float32), None, Slices())
     signed, unsigned = signed_or_not(recipe.format)
     negative = recipe.asymmetric or bool(x.min() < 0)
+    if recipe.calibration == "unit":
+        return _unscaled(x, formats.get(signed if negative else unsigned))
     return fit(
         x,
         signed if negative else unsigned,
@@ -205,8 +222,22 @@ def fitted(x: Array, recipe: TensorRecipe, axis: int | None = None) -> Quantizer
     )
 
 
-def compress_weight(x: Array, recipe: TensorRecipe) -> QuantizedTensor | Array:
+def _unscaled(x: Array, grid: formats.Format) -> Quantizer:
+    """The quantizer of a format at a scale of 1; raises InputError if a value exceeds its range."""
+    least, most = float(grid.values[0]), float(grid.values[-1])
+    for end in (float(x.min()), float(x.max())):
+        if not least <= end <= most:
+            raise InputError(
+                f"{grid.name} at a scale of 1 holds {least:g} to {most:g}, got {end:g}; choose "
+                "another calibration than unit, or another format"
+            )
+    return Quantizer((grid,), np.ones(1, np.float32))
+
+
+def compress_weight(x: Array, recipe: TensorRecipe, zero: bool = False) -> QuantizedTensor | Array:
     """Prune and quantize one weight, outputs first.
+
+    A codebook keeps its first entry for zero where the recipe prunes, or with ``zero``.
 
     Raises
     ------
@@ -219,7 +250,7 @@ def compress_weight(x: Array, recipe: TensorRecipe) -> QuantizedTensor | Array:
         x += np.float32(0)  # no minus zero, which a bitmap would have to keep
     if recipe.scheme == "keep":
         return x
-    return fitted(x, recipe, axis=0).quantize(x)
+    return fitted(x, recipe, axis=0, zero=zero or recipe.prune is not None).quantize(x)
 
 
 def _noise(x: Array, y: Array) -> float | None:

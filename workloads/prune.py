@@ -182,20 +182,35 @@ class NM(Pattern, frozen=True, kw_only=True, tag="n:m"):
     axis : int
         The axis of the neighbours: the reduction axis K of the matrix multiply.
     ragged : "refuse" or "short"
-        If the axis is no multiple of ``m``: refuse the tensor, or keep up to ``n`` of the short
+        If the axis is no multiple of a group: refuse the tensor, or keep up to ``n`` of the short
         last group (the hardware pads it with zeros).
+    unit : int
+        Neighbours that are kept or pruned together, judged by the sum of their scores: with 2 the
+        ``n`` of ``m`` are pairs, as int4 of the sparse tensor core has them.
     """
 
     n: int = 2
     m: int = 4
     axis: int = -1
     ragged: Literal["refuse", "short"] = "refuse"
+    unit: int = 1
 
     def __post_init__(self) -> None:
         whole_number("m of N:M", self.m, 1, 256)
         whole_number("n of N:M", self.n, 1, self.m)
+        whole_number("unit of N:M", self.unit, 1, 256)
         if self.ragged not in ("refuse", "short"):
             raise InputError(f"ragged must be 'refuse' or 'short', got {self.ragged!r}")
+
+    @property
+    def kept(self) -> int:
+        """Values kept of a group."""
+        return self.n * self.unit
+
+    @property
+    def group(self) -> int:
+        """Values of a group."""
+        return self.m * self.unit
 
     def fixed_density(self) -> float | None:
         return self.n / self.m
@@ -209,11 +224,11 @@ class NM(Pattern, frozen=True, kw_only=True, tag="n:m"):
         axis = _axis(self.axis, scores.shape)
         others = tuple(i for i in range(scores.ndim) if i != axis)
         left = np.flatnonzero(alive.any(axis=others))
-        if len(left) % self.m and self.ragged == "refuse":
+        if len(left) % self.group and self.ragged == "refuse":
             raise InputError(
-                f"{self.n}:{self.m} needs an axis that is a multiple of {self.m}, but axis {axis} "
-                f"of {scores.shape} has {len(left)}; pad the tensor, choose another axis, or set "
-                "ragged = 'short'"
+                f"{self.n}:{self.m} needs an axis that is a multiple of {self.group}, but axis "
+                f"{axis} of {scores.shape} has {len(left)}; pad the tensor, choose another axis, "
+                "or set ragged = 'short'"
             )
         lines, living = np.moveaxis(scores, axis, -1), np.moveaxis(alive, axis, -1)
         if len(left) < scores.shape[axis]:
@@ -221,14 +236,32 @@ class NM(Pattern, frozen=True, kw_only=True, tag="n:m"):
         lines, living = np.ascontiguousarray(lines), np.ascontiguousarray(living)
         keep: Mask = np.zeros(living.shape, bool)
         flat = (-1, max(len(left), 1))
-        kernels.keep_n_of_m(
-            lines.reshape(flat), living.reshape(flat), self.n, self.m, keep.reshape(flat)
-        )
+        if self.unit == 1:
+            kernels.keep_n_of_m(
+                lines.reshape(flat), living.reshape(flat), self.n, self.m, keep.reshape(flat)
+            )
+        else:
+            units = self._keep_units(lines.reshape(flat), living.reshape(flat))
+            keep = units.reshape(keep.shape) & living
         if len(left) < scores.shape[axis]:
             full = np.zeros((*keep.shape[:-1], scores.shape[axis]), bool)
             full[..., left] = keep
             keep = full
         return np.ascontiguousarray(np.moveaxis(keep, -1, axis))
+
+    def _keep_units(self, lines: NDArray[Any], living: Mask) -> Mask:
+        """What stays of lines [lines, length] when units of neighbours stay or go whole."""
+        from sparqsim.workloads.encodings import kernels
+
+        length = lines.shape[1]
+        more = ((0, 0), (0, -length % self.unit))
+        scores, alive = (
+            np.pad(each, more).reshape(len(lines), -1, self.unit)
+            for each in (np.where(living, lines, 0), living)
+        )
+        keep: Mask = np.zeros(scores.shape[:2], bool)
+        kernels.keep_n_of_m(scores.sum(axis=2), alive.max(axis=2), self.n, self.m, keep)
+        return np.repeat(keep, self.unit, axis=1)[:, :length]
 
 
 class Composed(Pattern, frozen=True, kw_only=True, tag="composed"):

@@ -43,6 +43,7 @@ from sparqsim.workloads.calibrate import (
     parameters,
 )
 from sparqsim.workloads.formats import Format, Int
+from sparqsim.workloads.formats.integer import Sign
 from sparqsim.workloads.formats.pairs import OutlierVictim, outlier_victim
 
 WHOLE = Slices()
@@ -76,6 +77,9 @@ class Quantizer:
         Which values share a scale.
     choice
         (slices,) index into ``formats``, or None if there is one.
+    pairs
+        Axis along which neighbours are a pair, for outlier-victim pairs; None: the last. The last
+        value of an odd number has no neighbour and is coded as a normal one.
     """
 
     formats: tuple[Format, ...]
@@ -83,6 +87,7 @@ class Quantizer:
     zero_point: NDArray[np.int32] | None = None
     slices: Slices = WHOLE
     choice: NDArray[np.uint8] | None = None
+    pairs: int | None = None
 
     def __post_init__(self) -> None:
         if not self.formats or len({f.bits for f in self.formats}) != 1:
@@ -146,12 +151,28 @@ class Quantizer:
             If ``x`` is empty, not finite, or does not have the slices of this quantizer.
         """
         array = checked(x)
+        if self.pairs is not None:
+            return QuantizedTensor(self._quantize_pairs(array), self)
         rows = self._rows(array)
-        codes = np.empty(rows.shape, np.uint8 if self.bits <= 8 else np.uint16)
+        codes = np.empty(rows.shape, self.formats[0].code_dtype)
         for index, grid in enumerate(self.formats):
             mine = self._slices_of(index)
             codes[mine] = self._encode(rows[mine], grid, mine)
         return QuantizedTensor(self.slices.join(codes, array.shape), self)
+
+    def _quantize_pairs(self, array: NDArray) -> NDArray[np.unsignedinteger]:
+        """Codes of pairs along an axis, each value by the scale of its slice."""
+        grid = cast(OutlierVictim, self.format)
+        scale = self.slices.join(
+            np.broadcast_to(self.scale[:, None], self._rows(array).shape), array.shape
+        )
+        last = np.moveaxis(array / scale, self.pairs, -1)  # type: ignore[arg-type]
+        even = last.shape[-1] // 2 * 2
+        codes = np.empty(last.shape, grid.code_dtype)
+        codes[..., :even] = grid.encode(np.ascontiguousarray(last[..., :even]))
+        if even < last.shape[-1]:
+            codes[..., even:] = grid.normal.encode(last[..., even:])
+        return np.ascontiguousarray(np.moveaxis(codes, -1, self.pairs))  # type: ignore[arg-type]
 
     def _encode(
         self, rows: NDArray[np.floating], grid: Format, mine: NDArray[np.intp] | slice
@@ -207,12 +228,25 @@ class QuantizedTensor:
 
     def levels(self) -> NDArray[np.floating]:
         """The values that the codes stand for, before scale and zero point: float32."""
+        if self.quantizer.pairs is not None:
+            return self._pair_levels(self.quantizer.pairs)
         rows = self.quantizer._rows(self.codes)
         out = np.empty(rows.shape, np.float32)
         for index, grid in enumerate(self.quantizer.formats):
             mine = self.quantizer._slices_of(index)
             out[mine] = grid.decode(rows[mine], np.float32)
         return self.quantizer.slices.join(out, self.shape)
+
+    def _pair_levels(self, axis: int) -> NDArray[np.floating]:
+        """Levels of pairs along an axis; the last of an odd number is a normal value."""
+        grid = cast(OutlierVictim, self.format)
+        last = np.moveaxis(self.codes, axis, -1)
+        even = last.shape[-1] // 2 * 2
+        out = np.empty(last.shape, np.float32)
+        out[..., :even] = grid.decode(np.ascontiguousarray(last[..., :even]), np.float32)
+        if even < last.shape[-1]:
+            out[..., even:] = grid.normal.decode(last[..., even:], np.float32)
+        return np.ascontiguousarray(np.moveaxis(out, -1, axis))
 
     def integers(self) -> NDArray[np.int64]:
         """The levels as integers, for integer arithmetic.
@@ -291,7 +325,8 @@ def fit(
     grid
         A format or its name.
     method
-        minmax, percentile, mse, entropy, or one of their records with parameters.
+        minmax, percentile, mse, entropy, or one of their records with parameters. A sign has a
+        scale of its own, the mean size.
     axis, group
         As in `Slices`; for an observer the axis is its own.
     asymmetric
@@ -304,6 +339,8 @@ def fit(
         does not fit, an unknown name, a method that needs more than a moving average keeps.
     """
     chosen, how = _format(grid), method_named(method)
+    if isinstance(chosen, Sign):
+        return _fit_sign(data, axis, group)
     if asymmetric and not isinstance(chosen, Int):
         raise InputError(f"{chosen.name} has no zero point; asymmetric is for integers")
     if isinstance(data, MovingAverage) and not isinstance(how, MinMax):
@@ -425,6 +462,7 @@ def fit_olive(
     group: int | None = None,
     keep: Literal["larger", "left"] = "larger",
     candidates: Sequence[str | OutlierVictim] | None = None,
+    pairs: int | None = None,
 ) -> Quantizer:
     """OliVe: outlier-victim pairs, with the threshold and normal type of least squared error.
 
@@ -439,14 +477,17 @@ def fit_olive(
         Which of two outliers in a pair stays: the larger (the paper) or the left (authors' code).
     candidates
         Default: pairs over int and flint at 4 bits, over int above 6.
+    pairs
+        Axis along which neighbours are a pair; by default they are neighbours within a slice.
 
     Raises
     ------
     InputError
-        As `fit`; or if a slice has an odd number of values.
+        As `fit`; or, without ``pairs``, if a slice has an odd number of values.
     """
     slices = Slices(axis, group)
-    samples = Samples.of(slices.split(checked(x)))
+    array = checked(x)
+    samples = Samples.of(slices.split(array if pairs is None else _paired(array, axis, pairs)))
     if candidates is None:
         kinds: tuple[Literal["int", "flint"], ...] = ("int", "flint") if bits <= 6 else ("int",)
         grids = tuple(outlier_victim(kind, bits, keep=keep) for kind in kinds)
@@ -467,7 +508,33 @@ def fit_olive(
         scales.append((start * factor).astype(np.float32))
         errors.append(error.sum())
     best = int(np.argmin(errors))
-    return Quantizer((grids[best],), scales[best], None, slices)
+    return Quantizer((grids[best],), scales[best], None, slices, pairs=pairs)
+
+
+def pair_axis(dimensions: int) -> int:
+    """The axis of OliVe's pairs: channels of images and kernels, else the features, the last."""
+    return 1 if dimensions == 4 else dimensions - 1
+
+
+def _paired(x: NDArray, axis: int | None, pairs: int) -> NDArray:
+    """The tensor with the axis of pairs last and even, a zero behind the last of an odd number."""
+    if axis is not None and axis % x.ndim == pairs % x.ndim:
+        raise InputError(f"pairs along axis {pairs} cannot have a scale each index of that axis")
+    last = np.moveaxis(x, pairs, -1)
+    return np.pad(last, [(0, 0)] * (x.ndim - 1) + [(0, last.shape[-1] % 2)])
+
+
+def _fit_sign(
+    data: ArrayLike | Observer | MovingAverage, axis: int | None, group: int | None
+) -> Quantizer:
+    """One bit a value: the sign, with the mean size of each slice for a scale.
+
+    That scale has the least squared error of all (XNOR-Net, ECCV 2016); a slice of zeros gets 1.
+    """
+    slices, samples = _sampled(data, axis, group)
+    size = np.average(np.abs(samples.values), axis=1, weights=samples.counts).astype(np.float64)
+    scale = np.where(size > 0, size, 1.0).astype(np.float32)
+    return Quantizer((Sign(),), scale, None, slices)
 
 
 @dataclass(frozen=True)
@@ -515,6 +582,8 @@ def pair_statistics(x: ArrayLike, quantized: QuantizedTensor) -> PairStatistics:
         raise InputError(f"the tensor {array.shape} is not that of the codes {quantized.shape}")
     slices = quantized.quantizer.slices
     rows, codes = slices.split(array), slices.split(quantized.codes)
+    if quantized.quantizer.pairs is not None:
+        raise InputError("statistics are of pairs within a slice; fit without pairs")
     normal = float(grid.normal.values[-1])
     cut = (normal + float(grid.values[grid.values > normal][0])) / 2
     outlier = (np.abs(rows / quantized.scale[:, None]) >= cut).reshape(-1, 2)

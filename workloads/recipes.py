@@ -11,7 +11,7 @@ own; the last that matches counts, and what it gives replaces the class whole::
     [weights]
     format = "int4_narrow"     # a number format, or ant4, olive4, codebook4, float32
     granularity = "channel"    # tensor (default), channel, group:64
-    calibration = "mse"        # minmax (default), mse, percentile:99.9, entropy
+    calibration = "mse"        # minmax (default), mse, percentile:99.9, entropy, unit
     prune = "2:4"              # see below; nothing is pruned by default
     density = 0.5              # fraction kept, where the pattern does not say (2:4 does)
 
@@ -25,6 +25,10 @@ own; the last that matches counts, and what it gives replaces the class whole::
 
 A pattern of pruning is ``unstructured``, ``N:M`` along a layer's inputs, ``row``, ``column``,
 ``filter``, ``channel``, ``vector:N`` or ``block:HxW``; ``a+b`` prunes by a, what is left by b.
+``2:4x2`` keeps two of four pairs of inputs, ``N:MxU`` N of M units of U neighbours.
+
+With the calibration ``unit`` the scale is 1 and the range is the format's own, as floats of 16 bits
+are used; a tensor that exceeds it is refused.
 
 A format without its sign (``flint4``, ``pot4``) is unsigned where the tensor holds nothing below
 zero and signed elsewhere. Every key is checked: what is unknown is refused, by name and place.
@@ -64,8 +68,8 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Values that share a scale: ``tensor``, ``channel`` (each output; each word of a table) or
         ``group:N`` values of one channel.
     calibration : str
-        ``minmax``, ``mse``, ``percentile:P`` or ``entropy``. ANT, OliVe and codebooks have a
-        search of their own and take none.
+        ``minmax``, ``mse``, ``percentile:P``, ``entropy``, or ``unit``: a scale of 1. ANT, OliVe
+        and codebooks have a search of their own and take none.
     asymmetric : bool
         Whether an integer format gets a zero point.
     dynamic : bool
@@ -95,18 +99,25 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"got {self.granularity!r}"
             )
         percent = re.fullmatch(r"percentile:(\d+\.?\d*)", self.calibration)
-        if self.calibration not in ("minmax", "mse", "entropy") and not percent:
+        if self.calibration not in ("minmax", "mse", "entropy", "unit") and not percent:
             raise InputError(
-                "calibration must be minmax, mse, percentile:P or entropy, "
+                "calibration must be minmax, mse, percentile:P, entropy or unit, "
                 f"got {self.calibration!r}"
             )
         if percent and not 0.0 < float(percent[1]) <= 100.0:
             raise InputError(f"a percentile must lie in (0, 100], got {percent[1]}")
-        searches = self.scheme in ("ant", "olive", "codebook")
+        searches = self.scheme in ("ant", "olive", "codebook") or self.format == "sign"
         if searches and (self.calibration != "minmax" or self.asymmetric):
             raise InputError(
                 f"{self.format} finds its own scale and has no zero point; leave out calibration "
                 "and asymmetric"
+            )
+        if self.calibration == "unit" and (
+            self.granularity != "tensor" or self.asymmetric or self.dynamic
+        ):
+            raise InputError(
+                "the calibration unit is a scale of 1 for every value; leave out granularity, "
+                "asymmetric and dynamic"
             )
         if self.prune is None and self.density is not None:
             raise InputError(f"density {self.density} needs a pattern in prune")
@@ -191,9 +202,10 @@ def _stage(text: str, pad: bool) -> AnyPattern:
     }
     if text in named:
         return named[text]
-    if match := re.fullmatch(r"(\d+):(\d+)", text):
+    if match := re.fullmatch(r"(\d+):(\d+)(?:x(\d+))?", text):
         ragged: Literal["short", "refuse"] = "short" if pad else "refuse"
-        return prune.NM(n=int(match[1]), m=int(match[2]), axis=1, ragged=ragged)
+        n, m, unit = int(match[1]), int(match[2]), int(match[3] or 1)
+        return prune.NM(n=n, m=m, axis=1, ragged=ragged, unit=unit)
     if match := re.fullmatch(r"vector:(\d+)", text):
         return prune.Vectors(length=int(match[1]), axis=1)
     if match := re.fullmatch(r"block:(\d+)x(\d+)", text):
@@ -201,6 +213,7 @@ def _stage(text: str, pad: bool) -> AnyPattern:
     raise unknown("there is no pattern", text, [*named, "2:4 (any N:M)", "vector:N", "block:HxW"])
 
 
+@cache
 def signed_or_not(name: str) -> tuple[str, str]:
     """Return the names of a format for tensors with and without negative values.
 
@@ -322,6 +335,20 @@ def read(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the recipe {path}: {error}") from None
     return parse(text, str(path))
+
+
+def of_widths(weight_bits: int, activation_bits: int) -> Recipe:
+    """Integers of given widths, weights by channel; one bit is a sign. A table's own widths."""
+
+    def coded(bits: int, granularity: str) -> TensorRecipe:
+        return TensorRecipe(format="sign" if bits == 1 else f"int{bits}", granularity=granularity)
+
+    return Recipe(
+        name=f"w{weight_bits}a{activation_bits}",
+        description="the widths that the table of layers publishes",
+        weights=coded(weight_bits, "channel"),
+        activations=coded(activation_bits, "tensor"),
+    )
 
 
 @cache

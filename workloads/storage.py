@@ -59,7 +59,7 @@ def pack_bits(codes: NDArray[np.unsignedinteger], bits: int) -> Bytes:
     codes : unsigned array
         Of any shape; below ``2**bits``.
     bits : int
-        1 to 16.
+        1 to 32.
     """
     flat = codes.reshape(-1)
     if bits in (8, 16):
@@ -67,11 +67,9 @@ def pack_bits(codes: NDArray[np.unsignedinteger], bits: int) -> Bytes:
     if bits == 4:
         even = np.append(flat, flat.dtype.type(0)) if flat.size % 2 else flat
         return (even[::2] | (even[1::2] << 4)).astype(np.uint8)
-    wide = np.uint16 if bits > 8 else np.uint8
+    size = np.min_scalar_type((1 << bits) - 1).itemsize
     planes = np.unpackbits(
-        flat.astype(f"<u{np.dtype(wide).itemsize}")
-        .view(np.uint8)
-        .reshape(flat.size, np.dtype(wide).itemsize),
+        flat.astype(f"<u{size}").view(np.uint8).reshape(flat.size, size),
         axis=1,
         count=bits,
         bitorder="little",
@@ -80,7 +78,7 @@ def pack_bits(codes: NDArray[np.unsignedinteger], bits: int) -> Bytes:
 
 
 def unpack_bits(packed: Bytes, bits: int, count: int) -> NDArray[np.unsignedinteger]:
-    """Return the ``count`` codes of `pack_bits`: uint8 up to 8 bits, else uint16.
+    """Return the ``count`` codes of `pack_bits`: uint8, uint16 or uint32, whichever holds them.
 
     Raises
     ------
@@ -92,7 +90,7 @@ def unpack_bits(packed: Bytes, bits: int, count: int) -> NDArray[np.unsignedinte
             f"{count} codes of {bits} bits must take {-(-count * bits // 8)} bytes, "
             f"got {len(packed)}"
         )
-    dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
+    dtype = np.min_scalar_type((1 << bits) - 1)
     if bits in (8, 16):
         return packed.view(f"<u{bits // 8}").astype(dtype)
     if bits == 4:
@@ -156,6 +154,8 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Empty for a tensor left in float32.
     axis, group : int or None
         Values that share a scale; see :class:`sparqsim.workloads.calibrate.Slices`.
+    pairs : int or None
+        Axis of outlier-victim pairs.
     layout : str
         How the codes lie.
     fill : int
@@ -168,6 +168,7 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     formats: tuple[FormatEntry, ...] = ()
     axis: int | None = None
     group: int | None = None
+    pairs: int | None = None
     layout: Layout = "dense"
     fill: int = 0
     stored: int = 0
@@ -179,6 +180,7 @@ class ActivationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     formats: tuple[FormatEntry, ...]
     scale: float
     zero_point: int | None = None
+    pairs: int | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -258,6 +260,7 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
         formats=tuple(FormatEntry.of(grid) for grid in q.formats),
         axis=q.slices.axis,
         group=q.slices.group,
+        pairs=q.pairs,
         layout=layout,
         fill=fill,
         stored=len(stored),
@@ -327,6 +330,7 @@ def restore(
         part("zero_point", np.int32) if "zero_point" in arrays else None,
         Slices(entry.axis, entry.group),
         part("choice", np.uint8) if "choice" in arrays else None,
+        entry.pairs,
     )
     stored = unpack_bits(part("codes", np.uint8), quantizer.bits, entry.stored)
     if not 0 <= entry.fill < 1 << quantizer.bits:
@@ -371,6 +375,7 @@ def save(
                 formats=tuple(FormatEntry.of(grid) for grid in q.formats),
                 scale=float(q.scale[0]),
                 zero_point=None if q.zero_point is None else int(q.zero_point[0]),
+                pairs=q.pairs,
             )
             for name, q in activations.items()
         },
@@ -437,6 +442,7 @@ def load(
             tuple(described.format() for described in entry.formats),
             np.array([entry.scale], np.float32),
             None if entry.zero_point is None else np.array([entry.zero_point], np.int32),
+            pairs=entry.pairs,
         )
         for name, entry in manifest.activations.items()
     }

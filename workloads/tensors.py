@@ -9,7 +9,7 @@ real images) or made up at given densities.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,28 +18,37 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.encodings.csc import CSC
-from sparqsim.workloads.layers import Conv2d, Layer, Linear, unknown
+from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, unknown
 from sparqsim.workloads.synthetic import activations, sparse_matrix, tensor
+
+COLUMNS_AT_ONCE = 1024  # of a sparse product: little memory beside the matrix
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerTensors:
-    """A layer, its weights, its input and its bias.
+    """A layer, its operands and its bias.
 
     Parameters
     ----------
     layer
         Shapes.
     weight
-        Of ``layer.weight_shape``; a CSC ``(out_features, in_features)`` where it is sparse.
+        Of ``layer.weight_shape``; a CSC ``(out_features, in_features)`` where it is sparse. Of a
+        product of two activations the right operand, ``[batch, n, k]``: outputs first, as weights
+        have them.
     activation
-        The layer's input.
+        The layer's input; of a product of two activations the left operand, ``[batch, m, k]``.
     bias
         ``[out]`` or None.
     source
         Where the numbers come from, for the record.
     relu
         Whether ReLU follows.
+    calibration, right_calibration
+        Inputs (and right operands) on which static ranges are found, of any shape; None: those
+        that are run.
+    pruned
+        Whether the weights come pruned: trained so, or made up at a density below 1.
 
     Raises
     ------
@@ -53,34 +62,36 @@ class LayerTensors:
     bias: NDArray[Any] | None = None
     source: str = "given"
     relu: bool = True
+    calibration: NDArray[Any] | None = None
+    right_calibration: NDArray[Any] | None = None
+    pruned: bool = False
 
     def __post_init__(self) -> None:
-        where = f"layer {self.layer.name!r}"
-        if tuple(self.weight.shape) != self.layer.weight_shape:
-            raise InputError(
-                f"{where}: weights must have shape {self.layer.weight_shape}, "
-                f"got {tuple(self.weight.shape)}"
-            )
-        if isinstance(self.layer, Linear):
-            wanted: tuple[int, ...] = (self.layer.rows, self.layer.in_features)
-        elif isinstance(self.layer, Conv2d):
-            wanted = (self.layer.batch, self.layer.in_channels, *self.layer.input)
+        where, layer = f"layer {self.layer.name!r}", self.layer
+        right: tuple[int, ...] = layer.weight_shape
+        wanted: tuple[int, ...] = ()
+        if isinstance(layer, Linear):
+            wanted = (layer.rows, layer.in_features)
+        elif isinstance(layer, Conv2d):
+            wanted = (layer.batch, layer.in_channels, *layer.input)
         else:
-            raise InputError(f"{where} has no weights; it needs two activation operands")
+            right, wanted = (layer.batch, layer.n, layer.k), (layer.batch, layer.m, layer.k)
+        if tuple(self.weight.shape) != right:
+            raise InputError(
+                f"{where}: weights must have shape {right}, got {tuple(self.weight.shape)}"
+            )
         if self.activation.shape != wanted:
             raise InputError(
                 f"{where}: activations must have shape {wanted}, got {self.activation.shape}"
             )
-        if self.bias is not None and self.bias.shape != (self.layer.weight_shape[0],):
-            raise InputError(
-                f"{where}: bias must have shape ({self.layer.weight_shape[0]},), "
-                f"got {self.bias.shape}"
-            )
+        if self.bias is not None and self.bias.shape != right[:1]:
+            raise InputError(f"{where}: bias must have shape {right[:1]}, got {self.bias.shape}")
         stored = self.weight.values if isinstance(self.weight, CSC) else self.weight
-        for name, array in (("weights", stored), ("activations", self.activation)):
-            _numbers(where, name, array)
-        if self.bias is not None:
-            _numbers(where, "bias", self.bias)
+        given = {"weights": stored, "activations": self.activation, "bias": self.bias}
+        given |= {"calibration": self.calibration, "right calibration": self.right_calibration}
+        for name, array in given.items():
+            if array is not None:
+                _numbers(where, name, array)
 
     @property
     def sparse_weight(self) -> CSC:
@@ -88,6 +99,57 @@ class LayerTensors:
         if isinstance(self.weight, CSC):
             return self.weight
         return CSC.from_dense(self.weight)
+
+    def output(self) -> NDArray[np.float32]:
+        """The layer's output in float32, bias and ReLU included, in the layer's output shape."""
+        x = self.activation.astype(np.float32, copy=False)
+        if isinstance(self.weight, CSC):
+            found = _sparse_product(x, self.weight)
+        elif isinstance(self.layer, Conv2d):
+            found = _convolved(self.layer, x, self.weight.astype(np.float32, copy=False))
+        else:
+            found = x @ np.swapaxes(self.weight.astype(np.float32, copy=False), -1, -2)
+        if self.bias is not None:
+            shape = (-1, 1, 1) if isinstance(self.layer, Conv2d) else (-1,)
+            found = found + self.bias.astype(np.float32).reshape(shape)
+        return np.maximum(found, np.float32(0)) if self.relu else found
+
+
+def _sparse_product(x: NDArray[np.float32], weight: CSC) -> NDArray[np.float32]:
+    """Vectors ``[rows, in]`` times a sparse matrix ``[out, in]``, some columns at a time."""
+    out, inputs = weight.shape
+    sums = np.zeros((len(x), out))
+    for low in range(0, inputs, COLUMNS_AT_ONCE):
+        starts = weight.indptr[low : low + COLUMNS_AT_ONCE + 1]
+        block = slice(int(starts[0]), int(starts[-1]))
+        values = weight.values[block].astype(np.float64)
+        column = np.repeat(np.arange(low, low + len(starts) - 1), np.diff(starts))
+        for row, one in enumerate(x):
+            sums[row] += np.bincount(weight.indices[block], values * one[column], out)
+    return sums.astype(np.float32)
+
+
+def _convolved(
+    layer: Conv2d, x: NDArray[np.float32], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Convolve tap by tap: ``[batch, out, oh, ow]``."""
+    top, left, bottom, right = layer.padding
+    image = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    (high, wide), groups = layer.output, layer.groups
+    each = layer.in_channels // groups
+    sums = np.zeros((layer.batch, groups, layer.out_channels // groups, high * wide), np.float32)
+    taps = weight.reshape(groups, -1, each, *layer.kernel)
+    reach = [(size - 1) * step + 1 for size, step in zip(layer.output, layer.stride, strict=True)]
+    for row in range(layer.kernel[0]):
+        for column in range(layer.kernel[1]):
+            first = (row * layer.dilation[0], column * layer.dilation[1])
+            seen = image[
+                :, :,
+                first[0] : first[0] + reach[0] : layer.stride[0],
+                first[1] : first[1] + reach[1] : layer.stride[1],
+            ]  # fmt: skip
+            sums += taps[:, :, :, row, column] @ seen.reshape(layer.batch, groups, each, -1)
+    return sums.reshape(layer.batch, layer.out_channels, high, wide)
 
 
 def _numbers(where: str, name: str, array: NDArray[Any]) -> None:
@@ -109,25 +171,30 @@ def made_up(
     """Tensors for a layer of which only the shape is known.
 
     Densities are the layer's published ones unless given, else 1. Non-zeros of the weights are
-    normal, of the activations half-normal (they follow a ReLU). Their places are independent; the
-    rows of a fully connected layer vary in density by ``row_cv``.
+    normal, of the activations half-normal (they follow a ReLU); both operands of a product of two
+    activations are normal. Their places are independent; the rows of a fully connected layer vary
+    in density by ``row_cv``.
     """
     dense_weights = layer.weight_density if weight_density is None else weight_density
     dense_inputs = layer.activation_density if activation_density is None else activation_density
     keep = 1.0 if dense_weights is None else dense_weights
     shown = 1.0 if dense_inputs is None else dense_inputs
+    source = f"synthetic, iid: weight density {keep:.4g}, activation density {shown:.4g}"
+    if isinstance(layer, MatMul):
+        right = tensor((layer.batch, layer.n, layer.k), rng, density=keep)
+        left = tensor((layer.batch, layer.m, layer.k), rng, density=shown)
+        return LayerTensors(layer=layer, weight=right, activation=left, source=source, relu=False)
     if isinstance(layer, Linear):
         rows, cols = layer.weight_shape
         weight: NDArray[Any] | CSC = sparse_matrix(rows, cols, keep, rng, row_cv)
         shape: tuple[int, ...] = (layer.rows, layer.in_features)
-    elif isinstance(layer, Conv2d):
+    else:
         weight = tensor(layer.weight_shape, rng, density=keep)
         shape = (layer.batch, layer.in_channels, *layer.input)
-    else:
-        raise InputError(f"layer {layer.name!r} has no weights to make up")
     inputs = activations(int(np.prod(shape)), shown, rng).reshape(shape)
-    source = f"made up, iid: weight density {keep:.4g}, activation density {shown:.4g}"
-    return LayerTensors(layer=layer, weight=weight, activation=inputs, source=source)
+    return LayerTensors(
+        layer=layer, weight=weight, activation=inputs, source=source, pruned=keep < 1
+    )
 
 
 def with_rows(layer: Layer, rows: int) -> Layer:
@@ -167,6 +234,7 @@ def from_digits(network: str, layer: str, images: int | None = None) -> LayerTen
         bias=digits.biases[layer],
         source=f"{digits.name}: trained weights, inputs of {count} test images",
         relu=layer != digits.layers[-1].name,
+        pruned=True,
     )
 
 
@@ -199,86 +267,3 @@ def from_trained(model: str, layer: str, rows: int | None = None) -> LayerTensor
         source=f"{model}: trained weights, {count} real inputs; {found.source}",
         relu=False,
     )
-
-
-def compressed(tensors: LayerTensors, recipe_name: str) -> LayerTensors:
-    """The same layer after a recipe: pruned and rounded weights, rounded inputs.
-
-    Parameters
-    ----------
-    tensors
-        The layer; a sparse matrix is made dense for this.
-    recipe_name
-        A named recipe or a TOML file; see :mod:`sparqsim.workloads.recipes`.
-    """
-    from sparqsim.workloads import recipes
-    from sparqsim.workloads.compress import compress_weight, fitted
-    from sparqsim.workloads.quantize import QuantizedTensor
-
-    recipe, name = recipes.get(recipe_name), tensors.layer.name
-    weight = tensors.weight.to_dense() if isinstance(tensors.weight, CSC) else tensors.weight
-    kept = compress_weight(weight, recipe.of("weights", name))
-    inputs = tensors.activation.astype(np.float32)
-    for_inputs = recipe.of("activations", name)
-    if for_inputs.scheme != "keep":
-        inputs = fitted(inputs, for_inputs).round(inputs)
-    return replace(
-        tensors,
-        weight=kept.dequantize() if isinstance(kept, QuantizedTensor) else kept,
-        activation=inputs,
-        source=f"{tensors.source}; recipe {recipe_name}",
-    )
-
-
-def layer_tensors(
-    path: str,
-    rng: np.random.Generator,
-    *,
-    batch: int | None = None,
-    weight_density: float | None = None,
-    activation_density: float | None = None,
-    recipe: str | None = None,
-) -> LayerTensors:
-    """The tensors of ``"MODEL/LAYER"``: real ones of a trained network, else made up.
-
-    Parameters
-    ----------
-    path
-        Such as ``"alexnet/fc6"``, ``"eie/vgg-7"``, ``"digits-cnn/fc1"`` (pruned, on its test
-        images) or ``"minilm/layer0.up"``.
-    rng
-        Draws what is made up.
-    batch
-        Vectors or images; by default one, or all test images of a digits network.
-    weight_density, activation_density
-        Of made-up tensors; by default as published for the layer, else 1.
-    recipe
-        A named recipe or a TOML file by which the tensors are pruned and rounded first.
-
-    Raises
-    ------
-    InputError
-        If there is no such layer; the letter says what there is.
-    """
-    from sparqsim.workloads.models import get_layer
-    from sparqsim.workloads.models.real import SUBJECTS
-
-    for name, value in (("weight", weight_density), ("activation", activation_density)):
-        if value is not None and not 0 <= value <= 1:
-            raise InputError(f"the {name} density must be a fraction from 0 to 1, got {value}")
-    model, _, layer = path.partition("/")
-    if model in SUBJECTS:
-        if weight_density is not None or activation_density is not None:
-            raise InputError(f"{model} has real tensors; a density cannot be asked of them")
-        if model.startswith("digits-"):
-            tensors = from_digits(model.removeprefix("digits-"), layer, batch)
-        else:
-            tensors = from_trained(model, layer, batch)
-    else:
-        shape = get_layer(path)
-        if batch is not None:
-            shape = with_rows(shape, batch)
-        tensors = made_up(
-            shape, rng, weight_density=weight_density, activation_density=activation_density
-        )
-    return tensors if recipe is None else compressed(tensors, recipe)

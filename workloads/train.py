@@ -306,7 +306,8 @@ class Quantizer(nn.Module):
         middles = (values[1:] + values[:-1]) / 2
         self.register_buffer("midpoints", torch.tensor(middles, dtype=torch.float32))
         self.slope_scale = float(1.0 / np.sqrt(elements * values[-1]))
-        table = Codebook(entries=tuple(values), bits=grid.bits)
+        # From the largest down: a table that begins with 0 would keep it for zero alone.
+        table = Codebook(entries=tuple(values[::-1]), bits=grid.bits)
         threads = torch.get_num_threads()
         start = ptq.fit(sample, table, method=TRIED_RANGES).scale[0]
         # numba's first parallel kernel sets the number of OpenMP threads, which torch shares.

@@ -126,7 +126,7 @@ class Forward:
 
 
 def made_up_image(rng: np.random.Generator) -> Floats:
-    """Patches [196, 768] of an image nobody took: a smooth field, a mood, noise.
+    """Patches [196, 768] of a synthetic image: a smooth field, a mood, noise.
 
     Images differ in contrast and mood as photographs do; the amounts are assumed.
     """

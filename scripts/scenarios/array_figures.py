@@ -78,7 +78,7 @@ def points(data: Path) -> list[Point]:
         for _, row in read_rows(data / table):
             case: Case = rebuild(row)
             rules = replace(case.rules, drain=drain, last_store_counted=True)
-            netlist, analytic = tile_netlist(case.shape, rules, case.mapping, clock_hz=5e8)
+            netlist, analytic, *_ = tile_netlist(case.shape, rules, case.mapping, clock_hz=5e8)
             cycles = simulate(netlist, record="summary").cycles
             found.append(Point(machine, analytic.cycles, cycles))
     return found

@@ -21,13 +21,14 @@ from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Result, run
 from sparqsim.base import output_folder
 from sparqsim.scripts.output import PatientBar, console, table
-from sparqsim.scripts.run import show
+from sparqsim.scripts.show import show
 from sparqsim.simulator.page import write_page
 from sparqsim.simulator.plots import save_figures
 from sparqsim.simulator.trace import write_trace
 from sparqsim.workloads.layers import Linear
+from sparqsim.workloads.models import get_layer
 from sparqsim.workloads.models.digits import Digits, load_digits
-from sparqsim.workloads.tensors import LayerTensors, layer_tensors, with_rows
+from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def run_network(machine: EIE, network: str, images: int | None = None) -> Networ
             bias=digits.biases[layer.name],
             source=f"{digits.name}: trained weights, {len(pictures)} test images",
             relu=layer is not layers[-1],
+            pruned=True,
         )
         result = run(machine, tensors)
-        assert result.program.outputs is not None
         done.append(
             LayerRun(
                 result=result,
@@ -82,7 +83,9 @@ def run_network(machine: EIE, network: str, images: int | None = None) -> Networ
                 images=len(pictures),
             )
         )
-        values = result.program.outputs * result.program.output_scale
+        outputs = result.program.values()
+        assert outputs is not None
+        values = outputs
 
     def right(logits: NDArray[np.floating]) -> float:
         return float(np.mean(logits.argmax(axis=1) == labels))
@@ -143,7 +146,8 @@ def main(out: str) -> None:
             bar(f"digits-{network} on EIE", number, 5)
             runs.append(run_network(machine, network))
         bar("AlexNet fc6 on EIE", 2, 5)
-        result = run(machine, layer_tensors("alexnet/fc6", np.random.default_rng(0)), seed=0)
+        fc6 = made_up(get_layer("alexnet/fc6"), np.random.default_rng(0))
+        result = run(machine, fc6, seed=0)
         bar("drawing", 3, 5)
         written: list[Path] = save_figures(
             result.report, result.timeline, folder, traffic=result.traffic

@@ -131,6 +131,7 @@ def measure(digits: Digits, rule: str, setting: float, images: int = IMAGES) -> 
                     activation=inputs[each][image : image + 1],
                     bias=digits.biases[each],
                     relu=each != LAYERS[-1],
+                    pruned=True,
                 )
                 report = run(machine, tensors, record="summary").report
                 total += report.cycles

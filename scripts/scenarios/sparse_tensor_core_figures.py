@@ -4,7 +4,7 @@
 
 ``stc_measured``: the GEMMs of ``a100_sparse.csv``. ``stc_when``: speed-up of 2:4 over the same
 machine dense, over size, tokens and depth. ``stc_waves``: tensor cores over the run of a 4096^3
-product. ``stc_nm``: cycles and storage of N:M on the generic core beside M/N.
+product. ``stc_nm``: cycles and storage of N:M on the preset ``any-nm`` beside M/N.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import click
 import numpy as np
 from msgspec.structs import replace
 
-from sparqsim.architectures.sparse_tensor_core import SparseTensorCore, preset
+from sparqsim.architectures import presets
+from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.base import output_folder, written_whole
 from sparqsim.scripts.output import PatientBar
 from sparqsim.scripts.validation.sparse_tensor_core import (
@@ -76,16 +77,26 @@ def measured(content: dict[str, Any]) -> Figure:
     return figure
 
 
-def speedup(machine: SparseTensorCore, shape: tuple[int, int, int]) -> float:
+def preset(name: str) -> SparseTensorCore:
+    """A GPU by the name of its preset."""
+    machine = presets.load(name)
+    assert isinstance(machine, SparseTensorCore)
+    return machine
+
+
+def speedup(
+    machine: SparseTensorCore, shape: tuple[int, int, int], dtype: str, pattern: str = "native"
+) -> float:
     """Time of the dense product over that of the sparse one."""
-    return milliseconds(machine.dense, shape) / milliseconds(machine, shape)
+    dense, sparse = (milliseconds(machine, shape, p, dtype) for p in ("dense", pattern))
+    return dense / sparse
 
 
 def when(call_us: float) -> Figure:
     """Speed-up of 2:4 over size, tokens and depth."""
     from matplotlib.figure import Figure
 
-    a100 = preset("a100-40")
+    a100 = preset("a100-40gb")
     called = replace(a100, sparse_call_us=call_us)
     figure = Figure(figsize=(12, 4), layout="constrained")
     panels: tuple[tuple[str, str, tuple[int, ...], Callable[[int], tuple[int, int, int]]], ...] = (
@@ -105,11 +116,10 @@ def when(call_us: float) -> Figure:
             ("Orin", preset("orin"), GREEN),
         )
         for name, machine, colour in lines:
-            if number == 2:
-                machine = replace(machine, dtype="int8")
-                if colour == PINK:
-                    continue
-            values = [speedup(machine, shape(size)) for size in sizes]
+            if number == 2 and colour == PINK:
+                continue
+            dtype = "int8" if number == 2 else "fp16"
+            values = [speedup(machine, shape(size), dtype) for size in sizes]
             axes.plot(sizes, values, "o-", color=colour, markersize=4, label=name)
         axes.axhline(1, color="black", linewidth=0.8)
         axes.axhline(2, color="black", linewidth=0.8, linestyle=":")
@@ -132,12 +142,10 @@ def waves() -> Figure:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     grid = figure.add_gridspec(1, 2, width_ratios=(3, 1))
     axes, bars = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
-    a100 = preset("a100-40")
+    a100 = preset("a100-40gb")
     kinds = (("busy", BLUE), ("starved", ORANGE), ("finished", GREY))
-    for place, (name, machine, colour) in enumerate(
-        (("dense", a100.dense, BLUE), ("2:4", a100, ORANGE))
-    ):
-        timeline = simulate(machine.gemm(4096, 4096, 4096).netlist)
+    for place, (name, colour) in enumerate((("dense", BLUE), ("2:4", ORANGE))):
+        timeline = simulate(a100.gemm(4096, 4096, 4096, pattern=name).netlist)
         edges, share = timeline.utilization_over_time("mma", 300)
         axes.stairs(100 * share, edges / timeline.netlist.clock_hz * 1e6, color=colour, label=name)
         totals = timeline.lane_times("mma").totals()
@@ -162,7 +170,7 @@ def waves() -> Figure:
 
 
 def any_nm() -> Figure:
-    """Gain and storage of N:M on the generic core."""
+    """Gain and storage of N:M on a core that takes any."""
     from matplotlib.figure import Figure
 
     patterns = ((3, 4), (4, 8), (2, 4), (1, 2), (6, 16), (1, 4), (2, 8), (4, 16), (1, 8), (2, 16))
@@ -174,10 +182,10 @@ def any_nm() -> Figure:
     for offset, dtype, colour in ((-0.2, "fp16", BLUE), (0.2, "int8", ORANGE)):
         gains, shares = [], []
         for n, m in patterns:
-            machine = preset("generic", pattern=f"{n}:{m}", dtype=dtype)
-            gains.append(speedup(machine, shape))
-            bits = machine.kind.bits
-            shares.append(100 * machine.sparsity.stored_bits(bits) / bits)
+            machine, pattern = preset("any-nm"), f"{n}:{m}"
+            gains.append(speedup(machine, shape, dtype, pattern))
+            cores = machine.cores(dtype, pattern)
+            shares.append(100 * cores.weight_bits / cores.kind.bits)
         gain.bar(place + offset, gains, 0.38, color=colour, label=dtype)
         storage.bar(place + offset, shares, 0.38, color=colour, label=dtype)
     for axes, ideal, name in (
@@ -190,7 +198,7 @@ def any_nm() -> Figure:
         axes.set_xticks(place, labels)
         axes.legend(frameon=False)
     gain.set_ylabel("speed-up over dense")
-    gain.set_title("generic core, 1024 x 1024 x 4096")
+    gain.set_title("a core that takes any N:M, 1024 x 1024 x 4096")
     storage.set_ylabel("weights stored (% of dense bits)")
     storage.set_title("values and ceil(log2 M) bits of position")
     return figure

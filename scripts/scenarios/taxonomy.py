@@ -4,11 +4,11 @@
 
 The first fully connected layer of the digits CNN (256 inputs, 128 outputs, trained weights) is
 pruned by magnitude to the same density by each pattern, without retraining, and run on every
-machine with 64 real input vectors; so is a made-up layer of 2048 x 2048, for in a small one launch,
-fetch, fill and drain weigh more than the weights. A row is an output, a channel an input. A dense
-machine gains from a pattern only where whole rows or channels vanish: it is then given the smaller
-layer. The sparse tensor core gains from N:M alone. Bits are those of the tightest encoding here for
-8-bit weights. Writes ``taxonomy.md`` with its figure and data.
+machine with 64 real input vectors; so is a synthetic layer of 2048 x 2048, for in a small one
+launch, fetch, fill and drain weigh more than the weights. A row is an output, a channel an input. A
+dense machine gains from a pattern only where whole rows or channels vanish: it is then given the
+smaller layer. The sparse tensor core gains from N:M alone. Bits are those of the tightest encoding
+here for 8-bit weights. Writes ``taxonomy.md`` with its figure and data.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from sparqsim.architectures.snap import SNAP
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.base import output_folder, written_whole
 from sparqsim.scripts.output import PatientBar, console, table, write_json
+from sparqsim.workloads import recipes
 from sparqsim.workloads.encodings.bitmap import Bitmap
 from sparqsim.workloads.encodings.nm import NMSparse
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.models.digits import load_digits
 from sparqsim.workloads.prune import NM, Blocks, Pattern, Slices, Unstructured, prune
+from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.synthetic import activations, tensor
 from sparqsim.workloads.tensors import LayerTensors
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
 LAYER = "fc1"
 IMAGES = 64
-LARGE = 2048  # inputs and outputs of the made-up layer
+LARGE = 2048  # inputs and outputs of the synthetic layer
 LARGE_ACTIVATION_DENSITY = 0.5  # assumed: what a ReLU leaves
 WEIGHT_BITS = 8
 PATTERNS: dict[str, Pattern] = {
@@ -72,7 +74,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
-    """The digits layer and the made-up one, pattern by pattern; dense comes first."""
+    """The digits layer and the synthetic one, pattern by pattern; dense comes first."""
 
     layer: str
     images: int
@@ -80,7 +82,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     large: list[Row]
 
 
-def machine_for(name: str, pattern: str, density: float) -> Machine:
+def machine_for(name: str) -> Machine:
     """A machine in the configuration that can make something of a pattern."""
     if name == "eie":
         return EIE()
@@ -90,8 +92,17 @@ def machine_for(name: str, pattern: str, density: float) -> Machine:
         return BitFusion()
     if name == "plain":
         return PlainArray()
-    chosen = f"{DENSITIES[density]}:4" if pattern == "N:M" else "dense"
-    return SparseTensorCore(dtype="int8", pattern=chosen, any_pattern=True)
+    return SparseTensorCore(any_pattern=True)
+
+
+def recipe_for(name: str, pattern: str, density: float) -> Recipe:
+    """The formats of a machine, without further pruning; the tensor core is told the N:M."""
+    base = recipes.get("int8" if name == "sparse-tensor-core" else machine_for(name).recipe)
+    told = name == "sparse-tensor-core" and pattern == "N:M"
+    weights = msgspec.structs.replace(
+        base.weights, prune=f"{DENSITIES[density]}:4" if told else None, density=None, pad=False
+    )
+    return msgspec.structs.replace(base, weights=weights)
 
 
 def compacted(weight: NDArray[Any], inputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -132,15 +143,15 @@ def measure(
     """Run pruned weights on every machine."""
     cycles, energy, verified = {}, {}, True
     for name in MACHINES:
-        machine = machine_for(name, pattern, density)
+        machine, recipe = machine_for(name), recipe_for(name, pattern, density)
         used, seen = weight, inputs
-        if name in ("bitfusion", "plain", "sparse-tensor-core"):
+        if name in ("bitfusion", "plain", "sparse-tensor-core") and pattern != "N:M":
             used, seen = compacted(weight, inputs)
         layer = Linear(
             name=LAYER, in_features=used.shape[1], out_features=used.shape[0], rows=len(inputs)
         )
-        tensors = LayerTensors(layer=layer, weight=used, activation=seen)
-        report = run(machine, tensors, record="summary").report
+        tensors = LayerTensors(layer=layer, weight=used, activation=seen, pruned=True)
+        report = run(machine, tensors, recipe=recipe, record="summary").report
         cycles[name] = report.cycles
         energy[name] = report.energy.total_pj / 1e3
         verified &= report.verification.status == "exact"
@@ -272,7 +283,7 @@ def page(found: Study) -> str:
             "",
             *_tables(found.rows),
             "",
-            f"## A made-up layer of {LARGE} x {LARGE}",
+            f"## A synthetic layer of {LARGE} x {LARGE}",
             "",
             f"Normal weights, {found.images} input vectors of which "
             f"{100 * LARGE_ACTIVATION_DENSITY:g} % is not zero. Cycles:",

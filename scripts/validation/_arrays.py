@@ -27,7 +27,7 @@ from sparqsim.architectures.systolic import NM, Charge, Dataflow, SystolicGrid
 from sparqsim.architectures.tiling import ArrayRules, ConvShape, Loop, Rates, Tile, cost
 from sparqsim.architectures.tiling import Mapping as TileMapping
 from sparqsim.base import InputError
-from sparqsim.scripts.output import console, table, write_json
+from sparqsim.scripts.output import check_differences, console, table, write_json
 
 Row = Mapping[str, str]
 
@@ -331,6 +331,11 @@ def report_table(path: Path, compared: list[Comparison], json_path: str | None) 
     """Print each number of a table that differs from ours, and how many agree.
 
     As JSON: ``rows`` (of the table), ``numbers`` compared and ``mismatches``, one entry each.
+
+    Raises
+    ------
+    Differs
+        If a number differs.
     """
     rows = len({each.line for each in compared})
     wrong = [each for each in compared if not each.agrees]
@@ -351,8 +356,19 @@ def report_table(path: Path, compared: list[Comparison], json_path: str | None) 
             ],
         }
         write_json(content, json_path)
-    if json_path == "-":
-        return
+    if json_path != "-":
+        _show_table(path, rows, compared, wrong)
+    check_differences(
+        str(path),
+        [
+            f"line {each.line}, {each.column}: {each.reference:.10g} in the table, "
+            f"{each.simulated:.10g} ours"
+            for each in wrong
+        ],
+    )
+
+
+def _show_table(path: Path, rows: int, compared: list[Comparison], wrong: list[Comparison]) -> None:
     if wrong:
         made = table(
             f"{path.name}: what differs", ("line", "row", "column"), ("table", "ours", "error")

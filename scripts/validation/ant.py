@@ -18,7 +18,7 @@ from typing import NamedTuple
 import click
 
 from sparqsim.architectures.ant import Ant
-from sparqsim.architectures.array_machine import run_network, total_cycles, total_energy_pj
+from sparqsim.architectures.arrays.plans import run_network, total_cycles, total_energy_pj
 from sparqsim.scripts.output import json_option
 from sparqsim.scripts.validation._arrays import (
     Headline,

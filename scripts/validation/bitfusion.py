@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import click
 
-from sparqsim.architectures.array_machine import run_network, total_cycles, total_energy_pj
+from sparqsim.architectures.arrays.plans import run_network, total_cycles, total_energy_pj
 from sparqsim.architectures.bitfusion import BitFusion
 from sparqsim.scripts.output import json_option
 from sparqsim.scripts.validation._arrays import (

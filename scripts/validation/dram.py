@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.scripts.output import check_differences, console, json_option, table, write_json
 from sparqsim.simulator.memory.dram import Dram, DramChannel, Granularity, replay
 from sparqsim.simulator.memory.standards import DramStandard
 
@@ -284,6 +284,16 @@ def compare(run: Run) -> Compared:
     )
 
 
+def misses(rows: list[Compared]) -> list[str]:
+    """The rows outside their bounds, in words."""
+    return [
+        f"{row.standard} {row.pattern}, refresh {'on' if row.refresh else 'off'}: "
+        f"{row.reference:,} in the table, {row.simulated:,} simulated"
+        for row in rows
+        if row.within is False
+    ]
+
+
 def print_table(rows: list[Compared]) -> None:
     """Show the rows and, below them, how many lie within their bounds."""
     shown = table(
@@ -307,12 +317,9 @@ def print_table(rows: list[Compared]) -> None:
     screen = console()
     screen.print(shown)
     bounded = [row for row in rows if row.within is not None]
-    missed = [row for row in bounded if row.within is False]
-    for row in missed:
-        screen.print(
-            f"miss: {row.standard} {row.pattern}, refresh {'on' if row.refresh else 'off'}: "
-            f"{row.reference:,} in the table, {row.simulated:,} simulated"
-        )
+    missed = misses(rows)
+    for miss in missed:
+        screen.print(f"miss: {miss}")
     screen.print(
         f"{len(bounded) - len(missed)} of {len(bounded)} rows with a bound are within it; "
         f"{len(rows) - len(bounded)} are reported only."
@@ -339,3 +346,4 @@ def command(against: Path, json_path: str | None) -> None:
         write_json({"rows": rows}, json_path)
     if json_path != "-":
         print_table(rows)
+    check_differences(str(against), misses(rows))

@@ -1,7 +1,7 @@
 """HeatViT: what dropping tokens gains, beside the published range of 1.82 to 2.58.
 
 DeiT-T, -S and -B run on the same engine with all tokens, and with three selectors. Three kinds of
-numbers of tokens: a batch of made-up images whose selectors decide (calibrated on other images to
+numbers of tokens: a batch of synthetic images whose selectors decide (calibrated on other images to
 keep .7, .49 and .343 of the patches *on average*); the bound of a fixed share, 197 / 138 / 97 / 68
 tokens, selectors free; and the share that is recalled for HeatViT's family (.7, .39, .21,
 unchecked). The published range is from a secondary source, for trained selectors and keep ratios
@@ -40,7 +40,7 @@ CALIBRATION = 8
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One network: speed-ups over the same engine with all tokens.
 
-    ``images`` has one a made-up image; ``blocks_tokens`` the tokens behind each selector.
+    ``images`` has one a synthetic image; ``blocks_tokens`` the tokens behind each selector.
     """
 
     network: str
@@ -139,7 +139,7 @@ def show(rows: list[Row]) -> None:
         "HeatViT: speed-up by dropping tokens, same engine, 8 bits throughout",
         ("network",),
         ("all tokens ms", "images: mean", "range", "bound", ".7/.49/.343", ".7/.39/.21", "paper"),
-        "images: made up, selectors decide, calibrated to .7/.49/.343 on average. bound: that "
+        "images: synthetic, selectors decide, calibrated to .7/.49/.343 on average. bound: that "
         "share fixed and selectors free. The next two: fixed shares with selectors",
     )
     for row in rows:

@@ -23,14 +23,29 @@ from typing import Any
 import click
 import msgspec
 
+from sparqsim.architectures import presets
 from sparqsim.architectures.machine import run
-from sparqsim.architectures.sparse_tensor_core import KINDS, Shape, SparseTensorCore, preset
+from sparqsim.architectures.sparse_tensor_core import (
+    KINDS,
+    Shape,
+    SparseTensorCore,
+    best_tiling,
+)
 from sparqsim.base import InputError
-from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.scripts.output import (
+    PatientBar,
+    check_differences,
+    console,
+    json_option,
+    table,
+    write_json,
+)
 
 REFERENCE = Path(__file__).with_name("a100_sparse.csv")
 COLUMNS = ("item", "M", "N", "K", "dtype", "dense_ms", "sparse_ms", "note")
+MEASURED_ON = "a100-40gb"  # the preset
 FITTED_SHAPE = (4096, 4096, 4096)
+PATTERNS = {"dense_ms": "dense", "sparse_ms": "native"}
 BOUND = 0.15  # of a time, on rows that were not fitted
 ONE_TOKEN = (4096, 1, 4096)  # a layer of a 7-billion-parameter language model on one token
 FIT_ROUNDS = 4
@@ -178,9 +193,19 @@ def _shape(line: dict[str, str]) -> tuple[int, int, int] | None:
     return outputs, vectors * batch, depth
 
 
-def milliseconds(machine: SparseTensorCore, shape: tuple[int, int, int]) -> float:
+def measured_on() -> SparseTensorCore:
+    """The GPU of the table."""
+    machine = presets.load(MEASURED_ON)
+    assert isinstance(machine, SparseTensorCore)
+    return machine
+
+
+def milliseconds(
+    machine: SparseTensorCore, shape: tuple[int, int, int], pattern: str, dtype: str = "fp16"
+) -> float:
     """Time of a product on a machine."""
-    return 1e3 * run(machine, machine.gemm(*shape), record="summary").report.seconds
+    program = machine.gemm(*shape, dtype=dtype, pattern=pattern)
+    return 1e3 * run(machine, program, record="summary").report.seconds
 
 
 def fit(measured: Measured, machine: SparseTensorCore) -> Fit:
@@ -196,20 +221,24 @@ def fit(measured: Measured, machine: SparseTensorCore) -> Fit:
     """
     if measured.dense_ms is None or measured.sparse_ms is None:
         raise InputError("the row to fit must have dense_ms and sparse_ms")
-    machine = msgspec.structs.replace(machine, dtype=measured.dtype)
-    limit, fastest = 0.0, milliseconds(machine.dense, measured.shape)
+    shape, dtype = measured.shape, measured.dtype
+
+    def limited(limit_w: float) -> SparseTensorCore:
+        return msgspec.structs.replace(machine, power_limit_w=limit_w)
+
+    limit, fastest = 0.0, milliseconds(machine, shape, "dense", dtype)
     launch_ms = machine.launch_us / 1e3
     if fastest < measured.dense_ms:
-        limit, at = machine.dense.main_loop_power_w(Shape(*measured.shape)), fastest
+        cores = machine.cores(dtype, "dense")
+        tiling = best_tiling(cores, Shape(*shape))
+        limit, at = cores.main_loop_power_w(Shape(*shape), tiling), fastest
         for _ in range(FIT_ROUNDS):
             ratio = (at - launch_ms) / (measured.dense_ms - launch_ms)
             limit = machine.idle_w + (limit - machine.idle_w) * ratio
-            at = milliseconds(
-                msgspec.structs.replace(machine.dense, power_limit_w=limit), measured.shape
-            )
-    limited = msgspec.structs.replace(machine, power_limit_w=limit)
-    call_ms = max(0.0, measured.sparse_ms - milliseconds(limited, measured.shape))
-    clock = limited.dense.gemm(*measured.shape).netlist.clock_hz
+            at = milliseconds(limited(limit), shape, "dense", dtype)
+    sparse_ms = milliseconds(limited(limit), shape, "native", dtype)
+    call_ms = max(0.0, measured.sparse_ms - sparse_ms)
+    clock = limited(limit).gemm(*shape, dtype=dtype, pattern="dense").netlist.clock_hz
     return Fit(power_limit_w=limit, clock_mhz=clock / 1e6, sparse_call_us=1e3 * call_ms)
 
 
@@ -222,7 +251,6 @@ def compare(measured: Measured, found: Fit, machine: SparseTensorCore) -> list[R
     """Every number of a row beside ours: times, and the speed-up where both were measured."""
     machine = msgspec.structs.replace(
         machine,
-        dtype=measured.dtype,
         power_limit_w=found.power_limit_w if measured.limit_w is None else measured.limit_w,
         sparse_call_us=0.0 if measured.bare else found.sparse_call_us,
     )
@@ -230,12 +258,13 @@ def compare(measured: Measured, found: Fit, machine: SparseTensorCore) -> list[R
     ours: dict[str, float] = {}
     at_limit: dict[str, float] = {}
     theirs = {"dense_ms": measured.dense_ms, "sparse_ms": measured.sparse_ms}
-    for quantity, one in (("dense_ms", machine.dense), ("sparse_ms", machine)):
+    for quantity, pattern in PATTERNS.items():
         if theirs[quantity] is not None:
-            ours[quantity] = milliseconds(one, measured.shape)
+            what = measured.shape, pattern, measured.dtype
+            ours[quantity] = milliseconds(machine, *what)
             if measured.limit_w is not None and found.power_limit_w:
-                slower = msgspec.structs.replace(one, power_limit_w=found.power_limit_w)
-                at_limit[quantity] = milliseconds(slower, measured.shape)
+                slower = msgspec.structs.replace(machine, power_limit_w=found.power_limit_w)
+                at_limit[quantity] = milliseconds(slower, *what)
     if len(ours) == 2:
         theirs["speedup"] = measured.dense_ms / measured.sparse_ms  # type: ignore[operator]
         ours["speedup"] = ours["dense_ms"] / ours["sparse_ms"]
@@ -267,9 +296,9 @@ def one_token(found: Fit, machine: SparseTensorCore) -> dict[str, float]:
     ``kernel_speedup`` is that of the bare kernels, without the library's call.
     """
     called = msgspec.structs.replace(machine, sparse_call_us=found.sparse_call_us)
-    dense = 1e3 * milliseconds(machine.dense, ONE_TOKEN)
-    kernel = 1e3 * milliseconds(machine, ONE_TOKEN)
-    sparse = 1e3 * milliseconds(called, ONE_TOKEN)
+    dense = 1e3 * milliseconds(machine, ONE_TOKEN, "dense")
+    kernel = 1e3 * milliseconds(machine, ONE_TOKEN, "native")
+    sparse = 1e3 * milliseconds(called, ONE_TOKEN, "native")
     return {
         "dense_us": dense,
         "sparse_us": sparse,
@@ -280,7 +309,7 @@ def one_token(found: Fit, machine: SparseTensorCore) -> dict[str, float]:
 
 def validate(path: str | Path, bar: PatientBar) -> dict[str, Any]:
     """The whole comparison: ``fit``, ``rows``, ``left_out``, ``one_token``, ``bound``."""
-    machine = preset("a100-40")
+    machine = measured_on()
     rows, left_out = read_table(path)
     bar("fitting on 4096^3", 0, len(rows) + 1)
     found = fit(fitted_row(), machine)
@@ -350,3 +379,13 @@ def command(json_path: str | None, against: str | None) -> None:
         write_json(content, json_path)
     if json_path != "-":
         show(content)
+    if against:
+        missed = [row for row in content["rows"] if not (row.fitted or row.within)]
+        check_differences(
+            against,
+            [
+                f"{row.item} {row.shape}, {row.quantity}: {row.measured:.4g} measured, "
+                f"{row.simulated:.4g} ours"
+                for row in missed
+            ],
+        )

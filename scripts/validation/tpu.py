@@ -21,6 +21,7 @@ from sparqsim.architectures.machine import run
 from sparqsim.architectures.tpu import TPU
 from sparqsim.scripts.output import json_option
 from sparqsim.scripts.validation._arrays import Headline, report_headlines
+from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, Model
 
 
@@ -82,7 +83,8 @@ def headlines() -> list[Headline]:
     rows = []
     for name, app in APPLICATIONS.items():
         model = network(name)
-        seconds = run(machine, machine.plan_network(model)).report.seconds
+        layers = [outline(layer, machine.recipe) for layer in model.layers]
+        seconds = run(machine, machine.lower_network(layers)).report.seconds
         rows.append(
             Headline(
                 what=f"{name}: TOPS",

@@ -361,11 +361,7 @@ class Lane:
             raise InputError(
                 f"{where}: request must be {fields} integers for {resource.name!r}, got {given!r}"
             )
-        if resource.banked and not 0 <= request[0] < resource.servers:
-            raise InputError(
-                f"{where}: banks of {resource.name!r} are 0 to {resource.servers - 1}, "
-                f"got {request[0]}"
-            )
+        resource.check_request(where, request)
         return request.astype(np.int64)
 
     def process(self) -> Wait:

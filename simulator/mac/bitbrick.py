@@ -85,12 +85,15 @@ def gemm(
         raise InputError(f"a reduction must be at most {MOST_PRODUCTS} long, got {a.shape[1]}")
     left = digits(a, bits[0], signed[0]).astype(np.float32)
     right = digits(w, bits[1], signed[1]).astype(np.float32)
-    total = np.zeros((a.shape[0], w.shape[1]), np.int64)
-    for weight in range(len(left) + len(right) - 1):
-        pairs = np.zeros(total.shape, np.float32)
-        for i in range(max(0, weight - len(right) + 1), min(weight + 1, len(left))):
-            pairs += left[i] @ right[weight - i]
-        total += pairs.astype(np.int64) << np.int64(BRICK_BITS * weight)
+    beside = np.concatenate(list(right), axis=1)  # one product serves all digits of w
+    pairs = np.zeros((len(left) + len(right) - 1, a.shape[0], w.shape[1]), np.float32)
+    for i, digit in enumerate(left):
+        products = np.split(digit @ beside, len(right), axis=1)
+        for j, product in enumerate(products):
+            pairs[i + j] += product
+    total = np.zeros(pairs.shape[1:], np.int64)
+    for weight, each in enumerate(pairs):
+        total += each.astype(np.int64) << np.int64(BRICK_BITS * weight)
     return wrap(total)
 
 

@@ -88,13 +88,16 @@ def unfold(
     padding: tuple[int, ...],
     dilation: tuple[int, int],
     groups: int,
+    fill: int = 0,
 ) -> NDArray[Any]:
     """Unfold activations ``[batch, channels, height, width]``.
 
     Parameters
     ----------
     padding : tuple of int
-        (top, left, bottom, right), of zeros.
+        (top, left, bottom, right).
+    fill : int
+        What a padded place holds: the code of zero.
 
     Returns
     -------
@@ -108,7 +111,8 @@ def unfold(
     """
     batch, channels = x.shape[:2]
     top, left, bottom, right = padding
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    around = ((0, 0), (0, 0), (top, bottom), (left, right))
+    padded = np.pad(x, around, constant_values=fill)
     out = [
         (padded.shape[2 + axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
         for axis in range(2)

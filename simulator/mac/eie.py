@@ -6,7 +6,10 @@ shared 16-bit weights; weight times activation is added to the row's accumulator
 (code 0) takes its cycle and writes nothing. Sparse-matrix SRAM rows hold several entries; a row is
 read only when an entry's row address differs from the last one that element read.
 
-Accumulators are ``accumulator_bits`` wide and wrap around, as two's complement adders do. Wrapping
+A bias is one more column, which is broadcast with the activation 1: its entries are walked as any
+other's, but add a value of their own, which no codebook rounds.
+
+Accumulators wrap around, as two's complement adders do (the machine knows at which width). Wrapping
 commutes with addition, so the result does not depend on the order of the additions and an
 independent reference may add in any order.
 
@@ -33,12 +36,14 @@ def spmv(
     codebook: Any,
     columns: Any,
     activations: Any,
+    bias_column: int,
+    bias: Any,
     row_entries: int,
     accumulators: Any,
     entries: Any,
     spmat_reads: Any,
 ) -> int:
-    """Multiply the active columns of a matrix into the accumulators; returns effectual MACs.
+    """Multiply the active columns of a matrix into the accumulators; returns products made.
 
     Parameters
     ----------
@@ -50,6 +55,9 @@ def spmv(
         Shared weights in fixed point; code 0 is padding.
     columns, activations : int64 [active]
         The broadcast columns, in order, and their activations in fixed point.
+    bias_column
+        The column whose entries add the bias of their row; -1 if there is none.
+    bias : int64 [pes, rows of an element]
     row_entries
         Entries an SRAM row holds.
     accumulators : int64 [pes, rows of an element]
@@ -73,13 +81,15 @@ def spmv(
             spmat_reads[k, pe] = bottom - top + (1 if top != last_row else 0)
             last_row = bottom
             activation = activations[k]
+            is_bias = columns[k] == bias_column
             row = np.int64(-1)
             for entry in range(low, high):
                 row += runs[entry] + np.int64(1)
                 code = codes[entry]
                 if code:
-                    accumulators[pe, row] += codebook[code] * activation
-                    macs += 1
+                    product = bias[pe, row] if is_bias else codebook[code] * activation
+                    accumulators[pe, row] += product
+                    macs += not is_bias
     return macs
 
 
@@ -90,6 +100,8 @@ def spmv_plain(
     codebook: NDArray[np.int64],
     columns: NDArray[np.int64],
     activations: NDArray[np.int64],
+    bias_column: int,
+    bias: NDArray[np.int64],
     row_entries: int,
     accumulators: NDArray[np.int64],
     entries: NDArray[Any],
@@ -110,8 +122,11 @@ def spmv_plain(
                 entries[k, pe] += 1
                 row += int(runs[entry]) + 1
                 if codes[entry] != 0:
-                    accumulators[pe, row] += codebook[codes[entry]] * activation
-                    macs += 1
+                    if column == bias_column:
+                        accumulators[pe, row] += bias[pe, row]
+                    else:
+                        accumulators[pe, row] += codebook[codes[entry]] * activation
+                        macs += 1
     return macs
 
 
@@ -133,26 +148,3 @@ def count_spmat_reads(
         again = np.concatenate([[-1], bottom])[: len(top)] == top
         reads[used, pe] = bottom - top + 1 - again
     return reads
-
-
-def wrap(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """Two's complement of that many bits."""
-    half = np.int64(1) << np.int64(bits - 1)
-    full = np.int64(1) << np.int64(bits)
-    return (values + half) % full - half
-
-
-def requantize(
-    accumulators: NDArray[np.int64], shift: int, bits: int, relu: bool
-) -> NDArray[np.int64]:
-    """Drop ``shift`` fraction bits, rounding half away from zero; saturate; clip at 0 by ReLU.
-
-    A negative ``shift`` moves left.
-    """
-    if shift > 0:
-        half = np.int64(1) << np.int64(shift - 1)
-        moved = np.sign(accumulators) * ((np.abs(accumulators) + half) >> np.int64(shift))
-    else:
-        moved = accumulators << np.int64(-shift)
-    low = 0 if relu else -(1 << (bits - 1))
-    return np.clip(moved, low, (1 << (bits - 1)) - 1)

@@ -70,6 +70,7 @@ def convolve(
     shift: int,
     stride: tuple[int, int],
     padding: tuple[int, ...],
+    dilation: tuple[int, int],
     groups: int,
 ) -> NDArray[np.int64]:
     """Truncated products summed tap by tap and channel by channel, not wrapped.
@@ -89,8 +90,8 @@ def convolve(
     wide, each = len(weight) // groups, weight.shape[1]
     high, broad = weight.shape[2:]
     out = (
-        (image.shape[2] - high) // stride[0] + 1,
-        (image.shape[3] - broad) // stride[1] + 1,
+        (image.shape[2] - dilation[0] * (high - 1) - 1) // stride[0] + 1,
+        (image.shape[3] - dilation[1] * (broad - 1) - 1) // stride[1] + 1,
     )
     taps = weight.astype(np.int32)
     sums = np.zeros((len(x), len(weight), *out), np.int64)
@@ -102,7 +103,8 @@ def convolve(
             plane = image[:, group * each + channel]
             for y in range(high):
                 for z in range(broad):
-                    seen = plane[:, y :: stride[0], z :: stride[1]][:, : out[0], : out[1]]
+                    seen = plane[:, y * dilation[0] :: stride[0], z * dilation[1] :: stride[1]]
+                    seen = seen[:, : out[0], : out[1]]
                     factor = taps[mine, channel, y, z][None, :, None, None]
                     exact += (seen[:, None] * factor) >> shift
             sums[:, mine] += exact

@@ -70,6 +70,27 @@ def gemm_plain(
         out[m, n] = wrap_one(total)
 
 
+_EXPONENT_BITS, _TERM_BITS = 8, 32  # of a packed term: an exponent, and 24 bits of integer
+
+
+def pack(terms: Terms) -> NDArray[np.int64]:
+    """One or two terms of each place as a word, so that they move through an array together."""
+    words = np.zeros(terms[0][1].shape, np.int64)
+    for place, (exponents, integers) in enumerate(terms):
+        term = (integers.astype(np.int64) << _EXPONENT_BITS) | exponents
+        words |= (term & ((1 << _TERM_BITS) - 1)) << (place * _TERM_BITS)
+    return words
+
+
+def unpack(words: NDArray[np.int64], count: int) -> Terms:
+    """The ``count`` terms of :func:`pack`."""
+    terms = []
+    for place in range(count):
+        term = (words >> (place * _TERM_BITS)).astype(np.int32)  # the low half, with its sign
+        terms.append((term & ((1 << _EXPONENT_BITS) - 1), term >> _EXPONENT_BITS))
+    return terms
+
+
 def gemm_terms(left: Terms, right: Terms) -> NDArray[np.int32]:
     """Products of operands of one or two terms each: one element, or a gang of four."""
     out = np.zeros((left[0][1].shape[0], right[0][1].shape[1]), np.int32)

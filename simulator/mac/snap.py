@@ -104,6 +104,9 @@ class Work(NamedTuple):
         is reduced; psums where products of a bundle pair are summed in the PE.
     aligned, reduced : int32 [steps, row lanes]
         Psums where only the PEs of a row add their products one by one; where both levels do.
+    fetched : int32 [steps, slots]
+        Activations read from the buffer, by the slot for whose block: each bundle once a step for
+        all output channels of its group.
     """
 
     sums: NDArray[np.int64]
@@ -113,13 +116,17 @@ class Work(NamedTuple):
     pe_psums: NDArray[np.int32]
     aligned: NDArray[np.int32]
     reduced: NDArray[np.int32]
+    fetched: NDArray[np.int32]
 
     @classmethod
-    def blank(cls, outputs: tuple[int, int, int, int], steps: int, columns: int, rows: int) -> Work:
-        """Zeros for so many steps, PE columns and rows of all cores."""
-        pes = [np.zeros((steps, columns * rows), np.int32) for _ in range(4)]
-        groups = [np.zeros((steps, rows), np.int32) for _ in range(2)]
-        return cls(np.zeros(outputs, np.int64), *pes, *groups)
+    def blank(
+        cls, outputs: tuple[int, int, int, int], schedule: Schedule, columns: int, rows: int
+    ) -> Work:
+        """Zeros for the steps of a schedule, PE columns and rows of all cores."""
+        steps, slots = schedule.steps, schedule.blocks.shape[1]
+        widths = (*[columns * rows] * 4, rows, rows, slots)
+        counts = [np.zeros((steps, width), np.int32) for width in widths]
+        return cls(np.zeros(outputs, np.int64), *counts)
 
 
 @kernel(error_model="numpy", parallel=True)
@@ -143,6 +150,7 @@ def _match(
     pe_psums: Any,
     aligned: Any,
     reduced: Any,
+    fetched: Any,
 ) -> Any:
     """The loops of :func:`match`.
 
@@ -154,7 +162,7 @@ def _match(
     tiles, at_once = positions.shape[0], positions.shape[1]
     items, columns = taps.shape[0], taps.shape[1]
     row_lanes = reduced.shape[1]
-    pairs, fetched = 0, 0
+    pairs = 0
     for unit in numba.prange(rounds * tiles * slots):
         slot = unit % slots
         tile = unit // slots % tiles
@@ -193,7 +201,7 @@ def _match(
                         marks[j, a_channels[e]] = a_values[e]
                     places[j] = (r * geometry.kernel_width + s) * geometry.bundles + bundle
                     if fetches:
-                        fetched += sizes[j]
+                        fetched[step, slot] += sizes[j]
                 bundles_of = geometry.kernel_height * geometry.kernel_width * geometry.bundles
                 for channel in range(first, end):
                     total = np.int64(0)
@@ -233,7 +241,7 @@ def _match(
                         cycles[step, lane] = -(-products[step, lane] // front.multipliers)
                     for e in range(starts[j], starts[j] + sizes[j]):
                         marks[j, a_channels[e]] = 0
-    return pairs, fetched
+    return pairs
 
 
 def match(
@@ -244,7 +252,7 @@ def match(
     schedule: Schedule,
     front: FrontEnd,
     work: Work,
-) -> tuple[int, int]:
+) -> int:
     """Match every bundle pair of a layer, multiply, reduce and count.
 
     Parameters
@@ -263,12 +271,10 @@ def match(
 
     Returns
     -------
-    pairs, fetched : int
-        Pairs of bundles that are both not empty; activations read from the buffer, each bundle
-        once a step for all output channels of its group.
+    pairs : int
+        Pairs of bundles that are both not empty.
     """
-    pairs, fetched = _match(*activations, *weights, length, geometry, *schedule, front, *work)
-    return int(pairs), int(fetched)
+    return int(_match(*activations, *weights, length, geometry, *schedule, front, *work))
 
 
 def match_plain(
@@ -279,9 +285,9 @@ def match_plain(
     schedule: Schedule,
     front: FrontEnd,
     work: Work,
-) -> tuple[int, int]:
+) -> int:
     """The specification of :func:`match`: one comparator, one product, one psum after another."""
-    pairs = fetched = 0
+    pairs = 0
     row_lanes = work.reduced.shape[1]
     at_once = schedule.positions.shape[1]
     step = -1
@@ -300,7 +306,10 @@ def match_plain(
                             activation_bundle(activations, geometry, group, where, tap)
                             for tap in item
                         ]
-                        fetched += fetches * sum(len(channels) for channels, _ in bundles)
+                        if fetches:
+                            work.fetched[step, slot] += sum(
+                                len(channels) for channels, _ in bundles
+                            )
                         for channel in range(first, end):
                             at_row = []
                             for j, tap in enumerate(item):
@@ -320,7 +329,7 @@ def match_plain(
                             work.sums[image, channel, y, x] += sum(sum(found) for found in at_row)
                 if front.splits:
                     work.cycles[step] = -(-work.products[step] // front.multipliers)
-    return pairs, int(fetched)
+    return pairs
 
 
 Bundle = tuple[NDArray[np.uint8], NDArray[np.int32]]

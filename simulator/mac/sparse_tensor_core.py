@@ -40,6 +40,11 @@ from sparqsim.base import kernel
 SIGNIFICANT_BITS = 24  # of fp32
 LEAST_BIT = -149  # exponent of fp32's least subnormal
 ZERO_EXPONENT = -(1 << 20)  # below every other, so that a zero never sets the alignment
+TOGETHER = 16  # columns that a kernel keeps side by side
+NO_TERM = -600.0  # of a block and sum of zeros: below the product of the least two numbers
+MANTISSA = 2.0**52
+CUT = ~((1 << 53 - SIGNIFICANT_BITS) - 1)  # the bits of a float64 that fp32 has too
+OF_LEAST_BIT, LEAST, NORMAL = 2.0**-LEAST_BIT, 2.0**LEAST_BIT, 2.0**-126
 
 
 @kernel(error_model="numpy")
@@ -61,15 +66,26 @@ def multiply_integers(
     sums : int32 [columns, rows]
         Added to.
     """
-    for row in range(values.shape[0]):
-        for i in range(values.shape[1]):
-            weight = values[row, i]
-            if weight == 0:
-                continue
-            place = i // kept * group + positions[row, i]
-            for column in range(activations.shape[0]):
-                product = weight * activations[column, place]
-                sums[column, row] = np.int32(sums[column, row] + product)
+    columns, depth = activations.shape
+    turned = np.empty((depth, TOGETHER), np.int32)
+    total = np.empty(TOGETHER, np.int32)
+    for first in range(0, columns, TOGETHER):
+        count = min(TOGETHER, columns - first)
+        turned[:] = 0
+        for c in range(count):
+            for k in range(depth):
+                turned[k, c] = activations[first + c, k]
+        for row in range(values.shape[0]):
+            total[:] = 0
+            for i in range(values.shape[1]):
+                weight = values[row, i]
+                if weight == 0:
+                    continue
+                place = i // kept * group + positions[row, i]
+                for c in range(TOGETHER):
+                    total[c] = np.int32(total[c] + weight * turned[place, c])
+            for c in range(count):
+                sums[first + c, row] = np.int32(sums[first + c, row] + total[c])
 
 
 def multiply_integers_plain(
@@ -92,28 +108,30 @@ def multiply_integers_plain(
 @kernel(error_model="numpy")
 def multiply_floats(
     values: Any,
-    value_exponents: Any,
     positions: Any,
     kept: int,
     group: int,
     activations: Any,
-    activation_exponents: Any,
+    least: int,
     block: int,
     fraction_bits: int,
     sums: Any,
 ) -> None:
     """Add products of floats to fp32 sums, a block at a time.
 
+    :data:`TOGETHER` columns go side by side. Aligned terms are whole numbers below 2^53, so that
+    float64 adds them exactly; powers of two are made of their bits.
+
     Parameters
     ----------
-    values : float64 [rows, length]
+    values : float32 [rows, length]
         Kept weights, exact in their format.
-    value_exponents : int32 [rows, length]
-        As :func:`exponents` gives them.
     positions, kept, group
         As for :func:`multiply_integers`.
-    activations, activation_exponents : float64, int32 [columns, reduction]
+    activations : float32 [columns, reduction]
         The dense operand.
+    least
+        Exponent of subnormals, as for :func:`exponents`.
     block
         Products of a block; a last, shorter block holds what is left.
     fraction_bits
@@ -121,47 +139,73 @@ def multiply_floats(
     sums : float32 [columns, rows]
         Added to.
     """
+    columns, depth = activations.shape
     length = values.shape[1]
-    products = np.empty(block, np.float64)
-    for column in range(activations.shape[0]):
+    turned = np.empty((depth, TOGETHER), np.float64)
+    exponent = np.empty((depth, TOGETHER), np.float64)
+    products = np.empty((block, TOGETHER), np.float64)
+    total, aligned = np.empty(TOGETHER, np.float64), np.empty(TOGETHER, np.float64)
+    top, scale = np.empty(TOGETHER, np.float64), np.empty(TOGETHER, np.float64)
+    total_bits, scale_bits = total.view(np.int64), scale.view(np.int64)
+    one = np.empty(1, np.float64)
+    one_bits = one.view(np.int64)
+    for first in range(0, columns, TOGETHER):
+        count = min(TOGETHER, columns - first)
+        turned[:] = 0.0
+        exponent[:] = ZERO_EXPONENT
+        for c in range(count):
+            for k in range(depth):
+                one[0] = np.float64(activations[first + c, k])
+                if one[0] != 0.0:
+                    turned[k, c] = one[0]
+                    exponent[k, c] = max((one_bits[0] >> 52 & 0x7FF) - 1023, least)
         for row in range(values.shape[0]):
-            total = np.float64(sums[column, row])
-            for first in range(0, length, block):
-                count = min(block, length - first)
-                top = ZERO_EXPONENT
-                if total != 0.0:
-                    top = max(math.frexp(total)[1] - 1, -126)
-                for i in range(count):
-                    at = first + i
+            total[:] = 0.0
+            for c in range(count):
+                total[c] = np.float64(sums[first + c, row])
+            for begin in range(0, length, block):
+                terms = min(block, length - begin)
+                for c in range(TOGETHER):
+                    own: Any = np.float64((total_bits[c] >> 52 & 0x7FF) - 1023)
+                    own = own if own > -126.0 else -126.0
+                    top[c] = own if total[c] != 0.0 else NO_TERM
+                for i in range(terms):
+                    at = begin + i
+                    one[0] = np.float64(values[row, at])
                     place = at // kept * group + positions[row, at]
-                    products[i] = values[row, at] * activations[column, place]
-                    if products[i] != 0.0:
-                        exponent = value_exponents[row, at] + activation_exponents[column, place]
-                        top = max(top, exponent)
-                if top == ZERO_EXPONENT:
-                    continue
-                shift = fraction_bits - top
-                scale = math.ldexp(1.0, shift)
-                aligned = np.int64(total * scale)
-                for i in range(count):
-                    aligned += np.int64(products[i] * scale)
-                size, drop = abs(aligned), 0
-                while size >> drop >= 1 << SIGNIFICANT_BITS or drop - shift < LEAST_BIT:
-                    drop += 1
-                size = size >> drop << drop
-                signed = float(size) if aligned >= 0 else -float(size)
-                total = np.float64(math.ldexp(signed, -shift))
-            sums[column, row] = np.float32(total + 0.0)  # a zero is positive
+                    weight = one[0]
+                    weighs: Any = np.float64(max((one_bits[0] >> 52 & 0x7FF) - 1023, least))
+                    weighs = weighs if weight != 0.0 else ZERO_EXPONENT
+                    for c in range(TOGETHER):
+                        products[i, c] = weight * turned[place, c]
+                        term = weighs + exponent[place, c]
+                        top[c] = term if term > top[c] else top[c]
+                for c in range(TOGETHER):
+                    # 2^52 + n holds n in its low bits: shifted up they are the exponent of 2^n.
+                    scale[c] = MANTISSA + 1023.0 + (fraction_bits - top[c])
+                    scale_bits[c] <<= 52
+                    aligned[c] = np.trunc(total[c] * scale[c])
+                for i in range(terms):
+                    for c in range(TOGETHER):
+                        aligned[c] += np.trunc(products[i, c] * scale[c])
+                for c in range(TOGETHER):
+                    scale[c] = MANTISSA + 1023.0 - (fraction_bits - top[c])
+                    scale_bits[c] <<= 52
+                    total[c] = aligned[c] * scale[c]
+                    total_bits[c] &= CUT
+                    small = np.trunc(total[c] * OF_LEAST_BIT) * LEAST
+                    total[c] = small if abs(total[c]) < NORMAL else total[c]
+            for c in range(count):
+                sums[first + c, row] = np.float32(total[c] + 0.0)  # a zero is positive
 
 
 def multiply_floats_plain(
     values: NDArray[Any],
-    value_exponents: NDArray[Any],
     positions: NDArray[Any],
     kept: int,
     group: int,
     activations: NDArray[Any],
-    activation_exponents: NDArray[Any],
+    least: int,
     block: int,
     fraction_bits: int,
     sums: NDArray[Any],
@@ -174,13 +218,10 @@ def multiply_floats_plain(
                 terms = [(total, max(_exponent_of(total), -126))]
                 for at in range(first, min(first + block, values.shape[1])):
                     place = at // kept * group + int(positions[row, at])
-                    product = Fraction(float(values[row, at])) * Fraction(
-                        float(activations[column, place])
-                    )
-                    exponent = int(value_exponents[row, at]) + int(
-                        activation_exponents[column, place]
-                    )
-                    terms.append((product, exponent))
+                    left = Fraction(float(values[row, at]))
+                    right = Fraction(float(activations[column, place]))
+                    exponent = max(_exponent_of(left), least) + max(_exponent_of(right), least)
+                    terms.append((left * right, exponent))
                 terms = [(term, exponent) for term, exponent in terms if term]
                 if not terms:
                     continue
@@ -242,13 +283,6 @@ def exponents(values: NDArray[Any], least: int) -> NDArray[np.int32]:
     Zeros have the exponent ``least`` too; no product with a zero sets an alignment.
     """
     return np.maximum(np.frexp(values)[1] - 1, least).astype(np.int32)
-
-
-def round_tf32(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Round to TF32 (10 bits of mantissa) as ``cvt.rna`` does: nearest, ties away from zero."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)
-    return rounded.view(np.float32).astype(np.float64)
 
 
 def error_bound(

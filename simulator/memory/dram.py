@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparqsim.base import InputError
 from sparqsim.simulator.memory.standards import DramStandard, dram_standard
-from sparqsim.simulator.netlist import Resource
+from sparqsim.simulator.netlist import FieldBound, Resource
 
 Ints = NDArray[np.int64]
 
@@ -273,13 +273,24 @@ class DramChannel:
     dram: Dram
     clock_hz: float | None = None
     kind = "dram"
-    fields = 5
 
     def __post_init__(self) -> None:
         if self.clock_hz is not None and not (
             np.isfinite(self.clock_hz) and 1e3 <= self.clock_hz <= 1e12
         ):
             raise InputError(f"clock_hz must be 1 kHz to 1 THz, got {self.clock_hz}")
+
+    def bounds(self) -> tuple[FieldBound, ...]:
+        """Bank, row, bursts, whether it writes, and the address in bursts within the channel."""
+        timing = self.dram.timing
+        bursts = timing.banks * timing.rows * timing.bursts_per_row
+        return (
+            FieldBound("bank", 0, timing.banks - 1),
+            FieldBound("row", 0, timing.rows - 1),
+            FieldBound("bursts", 1, bursts),
+            FieldBound("is_write", 0, 1),
+            FieldBound("address", 0, bursts - 1),
+        )
 
     @cached_property
     def ticks(self) -> Fraction:

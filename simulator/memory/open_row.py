@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError, kernel
+from sparqsim.simulator.netlist import FieldBound
+
+MOST = 1 << 40  # assumed: far more than any run has, and far from overflow
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,18 @@ class OpenRow:
     hit_cycles: int = 2
     miss_cycles: int = 7
     kind = "open_row"
-    fields = 3
 
     def __post_init__(self) -> None:
         if self.banks < 1 or self.hit_cycles < 1 or self.miss_cycles < 1:
             raise InputError(f"an open-row memory needs banks and cycles of at least 1, got {self}")
+
+    def bounds(self) -> tuple[FieldBound, ...]:
+        """Bank, row, further cycles until the answer."""
+        return (
+            FieldBound("bank", 0, self.banks - 1),
+            FieldBound("row", 0, MOST),
+            FieldBound("further cycles", 0, MOST),
+        )
 
     def parameters(self) -> NDArray[np.int64]:
         """Cycles of a hit and of a miss."""

@@ -29,6 +29,10 @@ KEYS = {
     "energy",
     "verification",
     "provenance",
+    "recipe",
+    "operands",
+    "output_sqnr_db",
+    "bound_by",
 }
 
 
@@ -60,7 +64,7 @@ def test_help_answers_at_once() -> None:
 
 def test_run_gives_the_whole_report(capfd: pytest.CaptureFixture[str]) -> None:
     """--json - prints the report alone, with the promised keys."""
-    code, out, _ = answer(["run", "eie", "--layer", "digits-mlp/fc3", "--json", "-"], capfd)
+    code, out, _ = answer(["run", "eie", "digits-mlp/fc3", "--json", "-"], capfd)
     report = json.loads(out)
     assert code == 0 and set(report) >= KEYS
     assert report["verification"]["status"] == "exact"
@@ -70,7 +74,7 @@ def test_run_gives_the_whole_report(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_options_of_the_machine_reach_it(capfd: pytest.CaptureFixture[str]) -> None:
     """A field of the configuration is an option; both engines give the same report."""
-    call = ["run", "eie", "--layer", "digits-mlp/fc3", "--batch", "3", "--pes", "16"]
+    call = ["run", "eie", "digits-mlp/fc3", "--batch", "3", "--pes", "16"]
     call += ["--queue-slots", "4", "--no-act-spill", "--json", "-"]
     reports = []
     for engine in (["--engine", "compiled"], ["--engine", "simpy", "--execute"]):
@@ -85,14 +89,21 @@ def test_options_of_the_machine_reach_it(capfd: pytest.CaptureFixture[str]) -> N
 
 def test_table_fits_a_hundred_columns(capfd: pytest.CaptureFixture[str]) -> None:
     """The terminal's report, and the lists, are no wider than 100 columns."""
-    for call in (["run", "eie", "--layer", "digits-mlp/fc3"], ["machines"], ["machines", "eie"]):
+    compared = ["compare", "digits-mlp", "alexnet", "--machines", "bitfusion,eie,plain,tpu,ant"]
+    for call in (
+        ["run", "eie", "digits-mlp/fc3"],
+        ["run", "eie", "digits-cnn"],
+        [*compared, "--no-verify"],
+        ["machines"],
+        ["machines", "eie"],
+    ):
         code, out, _ = answer(call, capfd)
         assert code == 0 and max(map(len, out.splitlines())) <= 100
 
 
 def test_files_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Report, trace, figures and page, all in one call."""
-    call = ["run", "eie", "--layer", "digits-mlp/fc3", "--batch", "2"]
+    call = ["run", "eie", "digits-mlp/fc3", "--batch", "2"]
     call += ["--json", str(tmp_path / "r.json"), "--trace", str(tmp_path / "t.json")]
     call += ["--figures", str(tmp_path / "f"), "--page", str(tmp_path / "p.html")]
     code, _, _ = answer(call, capfd)
@@ -107,7 +118,7 @@ def test_configuration_from_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[
     """TOML sets fields, options win over it, unknown keys and wrong types are refused."""
     file = tmp_path / "eie.toml"
     file.write_text("pes = 8\nqueue_slots = 4\n")
-    call = ["run", "eie", "--layer", "digits-mlp/fc3", "--batch", "1", "--config", str(file)]
+    call = ["run", "eie", "digits-mlp/fc3", "--batch", "1", "--config", str(file)]
     code, out, _ = answer([*call, "--pes", "16", "--json", "-"], capfd)
     used = json.loads(out)["provenance"]["configuration"]
     assert code == 0 and (used["pes"], used["queue_slots"]) == (16, 4)
@@ -122,40 +133,101 @@ def test_configuration_from_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[
         assert code == 2 and message in err and "Traceback" not in err
 
 
+def test_configuration_from_a_preset(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A named configuration; a file's fields win over it, options over both."""
+    call = ["run", "sparse-tensor-core", "gemm:64x256x256", "--no-verify", "--json", "-"]
+
+    def used(*more: str) -> dict:
+        code, out, err = answer([*call, *more], capfd)
+        assert code == 0, err
+        return json.loads(out)["provenance"]["configuration"]
+
+    plain, preset = used(), used("--preset", "h100")
+    assert plain["sms"] != preset["sms"]
+    file = tmp_path / "own.toml"
+    file.write_text("sms = 7\nl2_mib = 3.0\n")
+    mixed = used("--preset", "h100", "--config", str(file), "--sms", "5")
+    assert (mixed["sms"], mixed["l2_mib"]) == (5, 3.0)
+    assert mixed["clock_hz"] == preset["clock_hz"]
+
+
+FC3 = ["run", "eie", "digits-mlp/fc3"]
+MLP = ["run", "eie", "digits-mlp"]
+ARRAY = ["run", "bitfusion", "gemm:2x8x8"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "eie", "--layer", "alexnet/fc9"], "fc6"),
-        (["run", "eie", "--layer", "digits-mlp/fc9"], "fc1"),
-        (["run", "eie", "--layer", "nothing"], "model/layer"),
+        (["run", "eie", "alexnet/fc9"], "fc6"),
+        (["run", "eie", "digits-mlp/fc9"], "fc1"),
+        (["run", "eie", "nothing"], "there is no model"),
+        (["run", "eie", "digits-mlp", "digits-cnn"], "unexpected"),
         (["run", "eie"], "--counts"),
-        (["run", "eie", "--layer", "alexnet/fc8", "--queue-slots", "1"], "queue_slots"),
-        (["run", "eie", "--layer", "alexnet/fc8", "--pes", "x"], "pes"),
-        (["run", "eie", "--layer", "alexnet/conv1"], "fully connected"),
-        (["run", "eie", "--layer", "alexnet/fc8", "--weight-density", "nan"], "fraction"),
-        (["run", "eie", "--layer", "alexnet/fc8", "--weight-density", "2"], "fraction"),
-        (["run", "eie", "--layer", "digits-mlp/fc1", "--weight-density", ".5"], "real tensors"),
-        (["run", "eie", "--layer", "digits-mlp/fc1", "--batch", "100000"], "test images"),
-        (["run", "eie", "--layer", "digits-mlp/fc3", "--summary", "--trace", "x.json"], "summary"),
-        (["run", "eie", "--layer", "digits-mlp/fc3", "--execute"], "simpy"),
+        (["run", "bitfusion"], "WORK"),
+        (["run", "bitfusion", "gemm:2x8"], "gemm"),
+        ([*FC3, "--queue-slots", "1"], "queue_slots"),
+        ([*FC3, "--pes", "x"], "pes"),
+        (["run", "eie", "alexnet/conv1"], "does not run on eie"),
+        (["run", "eie", "alexnet/fc8", "--weight-density", "nan"], "fraction"),
+        (["run", "eie", "alexnet/fc8", "--weight-density", "2"], "--weight-density"),
+        (["run", "eie", "alexnet/fc8", "--activation-density", "-1"], "--activation-density"),
+        (["run", "eie", "digits-mlp/fc1", "--weight-density", ".5"], "real tensors"),
+        (["run", "eie", "digits-mlp/fc1", "--batch", "100000"], "1 to 359"),
+        ([*FC3, "--batch", "0"], "--batch"),
+        ([*FC3, "--context", "3"], "context changes nothing"),
+        ([*FC3, "--sequence", "3"], "sequence changes nothing"),
+        ([*FC3, "--shape", "x=3"], "shapes changes nothing"),
+        ([*FC3, "--shape", "three"], "a shape is"),
+        ([*FC3, "--calibration", "x.npz"], "calibration changes nothing"),
+        ([*FC3, "--inputs", "x.npz"], "inputs changes nothing"),
+        (["run", "eie", "alexnet/fc8", "--dense"], "dense changes nothing"),
+        ([*FC3, "--seed", "-1"], "--seed"),
+        ([*FC3, "--recipe", "int9"], "int8"),
+        ([*FC3, "--recipe", "absent.toml"], "absent.toml"),
+        ([*FC3, "--config", "absent.toml"], "absent.toml"),
+        ([*FC3, "--preset", "h100"], "h100"),
+        ([*FC3, "--preset", "nothing"], "nothing"),
+        ([*FC3, "--engine", "fast"], "--engine"),
+        ([*FC3, "--summary", "--trace", "x.json"], "summary"),
+        ([*FC3, "--execute"], "simpy"),
+        ([*FC3, "--jobs", "2"], "--jobs changes nothing"),
+        ([*FC3, "--csv", "-"], "--csv changes nothing"),
+        ([*MLP, "--trace", "x.json"], "--trace changes nothing"),
+        ([*MLP, "--summary"], "--summary changes nothing"),
+        ([*MLP, "--execute", "--engine", "simpy"], "--execute changes nothing"),
+        ([*MLP, "--jobs", "0"], "--jobs"),
+        ([*MLP, "--csv", "/absent/x.csv"], "/absent"),
+        ([*ARRAY, "--no-verify", "--seed", "3"], "--seed changes nothing"),
+        ([*ARRAY, "--no-verify", "--weight-density", ".5"], "--weight-density changes nothing"),
         (["run", "eie", "--counts", "absent.npz"], "npz"),
-        (["run", "eie", "--layer", "digits-mlp/fc3", "--json", "/absent/x.json"], "/absent"),
-        (["run", "eie", "--layer", "digits-mlp/fc3", "--trace", "/absent/x.json"], "/absent"),
-        (["run", "eie", "--layer", "digits-mlp/fc3", "--trace", "x.txt"], ".json"),
-        (["run", "eie", "--layer", "digits-mlp/fc3", "--figures", "/proc/x"], "/proc/x"),
-        (["run", "eei"], "eie"),
+        ([*FC3, "--counts", "absent.npz"], "not both"),
+        (["run", "eie", "--counts", "absent.npz", "--batch", "2"], "--batch changes nothing"),
+        (["run", "eie", "--counts", "absent.npz", "--recipe", "eie"], "--recipe changes nothing"),
+        (["run", "eie", "--counts", "absent.npz", "--no-verify"], "--verify changes nothing"),
+        ([*ARRAY, "--counts", "x.npz"], "--counts"),
+        ([*FC3, "--json", "/absent/x.json"], "/absent"),
+        ([*FC3, "--page", "/absent/x.html"], "/absent"),
+        ([*FC3, "--trace", "/absent/x.json"], "/absent"),
+        ([*FC3, "--trace", "x.txt"], ".json"),
+        ([*FC3, "--figures", "/proc/x"], "/proc/x"),
+        (["run", "eei", "alexnet/fc8"], "eie"),
+        (["run", "absent.py", "alexnet/fc8"], "absent.py"),
         (["rnu"], "run"),
         (["validate", "eei"], "eie"),
         (["machines", "eei"], "eie"),
+        (["machines", "absent.py"], "absent.py"),
     ],
 )
 def test_bad_input_gets_a_letter(
     arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, one message that names the matter, no traceback."""
-    code, _, err = answer(arguments, capfd)
-    assert code == 2
+    code, out, err = answer(arguments, capfd)
+    assert code == 2 and not out
     assert message in err and "Traceback" not in err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1 or lines[0].startswith("Usage:")
 
 
 def test_counts_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +249,7 @@ def test_counts_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_unwritable_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A folder without permission is named and nothing is left in it."""
     tmp_path.chmod(0o500)
-    call = ["run", "eie", "--layer", "digits-mlp/fc3", "--json", str(tmp_path / "r.json")]
+    call = ["run", "eie", "digits-mlp/fc3", "--json", str(tmp_path / "r.json")]
     code, _, err = answer(call, capfd)
     assert code == 2 and str(tmp_path) in err
 

@@ -17,7 +17,10 @@ def test_the_list_has_a_row_for_every_name(capsys: pytest.CaptureFixture[str]) -
     main(["formats"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
-    first_words = {line.split()[0]: line for line in lines if line.split()}
+    first_words: dict[str, str] = {}
+    for line in lines:
+        if line.split():
+            first_words.setdefault(line.split()[0], line)
     for name in formats.names():
         row = first_words[name].split()
         assert row[1] == str(formats.get(name).bits)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sparqsim.base import InputError
 from sparqsim.scripts.cli import main
-from sparqsim.workloads import compress, recipes, storage
+from sparqsim.workloads import compress, formats, recipes, storage
 from sparqsim.workloads.models.real import (
     SUBJECTS,
     Subject,
@@ -48,11 +48,12 @@ def made_subject(weights: dict[str, np.ndarray], operand: np.ndarray | None = No
 
 
 @settings(deadline=None)
-@given(st.integers(1, 16), st.integers(0, 200), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 32), st.integers(0, 200), st.integers(0, 2**32 - 1))
 def test_packing_keeps_every_bit(bits: int, count: int, seed: int) -> None:
     """Codes of any width pack to as few bytes as they can and come back; oracle: Python ints."""
     rng = np.random.default_rng(seed)
-    codes = rng.integers(0, 1 << bits, count).astype(np.uint8 if bits <= 8 else np.uint16)
+    wide = np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32
+    codes = rng.integers(0, 1 << bits, count).astype(wide)
     packed = storage.pack_bits(codes, bits)
     number = sum(int(code) << (i * bits) for i, code in enumerate(codes))
     assert packed.tobytes() == number.to_bytes(-(-count * bits // 8), "little")
@@ -79,7 +80,7 @@ def test_runs_place_every_code(kept: list[bool]) -> None:
 
 
 FORMATS = ("int4", "int8", "int3_narrow", "int16", "flint4", "pot4", "apot_5", "float8_e4m3fn",
-           "ant4", "olive4", "codebook4")  # fmt: skip
+           "ant4", "olive4", "codebook4", "tf32")  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
@@ -243,7 +244,6 @@ BAD = {
     "empty": (np.zeros((0, 4), np.float32), "int8", "empty"),
     "underflow": (np.full((2, 4), 1e-44, np.float32), "int8", "scale of slice 0"),
     "constant": (np.full((2, 4), 0.5, np.float32), "codebook4", "different values"),
-    "odd": (np.ones((1, 3), np.float32), "olive4", "even"),
     "complex": (np.ones((2, 2), np.complex64), "int8", "real"),
 }
 
@@ -256,6 +256,30 @@ def test_bad_weights_are_named(case: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         compress.compress(made_subject({"fc9": weight}), recipe)
     assert "made/fc9" in str(caught.value) and "'mine'" in str(caught.value)
+
+
+@pytest.mark.parametrize("grid", ["fp16", "bf16", "tf32", "float8_e4m3fn", "int8"])
+def test_a_scale_of_one_leaves_values_where_they_are(grid: str) -> None:
+    """The calibration unit rounds to the format's own numbers: no scale, whatever the range."""
+    x = np.random.default_rng(0).normal(0, 20, (7, 9)).astype(np.float32)
+    kept = compress.compress_weight(x, TensorRecipe(format=grid, calibration="unit"))
+    assert isinstance(kept, QuantizedTensor) and kept.scale.tolist() == [1.0]
+    known = formats.get(grid)
+    assert np.array_equal(kept.dequantize(), known.round(x))
+
+
+@pytest.mark.parametrize(("grid", "most"), [("fp16", 65504.0), ("float8_e4m3fn", 448.0)])
+def test_what_exceeds_a_format_at_a_scale_of_one_is_refused(grid: str, most: float) -> None:
+    """Its largest number is taken, one step beyond is not; another calibration helps."""
+    recipe = TensorRecipe(format=grid, calibration="unit")
+    at = np.array([[1.0, most, -most]], np.float32)
+    kept = compress.compress_weight(at, recipe)
+    assert isinstance(kept, QuantizedTensor) and kept.dequantize().tolist() == at.tolist()
+    for sign in (1, -1):
+        beyond = np.array([[0.0, sign * np.nextafter(np.float32(most), np.float32(np.inf))]])
+        with pytest.raises(InputError, match=r"at a scale of 1 holds .* choose another"):
+            compress.compress_weight(beyond.astype(np.float32), recipe)
+        compress.compress_weight(beyond.astype(np.float32), TensorRecipe(format=grid))
 
 
 def test_constant_weights_are_exact_on_a_scaled_grid() -> None:

@@ -130,6 +130,37 @@ def test_n_of_m_equals_sorting(scores: np.ndarray, m: int, data: st.DataObject) 
     assert np.array_equal(encoded.decode(), scores * kept)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 2**32 - 1), st.data())
+def test_units_of_neighbours_stay_together(
+    unit: int, length: int, seed: int, data: st.DataObject
+) -> None:
+    """N:M of units is N:M of their summed scores, each decision spread over its unit; a short last
+    unit counts with what it has."""
+    m = data.draw(st.integers(1, 5))
+    n = data.draw(st.integers(1, m))
+    scores = np.random.default_rng(seed).random((3, length))
+    kept = mask(scores, NM(n=n, m=m, unit=unit, ragged="short"))
+    sums = np.add.reduceat(scores, range(0, length, unit), axis=1)
+    expected = mask(sums, NM(n=n, m=m, ragged="short"))
+    assert np.array_equal(kept, np.repeat(expected, unit, axis=1)[:, :length])
+    dead = scores.copy()
+    dead[:, ::2] = 0  # an earlier stage's zeros: they never come back
+    if length > 1:
+        after = mask(dead, Slices(axis=1, density=0.5) & NM(n=n, m=m, unit=unit, ragged="short"))
+        assert not after[:, ~after.any(axis=0)].any()
+
+
+def test_a_group_of_units_must_fill_the_axis() -> None:
+    """2 of 4 pairs need a multiple of 8, unless the last group may be short."""
+    scores = np.ones((2, 12))
+    with pytest.raises(InputError, match="2:4 needs an axis that is a multiple of 8"):
+        mask(scores, NM(unit=2))
+    kept = mask(scores, NM(unit=2, ragged="short"))
+    assert np.flatnonzero(kept[0]).tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert (NM(unit=2).kept, NM(unit=2).group, NM(unit=2).fixed_density()) == (4, 8, 0.5)
+
+
 def test_equal_scores_keep_the_first() -> None:
     """All scores equal: the first places, the first groups and the first tensor win."""
     flat = np.ones((4, 8))

@@ -76,6 +76,15 @@ def test_a_recipe_survives_json() -> None:
         ('name = "x"\n[weights]\ncalibration = "max"', "minmax, mse"),
         ('name = "x"\n[weights]\ncalibration = "percentile:0"', r"\(0, 100\]"),
         ('name = "x"\n[weights]\nformat = "ant4"\ncalibration = "mse"', "finds its own scale"),
+        ('name = "x"\n[weights]\nformat = "ant4"\ncalibration = "unit"', "finds its own scale"),
+        (
+            'name = "x"\n[weights]\nformat = "fp16"\ncalibration = "unit"\ngranularity = "channel"',
+            "a scale of 1 for every value",
+        ),
+        (
+            'name = "x"\n[activations]\nformat = "fp16"\ncalibration = "unit"\ndynamic = true',
+            "a scale of 1 for every value",
+        ),
         ('name = "x"\n[weights]\nformat = "pot4"\nasymmetric = true', "no zero point"),
         ('name = "x"\n[weights]\nprune = "3:2"', "n of N:M"),
         ('name = "x"\n[weights]\nprune = "star"', "no pattern 'star'"),
@@ -120,6 +129,8 @@ def test_patterns_compose() -> None:
     """``a+b`` prunes by a, then what is left by b, and pad lets groups be short."""
     both = TensorRecipe(prune="channel+2:4", density=0.25, pad=True).pattern
     assert both == prune.CHANNEL & prune.NM(n=2, m=4, axis=1, ragged="short")
+    pairs = prune.NM(n=2, m=4, axis=1, unit=2, ragged="short")
+    assert TensorRecipe(prune="2:4x2", pad=True).pattern == pairs
     assert TensorRecipe(prune="block:4x8", density=0.5).pattern == prune.Blocks(height=4, width=8)
     assert TensorRecipe(prune="vector:16", density=0.5).pattern == prune.Vectors(length=16, axis=1)
 
@@ -130,6 +141,7 @@ def test_named_recipes_are_what_their_names_say() -> None:
     named = recipes.named()
     assert len(named) == len(files) >= 16
     assert {"int8", "int4", "w4a8", "ant4", "olive4", "eie", "2:4", "2:4+int8"} <= set(named)
+    assert {"fp16", "bf16", "tf32"} <= set(named)
     for name, recipe in named.items():
         assert recipe.description, name
         assert recipes.get(name) is recipe

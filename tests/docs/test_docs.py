@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from paths import ROOT
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 EXECUTED = [page for page in PAGES if "```pycon" in page.read_text(encoding="utf-8")]
 MODULES = sorted(
     ".".join(("sparqsim", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")

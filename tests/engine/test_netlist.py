@@ -16,6 +16,7 @@ from sparqsim.simulator.engines.layout import flatten
 from sparqsim.simulator.netlist import (
     Actor,
     Channel,
+    FieldBound,
     Netlist,
     Pattern,
     Resource,
@@ -224,9 +225,9 @@ BANKED = Resource(name="sram", servers=2, banked=True)
         (
             [actor(resource="sram", request=[[0], [2], [1]])],
             [BANKED],
-            "banks of 'sram' are 0 to 1, got 0 to 2",
+            "'bank' of a request to 'sram' must be 0 to 1, got 2",
         ),
-        ([actor(resource="sram", request=[[-1]] * 3)], [BANKED], "are 0 to 1, got -1 to -1"),
+        ([actor(resource="sram", request=[[-1]] * 3)], [BANKED], "must be 0 to 1, got -1"),
     ],
 )
 def test_resources_and_their_users_agree(actors, resources, says: str) -> None:
@@ -245,7 +246,10 @@ def test_servers_are_counted(servers) -> None:
 class Slow:
     """A stateful model the compiled engine does not know."""
 
-    kind, fields = "slow", 1
+    kind = "slow"
+
+    def bounds(self):
+        return (FieldBound("wait", 0, 9),)
 
     def parameters(self):
         return np.zeros(1, np.int64)

@@ -319,7 +319,9 @@ def test_a_request_a_resource_cannot_read_gets_a_letter(request_) -> None:
     def mine(lane: Lane):
         yield from lane.fire(request=request_)
 
-    with pytest.raises(InputError, match=r"request must be 1 integers|banks of 'sram' are 0 to 1"):
+    with pytest.raises(
+        InputError, match=r"request must be 1 integers|request to 'sram' must be 0 to 1"
+    ):
         run(
             [Actor(name="mine", behaviour=mine, resource="sram")],
             [],

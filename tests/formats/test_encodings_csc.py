@@ -113,3 +113,13 @@ def test_rows_and_columns_can_be_taken_and_added(dense: np.ndarray) -> None:
             np.testing.assert_array_equal(matrix.rows(low, high).to_dense(), dense[low:high])
     wider = matrix.with_column(dense[:, 0])
     np.testing.assert_array_equal(wider.to_dense(), np.column_stack([dense, dense[:, 0]]))
+
+
+def test_stored_zeros_can_be_dropped() -> None:
+    """The matrix is the same without them; one that stores none is returned as it is."""
+    matrix = CSC.from_dense(np.array([[1, 0, 2], [3, 4, 0]]))
+    stored = matrix.with_values(np.array([0, 3, 0, 2]))
+    kept = stored.without_zeros()
+    assert kept.stored == 2 and kept.indptr.tolist() == [0, 1, 1, 2]
+    np.testing.assert_array_equal(kept.to_dense(), stored.to_dense())
+    assert matrix.without_zeros() is matrix

@@ -268,6 +268,32 @@ def test_codebook_keeps_zero_for_eie() -> None:
     assert few.entries == (0.0, -2.0, 1.5)
     with pytest.raises(InputError, match="from 0 to 2"):
         few.decode([3])
+    assert formats.fit_codebook([0, 0], 4, zero=True).entries == (0.0, 1.0)
+
+
+def test_what_is_not_zero_never_becomes_zero() -> None:
+    """Code 0 is padding on EIE: a survivor of pruning keeps its place, however small it is."""
+    book = formats.Codebook((0.0, 1.0, -2.0), 2)
+    tiny = np.array([1e-30, -1e-30, 0.0, -0.0, 3.0, -0.6], np.float32)
+    assert book.encode(tiny).tolist() == [1, 1, 0, 0, 1, 2]
+    assert formats.Codebook((1.0, 0.0, -2.0), 2).encode(tiny).tolist() == [1, 1, 1, 1, 0, 1]
+    assert formats.Codebook((0.0, 5.0), 4).encode([-1.0, 0.0, 9.0]).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("largest", [1.0, 0.99999, 1.7, 300.0, 2.0**-40])
+def test_entries_in_fixed_point(largest: float) -> None:
+    """Entries are whole multiples of a power of two, the least with which the largest fits."""
+    data = np.random.default_rng(5).uniform(-largest, largest, 2000)
+    data[0] = largest
+    book, exact = (formats.fit_codebook(data, 4, zero=True, entry_bits=n) for n in (16, None))
+    step = next(2.0**-f for f in range(70, -20, -1) if max(book.entries) * 2.0**f < 2**15 - 0.5)
+    whole = np.array(book.entries) / step
+    assert np.array_equal(whole, np.rint(whole)) and np.abs(whole).max() < 2**15
+    assert np.abs(whole).max() >= 2**14 - 1
+    np.testing.assert_allclose(book.entries, exact.entries, atol=step / 2)
+    assert len(formats.fit_codebook([0, 1e-9, 1.0], 4, zero=True, entry_bits=16).entries) == 2
+    with pytest.raises(InputError, match="entry_bits must be a whole number from 2 to 32"):
+        formats.fit_codebook(data, 4, entry_bits=1)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from click.testing import CliRunner
 from paths import DATA
 
 from sparqsim.architectures.ant import Ant
-from sparqsim.architectures.array_machine import run_network, total_cycles
+from sparqsim.architectures.arrays.plans import run_network, total_cycles
 from sparqsim.architectures.machine import run
 from sparqsim.architectures.systolic import Dataflow
 from sparqsim.base import InputError
 from sparqsim.scripts.validation.ant import command, headlines
+from sparqsim.workloads.encoded import encode
 from sparqsim.workloads.layers import Conv2d, Linear
 from sparqsim.workloads.models import get_model
 from sparqsim.workloads.quantize import fit_ant
@@ -49,18 +50,20 @@ def test_the_type_is_chosen_from_the_tensor(kind: str, dataflow: Dataflow) -> No
     assert result.report.verification.status == "exact"
     chosen = fit_ant(work.weight, 4, axis=0).format.name
     assert chosen.startswith(kind)
-    assert result.report.notes[0] == f"activations as int4_signed, weights as {chosen}"
+    stored = {role: each.stored_as for role, each in result.report.operands.items()}
+    assert stored == {"weights": chosen, "activations": "int4_signed"}
 
 
 def test_types_below_one_are_exact_too() -> None:
     """Floats with negative exponents: raised in the decoder, lowered in the scale."""
     rng = np.random.default_rng(0)
-    machine = Ant()
-    values = rng.normal(size=(40, 40, 1, 1)) ** 3
-    stored = machine.store(np.abs(values), 4, weights=False, groups=1)
+    values = np.abs(rng.normal(size=(40, 40)) ** 3)
+    layer = Linear(name="f", in_features=40, out_features=40, rows=40)
+    work = LayerTensors(layer=layer, weight=values, activation=values)
+    stored = Ant().operand(encode(work, "ant4"), "activations")
     assert np.array_equal(stored.levels, np.rint(stored.levels))
     approximated = stored.levels * stored.scale
-    assert np.abs(approximated - np.abs(values)).mean() < 0.1 * np.abs(values).max()
+    assert np.abs(approximated[:, :, 0, 0] - values).mean() < 0.1 * np.abs(values).max()
 
 
 @pytest.mark.parametrize("machine", [Ant(), Ant(bits=8)])

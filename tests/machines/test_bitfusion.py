@@ -16,13 +16,15 @@ import pytest
 from click.testing import CliRunner
 from paths import DATA
 
-from sparqsim.architectures.array_machine import run_network, total_cycles
+from sparqsim.architectures.arrays.plans import run_network, total_cycles
 from sparqsim.architectures.bitfusion import BitFusion
 from sparqsim.architectures.machine import run
 from sparqsim.scripts.validation.bitfusion import EYERISS, command, headlines
+from sparqsim.workloads import recipes
+from sparqsim.workloads.encoded import encode
 from sparqsim.workloads.layers import Conv2d, Linear
 from sparqsim.workloads.models import get_model
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import LayerTensors, made_up
 
 WIDTHS = (1, 2, 4, 8, 16)
 
@@ -76,10 +78,12 @@ def test_a_sign_keeps_its_sign() -> None:
     """1-bit operands are +1 and -1: a sum counts agreements less disagreements."""
     machine, rng = BitFusion(), np.random.default_rng(0)
     x, w = rng.normal(size=(4, 9, 1, 1)), rng.normal(size=(3, 9, 1, 1))
-    left = machine.store(x, 1, weights=False, groups=1)
-    right = machine.store(w, 1, weights=True, groups=1)
+    layer = Linear(name="f", in_features=9, out_features=3, rows=4)
+    work = LayerTensors(layer=layer, weight=w[:, :, 0, 0], activation=x[:, :, 0, 0])
+    coded = encode(work, recipes.of_widths(1, 1))
+    left, right = (machine.operand(coded, role) for role in ("activations", "weights"))
     rows, columns = left.codes[:, :, 0, 0], right.codes[:, :, 0, 0].T
-    sums = machine.multiply(rows, columns, left, right, (1, 1))
+    sums = machine.multiply(rows, columns, left, right)
     agree = (x[:, None, :, 0, 0] >= 0) == (w[None, :, :, 0, 0] >= 0)
     assert np.array_equal(sums, 2 * agree.sum(axis=2) - 9)
     assert right.scale == pytest.approx(np.abs(w).mean(axis=(1, 2, 3)))
@@ -124,10 +128,14 @@ def test_the_command_tells_ratios_or_checks_a_table(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.csv"
     wrong.write_text(text)
     shown = CliRunner().invoke(command, ["--against", str(wrong)])
+    assert shown.exit_code == 1
     assert "60 of 61 rows agree" in shown.output and "3746424" in shown.output
+    assert f"{wrong}: line " in shown.output
+    assert ", total_cycles: 3746424 in the table" in shown.output
     again = CliRunner().invoke(
         command, ["--against", str(wrong), "--json", str(tmp_path / "o.json")]
     )
-    assert again.exit_code == 0
+    assert again.exit_code == 1
+    assert len(json.loads((tmp_path / "o.json").read_text())["mismatches"]) == 1
     (mismatch,) = json.loads((tmp_path / "o.json").read_text())["mismatches"]
     assert mismatch["column"] == "total_cycles" and mismatch["simulated"] == 3746423

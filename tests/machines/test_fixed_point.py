@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from hypothesis.extra.numpy import arrays
 from sparqsim.architectures.fixed_point import FixedPointLayer
 from sparqsim.base import InputError
 from sparqsim.simulator.mac import dense, fixed16
+from sparqsim.workloads import recipes
+from sparqsim.workloads.encoded import encode
 from sparqsim.workloads.encodings.run_length import RunLength, encoded_bits
-from sparqsim.workloads.layers import Conv2d
+from sparqsim.workloads.layers import Conv2d, Linear
 from sparqsim.workloads.tensors import LayerTensors, made_up
 
 WORDS = st.integers(-(2**15), 2**15 - 1)
@@ -38,14 +41,14 @@ def test_reference_convolution_is_the_definition(
 ) -> None:
     """Against four nested loops over Python's integers, extremes included."""
     x = data.draw(arrays(np.int32, (1, 2, 5, 4), elements=WORDS))
-    w = data.draw(arrays(np.int32, (2, 2 // groups, 2, 3), elements=WORDS))
-    found = fixed16.convolve(x, w, shift, (2, 1), (1, 0, 0, 1), groups)
+    w = data.draw(arrays(np.int32, (2, 2 // groups, 2, 2), elements=WORDS))
+    found = fixed16.convolve(x, w, shift, (2, 1), (1, 0, 0, 1), (1, 2), groups)
     image = np.pad(x, ((0, 0), (0, 0), (1, 0), (0, 1)))
     for f, y, z in np.ndindex(found.shape[1:]):
         total = 0
         for c, i, j in np.ndindex(w.shape[1:]):
             channel = f // (2 // groups) * (2 // groups) + c
-            total += (int(image[0, channel, 2 * y + i, z + j]) * int(w[f, c, i, j])) >> shift
+            total += (int(image[0, channel, 2 * y + i, z + 2 * j]) * int(w[f, c, i, j])) >> shift
         assert found[0, f, y, z] == total
 
 
@@ -56,9 +59,9 @@ def test_no_sum_overflows_and_outputs_come_near_the_real_ones(seed: int, density
     rng = np.random.default_rng(seed)
     layer = Conv2d(name="c", in_channels=3, out_channels=4, input=(6, 6), kernel=(3, 3))
     tensors = made_up(layer, rng, activation_density=density)
-    work = FixedPointLayer(tensors)
+    work = FixedPointLayer(encode(tensors, "int16"))
     assert work.verify().status == "exact"
-    exact = fixed16.convolve(work.x, work.w, work.shift, (1, 1), (0, 0, 0, 0), 1)
+    exact = fixed16.convolve(work.x, work.w, work.shift, *work.placed)
     assert (dense.wrap(exact, 16) == exact).all()
     real = dense.convolve_levels(
         tensors.activation,
@@ -77,17 +80,49 @@ def test_zero_gating_counts_products_with_zero_inputs() -> None:
     layer = Conv2d(name="c", in_channels=2, out_channels=3, input=(4, 4), kernel=(3, 3),
                    padding=(1, 1))  # fmt: skip
     ones = LayerTensors(layer=layer, weight=np.ones((3, 2, 3, 3)), activation=np.ones((1, 2, 4, 4)))
-    work = FixedPointLayer(ones)
+    work = FixedPointLayer(encode(ones, "int16"))
     assert work.effectual + work.zero_input == layer.macs
     assert work.effectual == 3 * 2 * (4 * 3 - 2) ** 2
 
 
-def test_a_dilated_convolution_is_refused() -> None:
-    """The letter names the layer."""
-    layer = Conv2d(name="wide", in_channels=1, out_channels=1, input=(9, 9), kernel=(3, 3),
-                   dilation=(2, 2))  # fmt: skip
-    with pytest.raises(InputError, match="wide"):
-        FixedPointLayer(made_up(layer, np.random.default_rng(0)))
+def test_codes_are_taken_as_they_are_with_a_scale_a_channel() -> None:
+    """No code is rounded again; an output's real value is that of the products and the shift."""
+    layer = Linear(name="fc", in_features=40, out_features=6, rows=5)
+    tensors = made_up(layer, np.random.default_rng(1))
+    weight = tensors.sparse_weight.to_dense() * [[1], [9], [1], [3], [1], [2]]
+    loud = LayerTensors(
+        layer=layer, weight=weight, activation=tensors.activation,
+        bias=np.linspace(-2, 2, 6), relu=False,
+    )  # fmt: skip
+    recipe = recipes.get("int16")
+    weights = msgspec.structs.replace(recipe.weights, granularity="channel")
+    coded = encode(loud, msgspec.structs.replace(recipe, weights=weights))
+    work = FixedPointLayer(coded)
+    assert (work.x[:, :, 0, 0] == coded.activation.levels()).all()  # type: ignore[union-attr]
+    assert (work.w[:, :, 0, 0] == coded.weight.levels()).all()  # type: ignore[union-attr]
+    assert work.outputs.shape == (5, 6) and len(np.unique(work.unit)) > 1
+    assert work.verify().status == "exact" and work.wrapped == 0
+    steps = (loud.output() - work.outputs * work.output_scale) / work.output_scale
+    assert steps.min() > -1 and steps.max() < 40 + 1  # truncation loses at most a step a product
+
+
+def test_a_smaller_shift_would_overflow() -> None:
+    """The shift is the smallest that is safe: a sum of its exact products leaves less room."""
+    layer = Linear(name="fc", in_features=40, out_features=6, rows=5)
+    work = FixedPointLayer(encode(made_up(layer, np.random.default_rng(1)), "int16"))
+    exact = dense.convolve_levels(work.x.astype(float), work.w.astype(float), *work.placed)
+    lost = 40
+    assert np.abs(exact).max() / 2**work.shift + lost < 2**15 - 1
+    assert np.abs(exact).max() / 2 ** (work.shift - 1) + lost >= 2**15 - 1
+
+
+def test_sums_that_cannot_fit_are_told() -> None:
+    """More products a sum than 16 bits have units: what wraps is counted and said."""
+    layer = Linear(name="long", in_features=70_000, out_features=2)
+    ones = LayerTensors(layer=layer, weight=-np.ones((2, 70_000)), activation=np.ones((1, 70_000)))
+    work = FixedPointLayer(encode(ones, "int16"))
+    assert work.wrapped == 2 and work.verify().status == "exact"
+    assert any("wrapped around" in note for note in work.notes)
 
 
 SPARSE = st.one_of(st.just(0), st.just(0), st.just(0), WORDS)

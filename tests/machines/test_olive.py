@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from sparqsim.architectures.machine import run
 from sparqsim.architectures.olive import Olive
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.base import InputError
 from sparqsim.scripts.validation.olive import command, headlines
+from sparqsim.workloads.encoded import encode
 from sparqsim.workloads.layers import Conv2d, Linear
 from sparqsim.workloads.tensors import LayerTensors
 
@@ -40,28 +40,23 @@ def test_outliers_multiply_exactly(bits: int, depth: int) -> None:
     machine = Olive(bits=bits)
     report = run(machine, layer_of(7, depth, 11)).report
     assert report.verification.status == "exact"
-    assert f"weights as ovp_int{bits}" in report.notes[0] or "ovp_flint4" in report.notes[0]
+    assert report.operands["weights"].stored_as in (f"ovp_int{bits}", "ovp_flint4")
 
 
-def test_pairs_lie_along_channels_of_a_group() -> None:
-    """An odd number of channels a group gets one of zeros: neighbours never cross a group."""
+def test_pairs_lie_along_channels() -> None:
+    """Neighbours are channels of a pixel; the last of an odd number is a normal value."""
     rng = np.random.default_rng(1)
-    machine = Olive()
-    values = with_outliers((2, 6, 4, 5), rng, 0.1)
-    stored = machine.store(values, 4, weights=False, groups=2)
-    assert stored.codes.shape == (2, 8, 4, 5)  # two groups of three channels and one of zeros
-    assert not stored.levels[:, [3, 7]].any()
-    pairs = stored.levels.reshape(2, 2, 2, 2, 4, 5)
-    outlier = np.abs(pairs) > 16  # beyond int4 and flint4 alike
-    assert outlier.any()
-    victims = pairs[:, :, :, ::-1][outlier]
-    assert not victims.any()
-    conv = Conv2d(name="c", in_channels=6, out_channels=4, input=(4, 5), kernel=(3, 3), groups=2)
-    assert (
-        machine.shape_of(conv, 1) == ConvShape.of(conv).__replace__(in_channels=4)
-        if hasattr(ConvShape, "__replace__")
-        else machine.shape_of(conv, 1).in_channels == 4
-    )
+    conv = Conv2d(name="c", in_channels=5, out_channels=4, input=(4, 5), kernel=(3, 3), batch=2)
+    values = with_outliers((2, 5, 4, 5), rng, 0.05)
+    work = LayerTensors(layer=conv, weight=rng.normal(size=conv.weight_shape), activation=values)
+    coded = encode(work, "olive4").activation
+    levels = coded.levels()
+    largest = coded.formats[0].normal.values[-1]
+    assert np.abs(levels[:, 4]).max() <= largest
+    pairs = levels[:, :4].reshape(2, 2, 2, 4, 5)
+    outlier = np.abs(pairs) > largest
+    assert outlier.any() and not pairs[:, :, ::-1][outlier].any()
+    assert run(Olive(), work).report.verification.status == "exact"
 
 
 def test_outliers_survive_where_integers_lose_them() -> None:
@@ -72,12 +67,10 @@ def test_outliers_survive_where_integers_lose_them() -> None:
     exact = work.activation @ np.asarray(work.weight).T
     errors = []
     for machine in (Olive(), PlainArray(bits=4)):
-        program = machine.lower(work)
         # The sums themselves: four-bit outputs would hide the difference.
-        assert program.verify is not None and program.verify().status == "exact"
-        x = machine.store(work.activation[:, :, None, None], 4, weights=False, groups=1)
-        w = machine.store(np.asarray(work.weight)[:, :, None, None], 4, weights=True, groups=1)
-        sums = (x.levels * x.scale[0])[:, :, 0, 0] @ (w.levels[:, :, 0, 0] * w.scale[:, None]).T
+        assert run(machine, work).report.verification.status == "exact"
+        coded = encode(work, machine.recipe_for(work.layer))
+        sums = coded.activation.values() @ coded.weight.values().T
         errors.append(np.square(sums - exact).mean())
     assert errors[0] < errors[1] / 2
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sparqsim.architectures.snap import SNAP, schedule
+from sparqsim.architectures.snap import SNAP
+from sparqsim.architectures.snap.mapping import schedule
 from sparqsim.simulator.mac import snap as mac
 from sparqsim.workloads.encodings.channel_bundles import ChannelBundles
 from sparqsim.workloads.layers import Conv2d
@@ -72,7 +73,7 @@ def run(which: str, machine: SNAP, layer: Conv2d, weights: Ints, inputs: Ints): 
     )
     work = mac.Work.blank(
         (layer.batch, layer.out_channels, *layer.output),
-        plan.steps,
+        plan,
         machine.columns,
         machine.cores * machine.rows,
     )
@@ -156,8 +157,8 @@ def test_levels_of_reduction_by_hand() -> None:
     machine = SNAP(cores=1, rows=1, columns=2, bundle_channels=4, comparators=4, pes_per_aim=1)
     weights = np.array([1, 2, 3, 4, 5, 6, 0, 8], np.int32).reshape(1, 8, 1, 1)
     inputs = np.array([1, 0, 1, 1, 1, 1, 1, 0], np.int32).reshape(1, 8, 1, 1)
-    (pairs, fetched), work = run("match", machine, layer, weights, inputs)
-    assert (pairs, fetched) == (2, 6)
+    pairs, work = run("match", machine, layer, weights, inputs)
+    assert (pairs, work.fetched.tolist()) == (2, [[6]])
     assert work.products.tolist() == [[3, 2]]
     assert work.pe_psums.sum() == 2
     assert work.aligned.tolist() == [[3]]

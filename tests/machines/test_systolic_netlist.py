@@ -149,7 +149,7 @@ def test_elements_give_the_smallest_published_layers(dataflow) -> None:
 def event_driven(case: Case, drain: Drain) -> tuple[int, int]:
     """Cycles of the netlist and of the analytic model, both with that rule for drains."""
     rules = replace(case.rules, drain=drain, last_store_counted=True)
-    netlist, analytic = tile_netlist(case.shape, rules, case.mapping, clock_hz=5e8)
+    netlist, analytic, *_ = tile_netlist(case.shape, rules, case.mapping, clock_hz=5e8)
     return simulate(netlist, record="summary").cycles, analytic.cycles
 
 
@@ -200,7 +200,7 @@ def test_tiles_obey_bounds_and_move_their_bits(shape: ConvShape, ant: bool, grou
     shape = replace(shape, groups=groups)
     machine: Ant | BitFusion = Ant() if ant else BitFusion(output_buffer_kib=2)
     rules = machine.layer_rules(shape, (4, 4))
-    netlist, analytic = tile_netlist(
+    netlist, analytic, *_ = tile_netlist(
         shape, rules, search(shape, rules, machine.rates), clock_hz=machine.clock_hz
     )
     timeline = simulate(netlist)
@@ -229,7 +229,7 @@ def test_one_tile_costs_the_sum_of_its_parts() -> None:
     machine = BitFusion()
     shape = ConvShape(batch=3, in_channels=20, out_channels=32)
     rules = machine.layer_rules(shape, (8, 8))
-    netlist, analytic = tile_netlist(
+    netlist, analytic, *_ = tile_netlist(
         shape, rules, search(shape, rules, machine.rates), clock_hz=5e8
     )
     assert analytic.tiles == 1
@@ -246,7 +246,7 @@ def test_both_engines_run_tiles_alike(shape: ConvShape, ant: bool) -> None:
     """Starts of every firing and their causes."""
     machine: Ant | BitFusion = Ant() if ant else BitFusion()
     rules = machine.layer_rules(shape, (4, 4))
-    netlist, analytic = tile_netlist(
+    netlist, analytic, *_ = tile_netlist(
         shape, rules, search(shape, rules, machine.rates), clock_hz=5e8
     )
     assume(analytic.tiles < 400)
@@ -260,7 +260,7 @@ def test_both_engines_run_tiles_alike(shape: ConvShape, ant: bool) -> None:
 def test_a_buffer_holds_as_many_blocks_as_fit_and_no_more() -> None:
     """Blocks loaded but not yet done with, at any cycle: at most what the whole buffer holds."""
     for case in cases("bitfusion_layers.csv")[2:40:6]:
-        netlist, analytic = tile_netlist(case.shape, case.rules, case.mapping, clock_hz=5e8)
+        netlist, analytic, *_ = tile_netlist(case.shape, case.rules, case.mapping, clock_hz=5e8)
         timeline = simulate(netlist)
         array = timeline.starts_of("array")[:, 0]
         ends = array + np.asarray(netlist.actor("array").busy)[0, 0]

@@ -15,6 +15,7 @@ from sparqsim.architectures.systolic import POST_STAGES
 from sparqsim.architectures.tpu import TPU
 from sparqsim.base import InputError
 from sparqsim.scripts.validation.tpu import command, headlines, network
+from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Linear, Model
 
 
@@ -74,10 +75,11 @@ def test_a_network_fetches_weights_ahead() -> None:
     layer = Linear(name="f", in_features=1024, out_features=1024, rows=1500)
     alone = run(machine, machine.plan(layer)).report.cycles
     model = Model(name="m", source="made up", layers=(msgspec.structs.replace(layer, repeat=5),))
-    together = run(machine, machine.plan_network(model)).report
+    program = machine.lower_network([outline(layer, "int8") for layer in model.layers])
+    together = run(machine, program).report
     assert 5 * 16 * 1500 < together.cycles < 5 * alone
     assert together.macs.dense == model.macs
-    slow = run(machine, machine.plan_network(model), engine="simpy").report
+    slow = run(machine, program, engine="simpy").report
     assert slow.cycles == together.cycles
 
 

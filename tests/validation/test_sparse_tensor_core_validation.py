@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from sparqsim.architectures.sparse_tensor_core import preset
 from sparqsim.base import InputError
 from sparqsim.scripts.output import PatientBar
 from sparqsim.scripts.validation import sparse_tensor_core as validation
@@ -23,6 +22,7 @@ from sparqsim.scripts.validation.sparse_tensor_core import (
     compare,
     fit,
     fitted_row,
+    measured_on,
     one_token,
     read_table,
 )
@@ -35,12 +35,12 @@ HEADER = (
 
 @pytest.fixture(scope="module")
 def fitted() -> Fit:
-    return fit(fitted_row(), preset("a100-40"))
+    return fit(fitted_row(), measured_on())
 
 
 def test_the_fit_meets_its_row(fitted: Fit) -> None:
     """Two numbers for two times: the 4096^3 row comes out as measured."""
-    found = compare(fitted_row(), fitted, preset("a100-40"))
+    found = compare(fitted_row(), fitted, measured_on())
     assert [each.quantity for each in found] == ["dense_ms", "sparse_ms", "speedup"]
     assert all(each.fitted and abs(each.error) < 2e-3 for each in found)
     assert 50 < fitted.power_limit_w < 400 and 0 < fitted.sparse_call_us < 546
@@ -49,14 +49,14 @@ def test_the_fit_meets_its_row(fitted: Fit) -> None:
 def test_a_changed_copy_of_the_fitted_row_is_not_fitted(fitted: Fit) -> None:
     """The fit stays the shipped row's: another time of the same product shows its error."""
     row = msgspec.structs.replace(fitted_row(), dense_ms=1.2)
-    dense, sparse, _ = compare(row, fitted, preset("a100-40"))
+    dense, sparse, _ = compare(row, fitted, measured_on())
     assert not dense.fitted and dense.error == pytest.approx(0.607959 / 1.2 - 1, abs=1e-3)
     assert not sparse.fitted and abs(sparse.error) < 2e-3
 
 
 def test_one_token_is_a_slowdown(fitted: Fit) -> None:
     """With the library's call as fitted, 2:4 hurts on one token, though its kernel would not."""
-    token = one_token(fitted, preset("a100-40"))
+    token = one_token(fitted, measured_on())
     assert token["speedup"] < 0.5 < 1 < token["kernel_speedup"] < 2
     assert token["dense_us"] >= 4096 * 4096 * 2 / 1555e9 * 1e6
 
@@ -66,7 +66,7 @@ def test_the_large_product_is_within_the_bound(fitted: Fit) -> None:
     """16384^3, not fitted, at the 400 W its note states: times and speed-up are within 15 %."""
     rows, _ = read_table(REFERENCE)
     row = next(row for row in rows if row.shape == (16384,) * 3)
-    dense, sparse, speedup = compare(row, fitted, preset("a100-40"))
+    dense, sparse, speedup = compare(row, fitted, measured_on())
     assert abs(dense.error) < 0.02 and dense.within
     assert abs(sparse.error) <= BOUND and sparse.within
     assert abs(speedup.error) <= BOUND and speedup.within
@@ -79,7 +79,7 @@ def test_a_model_slower_than_the_measurement_is_not_fitted() -> None:
         item="x", rows=512, columns=512, depth=512, dtype="fp16", dense_ms=1e-4, sparse_ms=1e-4,
         limit_w=None, bare=False,
     )  # fmt: skip
-    found = fit(fast, preset("a100-40"))
+    found = fit(fast, measured_on())
     assert found.power_limit_w == 0 and found.sparse_call_us == 0
     assert found.clock_mhz == pytest.approx(1410)
 
@@ -123,14 +123,15 @@ def test_other_rows_of_the_same_columns(tmp_path: Path, monkeypatch: pytest.Monk
         "mine,64,64,64,fp64,1,1,,,,,,\n"
     )
     result = CliRunner().invoke(validation.command, ["--against", str(table), "--json", "-"])
-    assert result.exit_code == 0, result.output
-    content: dict[str, Any] = json.loads(result.output)
+    assert result.exit_code == 1, result.output
+    assert "dense_ms: 0.01 measured" in result.stderr  # outside the bound
+    content: dict[str, Any] = json.loads(result.stdout)
     assert [row["quantity"] for row in content["rows"]] == ["dense_ms", "sparse_ms"]
     for row in content["rows"]:
         assert row["error"] == pytest.approx(row["simulated"] / row["measured"] - 1)
     assert content["left_out"] == [{"item": "mine", "reason": "no format 'fp64'"}]
     shown = CliRunner().invoke(validation.command, ["--against", str(table)])
-    assert "100 us a call" in shown.output and max(map(len, shown.output.splitlines())) <= 100
+    assert "100 us a call" in shown.stdout and max(map(len, shown.stdout.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(

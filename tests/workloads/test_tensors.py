@@ -1,4 +1,4 @@
-"""Do layers get the tensors asked for? Made up, trained, or after a recipe."""
+"""Do layers get the tensors asked for? Synthetic or trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sparqsim.base import InputError
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.layers import MatMul
 from sparqsim.workloads.models import get_layer
-from sparqsim.workloads.tensors import LayerTensors, from_digits, layer_tensors, made_up, with_rows
+from sparqsim.workloads.tensors import LayerTensors, from_digits, made_up, with_rows
 
 
 def rng() -> np.random.Generator:
@@ -18,15 +18,16 @@ def rng() -> np.random.Generator:
 
 def test_published_densities_are_the_default() -> None:
     """EIE's layers are drawn at Table III densities; given ones win; the same seed, the same."""
-    tensors = layer_tensors("eie/alex-8", rng())
-    assert isinstance(tensors.weight, CSC)
+    layer = get_layer("eie/alex-8")
+    tensors = made_up(layer, rng())
+    assert isinstance(tensors.weight, CSC) and tensors.pruned
     assert tensors.weight.density == pytest.approx(0.25, abs=0.002)
     assert np.mean(tensors.activation != 0) == pytest.approx(0.375, abs=0.03)
-    again = layer_tensors("eie/alex-8", rng())
+    again = made_up(layer, rng())
     np.testing.assert_array_equal(tensors.activation, again.activation)
-    dense = layer_tensors("eie/alex-8", rng(), weight_density=1.0, activation_density=0.0, batch=3)
+    dense = made_up(with_rows(layer, 3), rng(), weight_density=1.0, activation_density=0.0)
     assert dense.sparse_weight.density == 1 and not dense.activation.any()
-    assert dense.activation.shape == (3, 4096)
+    assert dense.activation.shape == (3, 4096) and not dense.pruned
 
 
 def test_convolutions_have_images() -> None:
@@ -50,23 +51,8 @@ def test_digits_are_real() -> None:
     assert not from_digits("cnn", "fc3", 1).relu and tensors.relu
 
 
-def test_a_recipe_prunes_and_rounds() -> None:
-    """`eie` prunes to its density and leaves a codebook; int8 rounds inputs and weights."""
-    tensors = layer_tensors("digits-mlp/fc1", rng(), batch=5, recipe="eie")
-    weight = np.asarray(tensors.weight)
-    assert len(np.unique(weight)) <= 16 and "recipe eie" in tensors.source
-    rounded = layer_tensors("digits-mlp/fc1", rng(), batch=5, recipe="int8")
-    assert len(np.unique(rounded.activation)) <= 256
-    error = np.abs(np.asarray(rounded.weight) - np.asarray(from_digits("mlp", "fc1", 5).weight))
-    assert 0 < error.max() < 0.02
-
-
 def test_bad_requests_get_a_letter() -> None:
     """Densities of real tensors, layers without weights, shapes and numbers that do not fit."""
-    with pytest.raises(InputError, match="real tensors"):
-        layer_tensors("digits-mlp/fc1", rng(), weight_density=0.5)
-    with pytest.raises(InputError, match="no weights"):
-        made_up(MatMul(name="m", m=2, k=3, n=4), rng())
     with pytest.raises(InputError, match="takes no batch"):
         with_rows(MatMul(name="m", m=2, k=3, n=4), 2)
     layer = get_layer("eie/nt-we")

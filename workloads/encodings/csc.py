@@ -135,6 +135,19 @@ class CSC:
         """Return the same pattern with other values, such as codes in place of weights."""
         return replace(self, values=values, value_bits=None)
 
+    def without_zeros(self) -> CSC:
+        """Return the matrix without stored values that are zero."""
+        kept = self.values != 0
+        if kept.all():
+            return self
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return replace(
+            self,
+            indptr=before[self.indptr],
+            indices=self.indices[kept],
+            values=self.values[kept],
+        )
+
     def with_column(self, column: NDArray[Any]) -> CSC:
         """Return the matrix with one more column, whose zeros are not stored: a bias, say."""
         rows = np.flatnonzero(column)

@@ -83,7 +83,7 @@ class Format(ABC):
 
     @abstractmethod
     def encode(self, x: npt.ArrayLike) -> Codes:
-        """Codes of the nearest values; uint8 up to 8 bits, else uint16; the shape of ``x``.
+        """Codes of the nearest values, of :attr:`code_dtype`; the shape of ``x``.
 
         Raises
         ------
@@ -114,8 +114,8 @@ class Format(ABC):
 
     @property
     def code_dtype(self) -> np.dtype[Any]:
-        """uint8 up to 8 bits, else uint16."""
-        return np.dtype(np.uint8 if self.bits <= 8 else np.uint16)
+        """The least unsigned type that holds a code: uint8, uint16 or uint32."""
+        return np.min_scalar_type((1 << self.bits) - 1)
 
     @property
     def signed(self) -> bool:

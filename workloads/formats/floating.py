@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +55,12 @@ class Float(TableFormat):
     alias: str = field(default="", compare=False)
     source = "published: IEEE 754, OCP 8-bit and microscaling formats"
     ties = TIES_EVEN
+    most_bits: ClassVar[int] = 16
 
     def __post_init__(self) -> None:
         whole("float: exponent bits", self.exponent_bits, 1, 8)
         whole("float: mantissa bits", self.mantissa_bits, 0, 10)
-        whole("float: bits in all", self.bits, 2, 16)
+        whole("float: bits in all", self.bits, 2, self.most_bits)
         if self.specials not in get_args(Specials):
             raise InputError(
                 f"float: specials must be one of {', '.join(get_args(Specials))}, "
@@ -162,3 +163,25 @@ class Float(TableFormat):
         integer = (hidden << self.mantissa_bits) | mantissa
         exponent = (field_ or 1) - self._bias - self.mantissa_bits
         return exponent, -integer if negative else integer
+
+
+@dataclass(frozen=True)
+class TensorFloat32(Float):
+    """TF32: float32 with 10 bits of mantissa, rounded as ``cvt.rna.tf32.f32`` does.
+
+    Its 19 bits take 32 in memory, where the others are zeros.
+    """
+
+    exponent_bits: int = 8
+    mantissa_bits: int = 10
+    specials: Specials = "ieee"
+    alias: str = field(default="tf32", compare=False)
+    source = "published: NVIDIA A100 white paper; rounding: PTX ISA"
+    ties = "ties go away from zero"
+    most_bits: ClassVar[int] = 19
+
+    @cached_property
+    def _ranked(self) -> tuple[Codes, Values, npt.NDArray[np.bool_]]:
+        """As of any float; a tie goes up where both neighbours are above zero."""
+        codes, values, _ = super()._ranked
+        return codes, values, values[1:] > 0

@@ -1,4 +1,4 @@
-"""Whole numbers: unsigned, two's complement, and narrow (symmetric) two's complement.
+"""Whole numbers: unsigned, two's complement, narrow (symmetric) two's complement, and the sign.
 
 The multiplier takes the code as it is: the exponent is always 0. ``narrow`` leaves out the most
 negative number, so that the range is symmetric; the decoder still knows that code.
@@ -77,3 +77,31 @@ class Int(TableFormat):
         code = self._checked(code)
         sign = code >> (self.bits - 1) if self.signed else 0
         return 0, code - (sign << self.bits)
+
+
+@dataclass(frozen=True)
+class Sign(TableFormat):
+    """One bit: 0 for -1, 1 for +1. There is no zero, which goes up to +1.
+
+    The scale that serves it best is the mean size (XNOR-Net).
+    """
+
+    bits: int = 1
+    source = "published: XNOR-Net (ECCV 2016)"
+
+    @property
+    def signed(self) -> bool:
+        """It has a negative value."""
+        return True
+
+    @property
+    def name(self) -> str:
+        """``sign``."""
+        return "sign"
+
+    def _table(self) -> Values:
+        return np.array([-1.0, 1.0])
+
+    def exponent_integer(self, code: int) -> tuple[int, int]:
+        """``(0, -1)`` or ``(0, 1)``."""
+        return 0, 2 * self._checked(code) - 1

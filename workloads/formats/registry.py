@@ -12,8 +12,8 @@ from sparqsim.base import InputError
 from sparqsim.workloads.formats.abfloat import AbFloat
 from sparqsim.workloads.formats.base import Format
 from sparqsim.workloads.formats.flint import Flint
-from sparqsim.workloads.formats.floating import Float, Specials
-from sparqsim.workloads.formats.integer import Int
+from sparqsim.workloads.formats.floating import Float, Specials, TensorFloat32
+from sparqsim.workloads.formats.integer import Int, Sign
 from sparqsim.workloads.formats.pairs import outlier_victim
 from sparqsim.workloads.formats.powers import APoT, PoT
 
@@ -107,6 +107,7 @@ GRAMMAR = (
         "int{1..16}[_signed|_unsigned|_narrow]",
         "two's complement (also without suffix), plain binary, symmetric two's complement",
     ),
+    Row("sign", lambda m: Sign(), "sign", "one bit: -1 or +1"),
     Row(
         r"uint(?P<bits>\d+)",
         lambda m: Int(int(m["bits"]), signed=False),
@@ -144,6 +145,7 @@ GRAMMAR = (
         "float16, bfloat16, float8_e4m3fn, ... (or fp16, bf16, fp8_e4m3fn, ...)",
         "floats as ml_dtypes names them",
     ),
+    Row("tf32", lambda m: TensorFloat32(), "tf32", "float32 with 10 bits of mantissa"),
     Row(
         r"float_e(?P<e>\d+)m(?P<m>\d+)(?:_(?P<specials>ieee|nan|fnuz))?"
         rf"{_BIAS}?(?P<unsigned>_unsigned)?",
@@ -166,6 +168,7 @@ GRAMMAR = (
 )  # fmt: skip
 
 NAMES = (
+    "sign",
     *(f"int{b}_{kind}" for b in (2, 3, 4, 5, 6, 7, 8, 16) for kind in ("signed", "unsigned")),
     *(f"int{b}_narrow" for b in (4, 8)),
     *(f"pot{b}_{sign}" for b in (3, 4, 5) for sign in ("unsigned", "signed")),

@@ -1,0 +1,350 @@
+"""A layer multiplied, requantized and checked as the array machines do it.
+
+Operands come as codes (:class:`Operand`); the convolution is unfolded, the machine's MAC core
+multiplies codes, sums start from the bias and are requantized. Zero points leave the products as
+they are:
+
+    sum (q_x - Z_x)(q_w - Z_w) = sum q_x q_w - Z_x (sum q_w - K Z_w) - Z_w sum q_x
+
+The second term does not depend on the input and is folded into the bias ahead of time, padding
+included, since a padded place holds the code Z_x. The third needs the sum of the activations of
+each output pixel, which adders at the array's border make; it is only there where weights have a
+zero point. Outputs are compared with a convolution that never unfolds, of the decoded whole
+numbers, requantized by the formula written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.architectures.arrays.tokens import TileTokens
+from sparqsim.architectures.tiling import ConvShape, Cost, Mapping
+from sparqsim.simulator.mac import dense, flint
+from sparqsim.simulator.netlist import Execute
+from sparqsim.simulator.report import Verification
+from sparqsim.workloads.encoded import (
+    Coded,
+    EncodedLayer,
+    Role,
+    as_convolution,
+    as_image,
+    as_kernels,
+    as_output,
+)
+from sparqsim.workloads.formats.base import TableFormat
+from sparqsim.workloads.requantize import Multiplier, requantize
+
+ACCUMULATOR_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Operand:
+    """A tensor as an array machine multiplies it.
+
+    Attributes
+    ----------
+    codes : integers
+        ``[batch, channels, height, width]`` or ``[out, channels of a group, kh, kw]``, as the MAC
+        core takes them.
+    levels : float64, of the shape of ``codes``
+        The whole numbers the codes stand for, by the format's table.
+    scale : float64 [1] or [out]
+        Real value of one.
+    zero : int64 [1] or [out]
+        The level that stands for 0.
+    signed : bool
+        Whether levels may be negative.
+    bits : int
+        Of a code.
+    tensor : Coded
+        What it was made from.
+    """
+
+    codes: NDArray[Any]
+    levels: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    zero: NDArray[np.int64]
+    signed: bool
+    bits: int
+    tensor: Coded
+
+    @property
+    def without_zero(self) -> NDArray[np.float64]:
+        """Levels counted from the zero point."""
+        if not self.zero.any():
+            return self.levels
+        return self.levels - self.zero.reshape(-1, *(1,) * (self.levels.ndim - 1))
+
+
+def in_shape(layer: EncodedLayer, role: Role, array: NDArray[Any]) -> NDArray[Any]:
+    """An array of an operand's shape as that of the convolution which the layer is."""
+    return (as_kernels if role == "weights" else as_image)(layer.layer, array)
+
+
+def integer_operand(layer: EncodedLayer, role: Role) -> Operand:
+    """An operand whose codes are integers: the MAC core takes the integers themselves."""
+    tensor: Coded = layer.weight if role == "weights" else layer.activation  # type: ignore[assignment]
+    levels = in_shape(layer, role, tensor.levels()).astype(np.float64)
+    return Operand(
+        codes=levels.astype(np.int32),
+        levels=levels,
+        scale=tensor.scale,
+        zero=tensor.zero_point,
+        signed=bool(tensor.formats[0].values[0] < 0),
+        bits=tensor.bits,
+        tensor=tensor,
+    )
+
+
+def raised(grid: TableFormat) -> int:
+    """By how much the exponents of a type are raised, that none is below 0."""
+    return max(0, -int(grid.exponent_integers[0].min()))
+
+
+def coded_operand(layer: EncodedLayer, role: Role) -> Operand:
+    """An operand of exponents and integers, decoded at the array's borders.
+
+    The MAC core takes one term for each place, or the two halves of an 8-bit integer, packed
+    (:func:`sparqsim.simulator.mac.flint.pack`). Exponents below 0 are raised to 0 for a whole
+    format, and the scale is lowered to match.
+    """
+    tensor: Coded = layer.weight if role == "weights" else layer.activation  # type: ignore[assignment]
+    quantizer, codes = tensor.quantizer, tensor.dense.codes
+    assert isinstance(codes, np.ndarray)
+    grids: tuple[TableFormat, ...] = quantizer.formats  # type: ignore[assignment]
+    raises = np.array([raised(grid) for grid in grids])
+    choice = np.zeros(1, np.intp) if quantizer.choice is None else quantizer.choice
+    place = choice if len(choice) == 1 else choice.reshape(-1, *(1,) * (codes.ndim - 1))
+    exponents, integers = (
+        np.stack([grid.exponent_integers[part] for grid in grids]).astype(np.int32)[place, codes]
+        for part in (0, 1)
+    )
+    terms = [(exponents + raises.astype(np.int32)[place], integers)]
+    if tensor.bits > flint.HALF_BITS:
+        terms = flint.gang(integers)
+    factors = 2.0 ** raises[choice]
+    levels = in_shape(layer, role, tensor.levels()).astype(np.float64)
+    return Operand(
+        codes=in_shape(layer, role, flint.pack(terms)),
+        levels=levels * factors.reshape(-1, 1, 1, 1),
+        scale=tensor.scale / factors,
+        zero=tensor.zero_point,
+        signed=bool(grids[0].values[0] < 0),
+        bits=tensor.bits,
+        tensor=tensor,
+    )
+
+
+def term_products(
+    rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand
+) -> NDArray[np.integer]:
+    """Exponent-integer products of packed terms."""
+    left, right = (
+        flint.unpack(words, 1 if operand.bits <= flint.HALF_BITS else 2)
+        for words, operand in ((rows, x), (columns, w))
+    )
+    return flint.gemm_terms(left, right)
+
+
+def integer_products(
+    rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand
+) -> NDArray[np.integer]:
+    """Products of integers."""
+    out = np.zeros((len(rows), columns.shape[1]), np.int32)
+    dense.gemm(rows, columns, out)
+    return out
+
+
+Multiply = Callable[[NDArray[Any], NDArray[Any], Operand, Operand], NDArray[np.integer]]
+
+
+class Multiplied(Protocol):
+    """What a program and its netlist of tiles take of a layer's numbers; see :class:`Work`."""
+
+    outputs: NDArray[Any]
+    output_scale: Any
+    output_zero: int
+    effectual: int
+    activation_sums: int
+    lost_steps: float
+    tokens: TileTokens | None
+
+    def verify(self) -> Verification: ...
+
+    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]: ...
+
+    def executed(self) -> bool: ...
+
+
+class Work:
+    """A layer multiplied and requantized; and what it is checked against.
+
+    Parameters
+    ----------
+    layer
+        Its name and ReLU, bias and geometry.
+    x, w
+        Its operands.
+    multiply
+        The machine's MAC core: codes ``[M, K]`` by ``[K, N]``.
+    sum_bits
+        Width of an accumulator, at most 32; sums wrap around it.
+
+    Attributes
+    ----------
+    outputs : integers
+        Requantized, in the layer's output shape; real value ``output_scale * (output - zero)``.
+    effectual : int
+        Products of two operands that are not zero.
+    activation_sums : int
+        Additions for the sums of activations that zero points of weights need.
+    """
+
+    def __init__(
+        self, layer: EncodedLayer, x: Operand, w: Operand, multiply: Multiply, sum_bits: int
+    ) -> None:
+        self.layer, self.x, self.w, self.sum_bits = layer, x, w, sum_bits
+        conv = self.conv = as_convolution(layer.layer)
+        geometry = self.geometry = (
+            conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups,
+        )  # fmt: skip
+        fill = int(x.zero[0])  # a padded place holds the code of zero
+        rows = dense.unfold(x.codes, *geometry, fill=fill)
+        columns = dense.unfold_weights(w.codes, conv.groups)
+        self.effectual = sum(
+            dense.effectual(r, c) for r, c in zip(
+                dense.unfold(x.without_zero != 0, *geometry),
+                dense.unfold_weights(w.without_zero != 0, conv.groups), strict=True,
+            )
+        )  # fmt: skip
+        sums = np.stack([multiply(r, c, x, w) for r, c in zip(rows, columns, strict=True)]).astype(
+            np.int64
+        )
+        scale = x.scale * w.scale  # real value of 1 in an accumulator, by channel
+        units = np.rint(layer.bias / scale)
+        self.bias = np.clip(units, -ACCUMULATOR_LIMIT, ACCUMULATOR_LIMIT).astype(np.int64)
+        self.activation_sums, self.lost_steps = 0, 0.0
+        ahead = np.zeros(conv.out_channels, np.int64)
+        if fill:
+            depth = int(np.prod(w.levels.shape[1:]))
+            of_weights = w.levels.sum(axis=(1, 2, 3)).astype(np.int64)
+            ahead = -fill * (of_weights - depth * w.zero)
+        folded = dense.fold_outputs(sums, conv.batch, conv.output)
+        if w.zero.any():
+            each = rows.sum(axis=2, dtype=np.int64)[:, :, None]  # of each pixel and group
+            self.activation_sums = rows.size
+            spread = np.repeat(each, conv.out_channels // conv.groups, axis=2)
+            folded -= w.zero.reshape(-1, 1, 1) * dense.fold_outputs(spread, conv.batch, conv.output)
+        self.sums = dense.wrap(folded + (self.bias + ahead)[:, None, None], sum_bits)
+        self._requantize(scale)
+        self.tokens: TileTokens | None = None  # of a netlist whose firings execute
+
+    def _requantize(self, scale: NDArray[np.float64]) -> None:
+        """Fit the range of the outputs, as calibration would, and bring the sums to codes."""
+        bits = max(self.x.bits, 2)
+        real = self.sums * np.broadcast_to(scale, (len(self.sums[0]),))[:, None, None]
+        low, high = float(real.min(initial=0)), float(real.max(initial=0))
+        self.output_zero = 0
+        if self.layer.relu:
+            low, self.low, self.high = 0.0, 0, 2**bits - 1
+            span = high / self.high
+        elif self.x.tensor.quantizer.zero_point is not None:
+            self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+            span = (high - low) / (self.high - self.low)
+            self.output_zero = self.low + round(-low / span) if span > 0 else 0
+        else:
+            self.low, self.high = -(2 ** (bits - 1) - 1), 2 ** (bits - 1) - 1
+            span = max(-low, high) / self.high
+        self.output_scale = span if span > 0 else 1.0
+        self.multipliers = [
+            Multiplier.of(float(one) / self.output_scale)
+            for one in np.broadcast_to(scale, (self.conv.out_channels,))
+        ]
+        last = np.moveaxis(self.sums, 1, -1)
+        found = requantize(last, self.multipliers, self.output_zero, self.low, self.high)
+        self.outputs = as_output(self.layer.layer, np.moveaxis(found, -1, 1))
+
+    def _biased(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
+        return dense.wrap(sums + self.bias[:, None, None], self.sum_bits)
+
+    @cached_property
+    def exact(self) -> NDArray[np.int64]:
+        """The sums of the reference, before they wrap; ``[batch, out, height, width]``."""
+        products = dense.convolve_levels(
+            self.x.without_zero, self.w.without_zero, *self.geometry[1:]
+        )
+        return products.astype(np.int64) + self.bias[:, None, None]
+
+    @property
+    def wrapped(self) -> int:
+        """Sums beyond the accumulators; needs no reference where none can be so large."""
+        depth = int(np.prod(self.w.levels.shape[1:]))
+        largest = [float(np.abs(each).max(initial=0)) for each in
+                   (self.x.without_zero, self.w.without_zero)]  # fmt: skip
+        bound = largest[0] * largest[1] * depth + float(np.abs(self.bias).max(initial=0))
+        if bound < 2 ** (self.sum_bits - 1):
+            return 0
+        return int(np.count_nonzero(self.exact != dense.wrap(self.exact, self.sum_bits)))
+
+    def verify(self) -> Verification:
+        """Compare with the reference, bit by bit."""
+        expected = as_output(
+            self.layer.layer,
+            requantized(
+                dense.wrap(self.exact, self.sum_bits), self.multipliers, self.output_zero,
+                self.low, self.high,
+            ),
+        )  # fmt: skip
+        mismatches = int(np.count_nonzero(self.outputs != expected))
+        return Verification(
+            status="mismatch" if mismatches else "exact",
+            outputs=self.outputs.size,
+            mismatches=mismatches,
+            against="tap-by-tap convolution of decoded values in floating point, requantized",
+        )
+
+    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]:
+        """What the actors of a netlist of tiles do with their tokens, for ``verify="execute"``."""
+        self.tokens = TileTokens(self.conv, self.x.without_zero, self.w.without_zero)
+        return self.tokens.actions(shape, mapping, cost)
+
+    def executed(self) -> bool:
+        """Whether the tokens of the last ``verify="execute"`` run carried the kernel's sums."""
+        carried = None if self.tokens is None else self.tokens.sums()
+        return carried is not None and np.array_equal(self._biased(carried), self.sums)
+
+
+def requantized(
+    sums: NDArray[np.int64], multipliers: list[Multiplier], zero: int, low: int, high: int
+) -> NDArray[np.int64]:
+    """Requantize ``[batch, channels, ...]`` by the definition, for checks.
+
+    A doubling high product rounded to the nearest, then a rounded division, half away from zero.
+    """
+    shape = (-1, *(1,) * (sums.ndim - 2))
+    factor = np.array([m.m0_q31 for m in multipliers], np.int64).reshape(shape)
+    right = np.array([m.right_shift for m in multipliers], np.int64).reshape(shape)
+    left = np.minimum(np.maximum(-right, 0), 31)
+    held = np.clip(sums << left, -(2**31), 2**31 - 1)
+    product = held * factor
+    nudged = product + np.where(product >= 0, 2**30, 1 - 2**30)
+    high_part = np.sign(nudged) * (np.abs(nudged) // 2**31)
+    divisor = np.int64(1) << np.minimum(np.maximum(right, 0), 40)
+    rounded = np.sign(high_part) * ((2 * np.abs(high_part) + divisor) // (2 * divisor))
+    return np.clip(rounded + zero, low, high)
+
+
+def activation_sum_note(work: Work) -> list[str]:
+    """What zero points of weights cost, in words."""
+    if not work.activation_sums:
+        return []
+    return [
+        f"weights have zero points: {work.activation_sums:,} additions at the array's border make "
+        "the sums of activations"
+    ]

@@ -1,0 +1,590 @@
+"""What the quantized array machines have in common: from a layer to a verified, priced program.
+
+An :class:`ArrayMachine` runs a layer as a convolution (a fully connected layer is one of a single
+pixel, products of two activations are groups of one). It says which formats it computes, how
+operands enter its MAC core (:meth:`ArrayMachine.operand`), how they are multiplied
+(:meth:`ArrayMachine.multiply`), its rules and its energies; :mod:`.datapath` multiplies and checks.
+The tiling search picks a mapping under the machine's rules,
+:func:`sparqsim.architectures.systolic.tile_netlist` turns it into a netlist. Left out: pooling and
+element-wise layers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.architectures.account import Account, Port, Store, priced_part
+from sparqsim.architectures.arrays.datapath import (
+    Multiplied,
+    Operand,
+    Work,
+    activation_sum_note,
+    integer_operand,
+    integer_products,
+)
+from sparqsim.architectures.arrays.energies import shipped_energies
+from sparqsim.architectures.checks import check_positive, check_whole
+from sparqsim.architectures.machine import Figure, Machine, Peak, Program
+from sparqsim.architectures.systolic import Dataflow, TiledNetlist, streams_of, tile_netlist
+from sparqsim.architectures.tiling import (
+    ArrayRules,
+    ConvShape,
+    Cost,
+    Datum,
+    Drain,
+    Layout,
+    Mapping,
+    Rates,
+    Reuse,
+    search,
+)
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis, EnergyTable, table_names
+from sparqsim.simulator.mac import dense
+from sparqsim.simulator.memory.dram import Dram
+from sparqsim.simulator.netlist import Netlist
+from sparqsim.simulator.report import EnergyPart, Macs
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.workloads.encoded import Coded, EncodedLayer, Role
+from sparqsim.workloads.layers import Layer
+
+KIB = 1024 * 8  # bits
+PUBLISHED, BUS = "published", "bus"
+_CHOICES = ("energy_table", "dram_standard", "dram_channels")  # fields that describe no machine
+# Parts of an array machine's energy that are paid by the cycle.
+_CYCLES = {"array static": "core_static_per_cycle", "DRAM static": "dram_static_per_cycle"}
+ADDER_PJ = 0.1  # recalled: Horowitz, a 32-bit addition at 45 nm
+_DRAM = "dram"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Timing:
+    """How long a layer takes on a machine: the netlist and its analytic twin.
+
+    ``products_per_step`` is what the array multiplies in a step when it is full, ``rule`` how fill
+    and drain are charged. ``capacities`` and ``used`` are bits of each buffer, by
+    :class:`~sparqsim.architectures.tiling.Datum`; ``ports`` say which firings move whose bits.
+    """
+
+    netlist: Netlist
+    analytic: Cost
+    products_per_step: int
+    repeats: int
+    capacities: tuple[int, int, int]
+    used: tuple[int, int, int]
+    rule: str
+    ports: tuple[Port, ...]
+
+
+class ArrayMachine(Machine, frozen=True, kw_only=True):
+    """A machine around an array of multipliers; see the module.
+
+    Attributes
+    ----------
+    input_buffer_kib, weight_buffer_kib, output_buffer_kib
+        Both halves of each buffer.
+    clock_mhz, node_nm
+        Clock of the array, technology.
+    energy_table
+        What prices a run: ``published`` is the machine's own table, else a shipped one.
+    """
+
+    published: ClassVar[EnergyTable]  # with an entry for each of Rates
+    dram_energy: ClassVar[str] = "dram.ddr3"  # its entry in shipped tables
+    assumed: ClassVar[frozenset[str]] = frozenset()  # fields of which nothing is published
+
+    input_buffer_kib: int
+    weight_buffer_kib: int
+    output_buffer_kib: int
+    clock_mhz: float = 500.0
+    node_nm: float
+    energy_table: str = PUBLISHED
+
+    def __post_init__(self) -> None:
+        where, choices = type(self).__name__, (PUBLISHED, *table_names())
+        if self.energy_table not in choices:
+            raise InputError(
+                f"{where}.energy_table must be one of {', '.join(choices)}, "
+                f"got {self.energy_table!r}"
+            )
+        for field, value in msgspec.structs.asdict(self).items():
+            if field in ("clock_mhz", "node_nm"):
+                check_positive(where, **{field: value})
+            elif field == "dataflow":
+                if not isinstance(value, Dataflow):
+                    raise InputError(f"{where}.dataflow must be a Dataflow, got {value!r}")
+            elif field not in ("energy_table", "dram_standard", "sparsity"):
+                check_whole(where, **{field: value})
+
+    # ------------------------------------------------------------------ what a machine says
+
+    @property
+    def multipliers_at_8_bits(self) -> int:
+        """8-bit multiply-accumulates of a full array in a cycle."""
+        raise NotImplementedError
+
+    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
+        """The rules of an event-driven run, with activations and weights of those bits."""
+        raise NotImplementedError
+
+    def operand(self, layer: EncodedLayer, role: Role) -> Operand:
+        """An operand as it enters the MAC core."""
+        return integer_operand(layer, role)
+
+    def multiply(
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand
+    ) -> NDArray[np.integer]:
+        """Multiply codes ``[M, K]`` by ``[K, N]`` on the machine's MAC core."""
+        return integer_products(rows, columns, x, w)
+
+    def published_widths(self, layer: Layer) -> tuple[int, int]:
+        """Bits of activations and weights where a table of layers names them, else its own."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ what follows
+
+    @property
+    def clock_hz(self) -> float:
+        """Clock of the array."""
+        return self.clock_mhz * 1e6
+
+    @property
+    def buffers_kib(self) -> tuple[int, int, int]:
+        """Input, weight and output buffer, both halves."""
+        return (self.input_buffer_kib, self.weight_buffer_kib, self.output_buffer_kib)
+
+    @property
+    def energies(self) -> EnergyTable:
+        """The machine's own energies, or those of a shipped table."""
+        if self.energy_table == PUBLISHED:
+            return self.published
+        return shipped_energies(
+            self.energy_table,
+            node_nm=self.node_nm,
+            multipliers=self.multipliers_at_8_bits,
+            buffers_kib=self.buffers_kib,
+            dram=self.dram_energy,
+        )
+
+    @property
+    def sum_bits(self) -> int:
+        """Width of an accumulator, at most 32; sums wrap around it."""
+        return dense.ACCUMULATOR_BITS
+
+    @property
+    def dram(self) -> Dram | None:
+        """DRAM with rows and banks, or None for a bus."""
+        return None
+
+    def bandwidth(self) -> float:
+        """Bytes a second of the DRAM."""
+        if self.dram is not None:
+            return self.dram.peak_bytes_per_s
+        rules = self.layer_rules(ConvShape(batch=1, in_channels=1, out_channels=1), (8, 8))
+        return rules.dram_bits_per_cycle * self.clock_hz / 8
+
+    def peak(self) -> Peak:
+        """Of the full array on 8-bit operands."""
+        macs = self.multipliers_at_8_bits * self.clock_hz
+        return Peak(macs_per_s=macs, operands="8 x 8 bits")
+
+    def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
+        """An array of about the same shape, or another width of the DRAM bus; buffers stay."""
+        fields: dict[str, int] = {}
+        if macs_per_s is not None:
+            share = macs_per_s / self.peak().macs_per_s
+            given = msgspec.structs.asdict(self)
+            for side in ("side_at_8_bits", "rows"):
+                if side in given:
+                    fields[side] = max(1, round(given[side] * math.sqrt(share)))
+            if "columns" in given:
+                columns = given["columns"] * share * given["rows"] / fields["rows"]
+                fields["columns"] = max(1, round(columns))
+        if bandwidth is not None:
+            if self.dram is not None:
+                raise InputError(
+                    f"the bandwidth of {self.name} is that of its DRAM standard; choose "
+                    "dram_channels, or leave dram_standard out"
+                )
+            fields["dram_bits_per_cycle"] = max(1, round(8 * bandwidth / self.clock_hz))
+        return msgspec.structs.replace(self, **fields)
+
+    @property
+    def rates(self) -> Rates:
+        """The energies as the tiling search takes them."""
+        return Rates.of(self.energies)
+
+    def shape_of(self, layer: Layer, batch: int) -> ConvShape:
+        """The layer as tiling sees it."""
+        return ConvShape.of(layer, batch=batch)
+
+    def timing(
+        self,
+        shape: ConvShape,
+        widths: tuple[int, int],
+        name: str,
+        mapping: Mapping | None = None,
+        work: Multiplied | None = None,
+        dynamic: bool = False,
+    ) -> Timing:
+        """The netlist of a layer under a mapping, by default the best.
+
+        With its ``work`` the firings of the netlist can execute it. ``dynamic`` outputs leave as
+        sums and come back when the last of them has told the scale.
+        """
+        rules = self.layer_rules(shape, widths)
+        chosen = mapping or search(shape, rules, self.rates)
+        stored = rules.output_bits
+        if dynamic:
+            rules = msgspec.structs.replace(rules, output_bits=max(stored, self.sum_bits))
+            chosen = mapping or search(shape, rules, self.rates)
+        rescale = (self.sum_bits, min(stored, max(widths[0], 2))) if dynamic else None
+        tiled = tile_netlist(
+            shape,
+            rules,
+            chosen,
+            clock_hz=self.clock_hz,
+            name=name,
+            dram=self.dram,
+            actions=None if work is None else lambda cost: work.actions(shape, chosen, cost),
+            rescale=rescale,
+        )
+        used = tuple(
+            min(2 * room // kept.held_bits, kept.transfers) * kept.held_bits
+            for room, kept in zip(rules.rooms, tiled.analytic.residences, strict=True)
+        )
+        return Timing(
+            netlist=tiled.netlist,
+            analytic=tiled.analytic,
+            products_per_step=self.products_per_step(rules),
+            repeats=rules.repeats,
+            capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
+            used=used,  # type: ignore[arg-type]
+            rule=f"{_told(rules)}; {_bandwidth(self.dram, rules, self.clock_hz)}",
+            ports=tile_ports(tiled, rules),
+        )
+
+    def products_per_step(self, rules: ArrayRules) -> int:
+        """Multiplications that the full array does in a step."""
+        return rules.pixels_per_step * rules.outputs_per_step * rules.reduction_per_step
+
+    def plan(self, layer: Layer, *, batch: int = 1, mapping: Mapping | None = None) -> Program:
+        """The timing of a shape at the widths its table publishes, under a mapping if one is given.
+
+        For the authors' tables, which have mappings and batches of their own.
+        """
+        widths = self.published_widths(layer)
+        shape = self.shape_of(layer, batch)
+        timing = self.timing(shape, widths, layer.name, mapping)
+        note = "timing only: no tensors; every multiply-accumulate of the shape counts as effectual"
+        return self.program_of(timing, name=layer.name, macs=shape.macs, notes=[note])
+
+    def lower(self, layer: EncodedLayer) -> Program:
+        """Multiply, requantize and time a layer whose operands are in formats it computes.
+
+        Raises
+        ------
+        InputError
+            If it does not fit the buffers.
+        """
+        assert isinstance(layer.weight, Coded) and isinstance(layer.activation, Coded)
+        shape, widths = self.shape_of(layer.layer, 1), self.stored_widths(layer)
+        notes, work = [], None
+        if layer.dynamic:
+            notes.append(
+                f"dynamic ranges: outputs leave as {self.sum_bits}-bit sums and come back to be "
+                "scaled when the last of them is known"
+            )
+        if not layer.is_outline:
+            x, w = self.operand(layer, "activations"), self.operand(layer, "weights")
+            work = Work(layer, x, w, self.multiply, self.sum_bits)
+            notes += activation_sum_note(work)
+            if work.wrapped:
+                notes.append(
+                    f"{work.wrapped} sums left the {self.sum_bits}-bit accumulators and wrapped "
+                    "around"
+                )
+        timing = self.timing(shape, widths, layer.name, work=work, dynamic=layer.dynamic)
+        return self.program_of(
+            timing, name=layer.name, macs=layer.layer.macs, work=work, inputs=layer.source,
+            notes=notes,
+        )  # fmt: skip
+
+    def stored_widths(self, layer: EncodedLayer) -> tuple[int, int]:
+        """Bits at which activations and weights are stored and multiplied."""
+        assert isinstance(layer.weight, Coded) and isinstance(layer.activation, Coded)
+        return layer.activation.bits, layer.weight.bits
+
+    def program_of(
+        self,
+        timing: Timing,
+        *,
+        name: str,
+        macs: int,
+        work: Multiplied | None = None,
+        inputs: str = "shapes alone",
+        notes: list[str],
+    ) -> Program:
+        """A program of a timing, with the numbers of its work where there are any."""
+        cost, table = timing.analytic, self.energies
+        slots = cost.compute_cycles // timing.repeats * timing.products_per_step
+        sums = 0 if work is None else work.activation_sums
+
+        def counters(timeline: Timeline) -> dict[str, int]:
+            found = {
+                "tiles": cost.tiles,
+                "compute_cycles": cost.compute_cycles,
+                "analytic_cycles": cost.cycles,
+            }
+            return found | ({"activation_sum_additions": sums} if sums else {})
+
+        def energy(timeline: Timeline) -> list[EnergyPart]:
+            dynamic = table.entry("core_dynamic_per_compute_cycle")
+            parts = [priced_part("array dynamic", [(dynamic, cost.compute_cycles)])]
+            for part, rate in _CYCLES.items():
+                parts.append(priced_part(part, [(table.entry(rate), timeline.cycles)]))
+            if sums:
+                parts.append(
+                    EnergyPart(
+                        part="sums of activations",
+                        energy_pj=sums * ADDER_PJ,
+                        basis=Basis.ASSUMED,
+                        source=f"{ADDER_PJ} pJ a 32-bit addition, recalled from Horowitz (45 nm)",
+                    )
+                )
+            return parts
+
+        return Program(
+            netlist=timing.netlist,
+            layer=name,
+            inputs=inputs,
+            macs=Macs(
+                dense=macs,
+                effectual=macs if work is None else work.effectual,
+                padding=max(0, slots - macs),
+            ),
+            worker="array",
+            multipliers=max(1, timing.products_per_step // timing.repeats),
+            account=Account(self._stores(timing), timing.ports),
+            outputs=None if work is None else work.outputs,
+            output_scale=1.0 if work is None else work.output_scale,
+            output_zero=0 if work is None else work.output_zero,
+            lost_steps=0.0 if work is None else work.lost_steps,
+            verify=None if work is None else work.verify,
+            counters=counters,
+            energy=energy,
+            executed=None if work is None or work.tokens is None else work.executed,
+            notes=[*notes, timing.rule],
+        )
+
+    def _stores(self, timing: Timing) -> list[Store]:
+        """The three buffers and the DRAM, with what a bit costs."""
+        table = self.energies
+        found = [
+            Store(
+                name=f"{datum.name.lower()}_buffer",
+                part=f"{datum.name.lower()} buffer",
+                capacity_bits=timing.capacities[datum],
+                used_bits=timing.used[datum],
+                source="size of the machine's configuration; traffic by the mapping",
+                read=table.entry(f"{datum.name.lower()}_buffer_read"),
+                write=table.entry(f"{datum.name.lower()}_buffer_write"),
+            )
+            for datum in Datum
+        ]
+        found.append(
+            Store(
+                name=_DRAM,
+                part="DRAM",
+                source="no size published; traffic by the mapping",
+                read=table.entry("dram_read"),
+                write=table.entry("dram_write"),
+            )
+        )
+        return found
+
+    def datasheet(self) -> list[Figure]:
+        """The configuration and the energies, each with its source."""
+        figures = []
+        for field, value in msgspec.structs.asdict(self).items():
+            source, basis = self.title, Basis.PUBLISHED
+            if field in _CHOICES:
+                source, basis = "what the user chose", Basis.ASSUMED
+            elif field in self.assumed:
+                source, basis = "nothing published; see the module", Basis.ASSUMED
+            figures.append(Figure(field, str(value), basis, source))
+        return figures + [
+            Figure(entry.name, f"{entry.value:.4g} {entry.unit}", entry.basis, entry.source)
+            for entry in self.energies.entries
+        ]
+
+
+class BankedMachine(ArrayMachine, frozen=True, kw_only=True):
+    """An array machine whose DRAM may have rows and banks.
+
+    Attributes
+    ----------
+    dram_standard
+        "bus", a server of so many bits a cycle, or the name of a DRAM standard.
+    dram_channels
+        Channels of that standard.
+    """
+
+    dram_standard: str = BUS
+    dram_channels: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dram_standard == BUS and self.dram_channels != 1:
+            raise InputError(
+                f"{type(self).__name__}.dram_channels are of a DRAM standard: name one "
+                f"(dram_standard), for example 'DDR4-2400', got {self.dram_standard!r}"
+            )
+        _ = self.dram  # an unknown standard is told at birth
+
+    @property
+    def dram(self) -> Dram | None:
+        """DRAM with rows and banks; neighbouring bursts take turns among its channels."""
+        if self.dram_standard == BUS:
+            return None
+        mapping = "RoBaCoBg" if self.dram_channels == 1 else "RoBaCoBgCh"
+        return Dram(standard=self.dram_standard, channels=self.dram_channels, mapping=mapping)
+
+
+def tile_ports(tiled: TiledNetlist, rules: ArrayRules) -> tuple[Port, ...]:
+    """Which firings of a netlist of tiles move the analytic model's bits.
+
+    A DMA moves its transfers between DRAM and buffer, an equal share on each channel. What else a
+    buffer reads and writes it does for the array, as much in every tile.
+    """
+    analytic = tiled.analytic
+    counted, streams = msgspec.structs.asdict(analytic.traffic), streams_of(analytic, rules)
+    ports = []
+    for datum in Datum:
+        buffer, bits = f"{datum.name.lower()}_buffer", streams[datum].bits
+        left = {"read": counted[f"{buffer}_read"], "write": counted[f"{buffer}_write"]}
+        for dma in tiled.dmas:
+            if dma.datum is not datum:
+                continue
+            for actor in dma.actors:
+                share = bits / len(dma.actors)
+                one, other = (buffer, _DRAM) if dma.stores else (_DRAM, buffer)
+                ports.append(Port(store=one, actor=actor, read_bits=share))
+                ports.append(Port(store=other, actor=actor, written_bits=share))
+            left["read" if dma.stores else "write"] -= int(bits.sum())
+        each = {way: total / analytic.tiles for way, total in left.items()}
+        ports.append(
+            Port(store=buffer, actor="array", read_bits=each["read"], written_bits=each["write"])
+        )
+    for way, actors, moved in tiled.rescales:
+        for actor in actors:
+            each_firing = moved / len(actors) / tiled.netlist.actor(actor).count
+            ports.append(Port(store=_DRAM, actor=actor, **{f"{way}_bits": each_firing}))
+    return tuple(ports)
+
+
+def _bandwidth(dram: Dram | None, rules: ArrayRules, clock_hz: float) -> str:
+    """The memory the run had, in words."""
+    if dram is None:
+        gigabytes = rules.dram_bits_per_cycle * clock_hz / 8e9
+        return f"DRAM is a bus of {gigabytes:.4g} GB/s without latency"
+    return (
+        f"DRAM is {dram.channels} channel(s) of {dram.timing.name}, "
+        f"{dram.peak_bytes_per_s / 1e9:.4g} GB/s at best"
+    )
+
+
+def _told(rules: ArrayRules) -> str:
+    """How fill and drain are charged, in words."""
+    told = {
+        Drain.NONE: "fill and drain of the array are not in the analytic cycles",
+        Drain.PER_LAYER: "fill and drain of the array are charged once a layer",
+        Drain.SHORT_PASSES: "fill and drain of the array are charged once a layer; a pass takes "
+        f"at least the {rules.exchange_cycles} cycles its operands or results are shifted",
+        Drain.PER_PASS: "fill and drain of the array are charged every pass",
+    }
+    return told[rules.drain]
+
+
+def unfolded_rules(
+    *,
+    rows: int,
+    columns: int,
+    dataflow: Dataflow,
+    bits: int,
+    output_bits: int,
+    buffers_kib: tuple[int, int, int],
+    dram_bits_per_cycle: int,
+    drain: Drain,
+) -> ArrayRules:
+    """A grid fed by im2col that keeps sums, weights or inputs and stores results once.
+
+    Parameters
+    ----------
+    bits
+        Of both operands.
+    buffers_kib
+        Input, weight and output buffer, both halves.
+    """
+    pixels, outputs, reduction, reuse = {
+        Dataflow.OUTPUT_STATIONARY: (rows, columns, 1, Reuse.OUTPUT),
+        Dataflow.WEIGHT_STATIONARY: (1, columns, rows, Reuse.WEIGHT),
+        Dataflow.INPUT_STATIONARY: (columns, 1, rows, Reuse.INPUT),
+    }[dataflow]
+    rooms = [size * KIB // 2 for size in buffers_kib]
+    return ArrayRules(
+        pixels_per_step=pixels,
+        outputs_per_step=outputs,
+        reduction_per_step=reduction,
+        layout=Layout.UNFOLDED_PADDED,
+        reduction_granule=rows,
+        outputs_padded=False,
+        outputs_read_back=False,
+        last_store_counted=drain is not Drain.NONE,  # ANT's model hides it
+        output_granule=1,
+        input_bits=bits,
+        weight_bits=bits,
+        output_bits=output_bits,
+        input_room_bits=rooms[0],
+        weight_room_bits=rooms[1],
+        output_room_bits=rooms[2],
+        dram_bits_per_cycle=dram_bits_per_cycle,
+        reuse=reuse,
+        drain=drain,
+        drain_cycles=rows + columns - 1,
+        exchange_cycles=rows,  # derived: a fold's sums, or its weights, move a row a cycle
+        pass_is_fold=True,
+    )
+
+
+INT8 = ("int8_unsigned", "int8_signed")
+
+
+def wider_than(layer: EncodedLayer, bits: int) -> bool:
+    """Whether either operand has wider codes."""
+    return any(
+        not isinstance(tensor, Coded) or tensor.bits > bits
+        for tensor in (layer.weight, layer.activation)
+    )
+
+
+def four_or_eight(machine: str, layer: Layer, bits: int) -> tuple[int, int]:
+    """Widths of arrays of 4-bit elements and gangs: 8 where either operand needs more than 4.
+
+    ``bits`` is what an operand has of which the layer says nothing.
+
+    Raises
+    ------
+    InputError
+        If 8 bits are not enough.
+    """
+    widest = max(layer.activation_bits or bits, layer.weight_bits or bits)
+    if widest > 8:
+        raise InputError(f"layer {layer.name!r}: {machine} computes at 4 or 8 bits, got {widest}")
+    return (4, 4) if widest <= 4 else (8, 8)

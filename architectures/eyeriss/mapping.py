@@ -1,0 +1,174 @@
+"""What a mapping is on the chip: where its sets lie, whether it fits, and what a pass takes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from sparqsim.architectures.eyeriss.config import (
+    KIB,
+    SPAD_WORDS,
+    Configuration,
+    Ints,
+    RowStationary,
+)
+from sparqsim.architectures.eyeriss.energies import WORD_BITS
+from sparqsim.architectures.tiling import ConvShape
+
+
+class Pass(NamedTuple):
+    """One pass: sizes of its share of every loop (the last of a loop may be smaller)."""
+
+    images: int
+    rows: int
+    filters: int
+    channels: int
+
+
+class Steps(NamedTuple):
+    """Cycles of the parts of a pass."""
+
+    fill_filters: int
+    fill_ifmaps: int
+    compute: int
+    stream_ifmaps: int
+    psums: int
+    drain: int
+
+    @property
+    def total(self) -> int:
+        """Cycles of the pass."""
+        fill = self.fill_filters + self.fill_ifmaps
+        return fill + max(self.compute, self.stream_ifmaps, self.psums) + self.drain
+
+
+def most_sets(chip: Configuration, kernel_rows: int, strip: int) -> int:
+    """How many logical sets fit the grid: side by side, or folded where they are too wide."""
+    high = chip.rows // kernel_rows
+    if strip <= chip.columns:
+        return high * (chip.columns // strip)
+    return high // -(-strip // chip.columns)
+
+
+def place(chip: Configuration, kernel_rows: int, strip: int, sets: int) -> Ints | None:
+    """Grid cells of the logical sets, or None where they do not fit.
+
+    Returns
+    -------
+    int64 [sets, kernel_rows, strip]
+        Number of the PE, row by row. A set wider than the grid is folded into pieces below each
+        other.
+    """
+    if sets > most_sets(chip, kernel_rows, strip):
+        return None
+    number, tap, column = np.ogrid[:sets, :kernel_rows, :strip]
+    if strip <= chip.columns:
+        down, beside = np.divmod(number, chip.columns // strip)
+        row, column = down * kernel_rows + tap, beside * strip + column
+    else:
+        piece, column = np.divmod(column, chip.columns)
+        row = (number * -(-strip // chip.columns) + piece) * kernel_rows + tap
+    cells: Ints = row * chip.columns + column
+    return cells
+
+
+def unfit(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> str:
+    """Why a mapping does not fit the chip; empty if it does."""
+    taps, wide = shape.kernel_height, shape.kernel_width
+    filters = mapping.p * mapping.q * wide
+    if filters > SPAD_WORDS["filter"]:
+        return f"p q S = {filters} filter words exceed {SPAD_WORDS['filter']} of a PE"
+    if mapping.q * wide > SPAD_WORDS["ifmap"]:
+        return f"q S = {mapping.q * wide} input words exceed {SPAD_WORDS['ifmap']} of a PE"
+    if mapping.p > SPAD_WORDS["psum"]:
+        return f"p = {mapping.p} partial sums exceed {SPAD_WORDS['psum']} of a PE"
+    if mapping.e > shape.out_height or mapping.n > shape.batch:
+        return f"e and n must be at most {shape.out_height} rows and {shape.batch} images"
+    together = mapping.p * mapping.t
+    if mapping.m % together and mapping.m < shape.out_channels:
+        return f"m = {mapping.m} must be a multiple of p t = {together}"
+    sets = mapping.r * mapping.t
+    if sets > most_sets(chip, taps, mapping.e):
+        return f"{sets} sets of {taps} x {mapping.e} PEs do not fit {chip.rows} x {chip.columns}"
+    if together * mapping.q * mapping.r * taps * wide * WORD_BITS > chip.filter_kib * KIB:
+        return f"the filters of a pass exceed {chip.filter_kib} KiB"
+    inputs, psums = glb_bits(shape, mapping)
+    if inputs + psums > chip.glb_kib * KIB:
+        taken = (inputs + psums) / KIB
+        return f"inputs and partial sums take {taken:.1f} KiB of the GLB's {chip.glb_kib}"
+    return ""
+
+
+def glb_bits(shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
+    """Bits of inputs and of partial sums a mapping keeps in the GLB."""
+    high, wide = shape.patch(mapping.e, shape.out_width)
+    channels = min(mapping.q * mapping.r, shape.in_channels)
+    inputs = mapping.n * channels * high * wide * WORD_BITS
+    filters = min(mapping.m, shape.out_channels)
+    return inputs, mapping.n * filters * mapping.e * shape.out_width * WORD_BITS
+
+
+def active_pes(shape: ConvShape, mapping: RowStationary) -> int:
+    """PEs a mapping uses: R r e t."""
+    return shape.kernel_height * mapping.r * mapping.e * mapping.t
+
+
+def steps(chip: Configuration, shape: ConvShape, mapping: RowStationary, work: Pass) -> Steps:
+    """How long the parts of a pass take."""
+    taps, wide = shape.kernel_height, shape.kernel_width
+    high, broad = shape.patch(work.rows, shape.out_width)
+    filters, channels = min(mapping.p, work.filters), min(mapping.q, work.channels)
+    words = taps * wide * work.channels * work.filters
+    inputs = work.images * work.channels * high * broad
+    window = work.channels * high * min(wide, broad)
+    psums = work.images * work.filters * work.rows * shape.out_width
+    ifmap_words = chip.ifmap_bus_bits // WORD_BITS
+    return Steps(
+        fill_filters=-(-words * WORD_BITS // chip.filter_bus_bits),
+        fill_ifmaps=-(-window // ifmap_words),
+        compute=wide * shape.out_width * filters * channels * work.images,
+        stream_ifmaps=-(-(inputs - window) // ifmap_words),
+        psums=-(-psums * WORD_BITS // chip.psum_bus_bits),
+        drain=filters + taps - 1,  # the last p sums climb the column
+    )
+
+
+def processing_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """Cycles of all passes, one after another: the analytic twin of a run without DRAM."""
+    total = 0
+    for (n, a), (e, b), (m, c), (k, d) in itertools.product(
+        chunks(shape.batch, mapping.n),
+        chunks(shape.out_height, mapping.e),
+        _filter_chunks(shape, mapping),
+        chunks(shape.in_channels, mapping.q * mapping.r),
+    ):
+        total += a * b * c * d * steps(chip, shape, mapping, Pass(n, e, m, k)).total
+    return total * shape.groups
+
+
+def link_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
+    """Cycles the link takes for all inputs and for all filters, nothing compressed."""
+    strips = -(-shape.batch // mapping.n) * -(-shape.out_height // mapping.e)
+    once = mapping.q * mapping.r >= shape.in_channels  # then the next round finds them there
+    rounds = 1 if once else -(-shape.out_channels // mapping.m)
+    high, wide = shape.patch(mapping.e, shape.out_width)
+    inputs = strips * rounds * mapping.n * shape.in_channels * high * wide
+    filters = strips * shape.taps * shape.in_channels * shape.out_channels
+    rate = chip.link_cycles_a_word * shape.groups
+    return int(inputs * rate), int(filters * rate)
+
+
+def chunks(total: int, size: int) -> list[tuple[int, int]]:
+    """Sizes into which a loop is cut, and how many there are of each."""
+    whole, rest = divmod(total, size)
+    return [pair for pair in ((size, whole), (rest, int(rest > 0))) if pair[0] and pair[1]]
+
+
+def _filter_chunks(shape: ConvShape, mapping: RowStationary) -> list[tuple[int, int]]:
+    return [
+        (size, count * times)
+        for held, times in chunks(shape.out_channels, mapping.m)
+        for size, count in chunks(held, mapping.p * mapping.t)
+    ]

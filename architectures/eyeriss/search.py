@@ -1,0 +1,224 @@
+"""The search for a mapping: even shares of every loop, the fastest that fits.
+
+:func:`search_plain` is the specification, over :func:`candidates`; :func:`search` is the same
+arithmetic compiled, remembered by chip and shape.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sparqsim.architectures.eyeriss.config import (
+    KIB,
+    SPAD_WORDS,
+    Configuration,
+    RowStationary,
+)
+from sparqsim.architectures.eyeriss.energies import WORD_BITS
+from sparqsim.architectures.eyeriss.mapping import (
+    active_pes,
+    glb_bits,
+    link_cycles,
+    most_sets,
+    processing_cycles,
+    unfit,
+)
+from sparqsim.architectures.tiling import ConvShape
+from sparqsim.base import InputError, kernel
+
+LARGEST = np.iinfo(np.int64).max
+Key = tuple[int, int, int]
+
+
+def interleaved(chip: Configuration, shape: ConvShape) -> Iterator[tuple[int, int, int, int]]:
+    """Output rows e, filters p and channels q of a PE, and images n worth trying: even shares."""
+    wide = shape.kernel_width
+    strips = shares(shape.out_height, chip.pes)
+    many = shares(shape.out_channels, SPAD_WORDS["psum"])
+    few = shares(shape.in_channels, SPAD_WORDS["ifmap"] // wide)
+    images = shares(shape.batch, shape.batch)
+    for e, p, q, n in itertools.product(strips, many, few, images):
+        fits = p * q * wide <= SPAD_WORDS["filter"] and q * wide <= SPAD_WORDS["ifmap"]
+        if fits and most_sets(chip, shape.kernel_height, e):
+            yield e, p, q, n
+
+
+def candidates(chip: Configuration, shape: ConvShape) -> Iterator[RowStationary]:
+    """Mappings worth trying: even shares of every loop, the array as full as it goes."""
+    for e, p, q, n in interleaved(chip, shape):
+        most = most_sets(chip, shape.kernel_height, e)
+        for r in shares(-(-shape.in_channels // q), most):
+            for t in shares(-(-shape.out_channels // p), most // r):
+                one = n * p * t * e * shape.out_width * WORD_BITS
+                high, broad = shape.patch(e, shape.out_width)
+                channels = min(q * r, shape.in_channels)
+                left = chip.glb_kib * KIB - n * channels * high * broad * WORD_BITS
+                rounds = min(left // one, -(-shape.out_channels // (p * t)))
+                if rounds >= 1:
+                    yield RowStationary(n=n, m=rounds * p * t, e=e, p=p, q=q, r=r, t=t)
+
+
+def shares(total: int, most: int) -> list[int]:
+    """Sizes up to ``most`` (but at least 1) that cut a loop into different numbers of parts."""
+    limit = max(1, min(total, most))
+    return sorted({-(-total // parts) for parts in range(-(-total // limit), total + 1)})
+
+
+def rank(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> Key:
+    """What a search minimises: cycles, cycles without DRAM, bits in the GLB."""
+    total = passes = processing_cycles(chip, shape, mapping)
+    if chip.off_chip:
+        inputs, filters = link_cycles(chip, shape, mapping)
+        total = max(passes, filters) + inputs
+    return total, passes, sum(glb_bits(shape, mapping))
+
+
+def search_plain(chip: Configuration, shape: ConvShape) -> RowStationary | None:
+    """The specification of :func:`search`; None where nothing fits."""
+    best: tuple[Key, RowStationary] | None = None
+    for mapping in candidates(chip, shape):
+        # a mapping that multiplies longer than the best one takes cannot be better
+        least = shape.macs // active_pes(shape, mapping)
+        if (best is not None and least > best[0][0]) or unfit(chip, shape, mapping):
+            continue
+        key = rank(chip, shape, mapping)
+        if best is None or key < best[0]:
+            best = (key, mapping)
+    return None if best is None else best[1]
+
+
+@functools.cache
+def search(chip: Configuration, shape: ConvShape) -> RowStationary:
+    """The mapping with the fewest cycles, of equal ones that with the least in the GLB.
+
+    With DRAM the link counts: inputs are waited for, filters come while a pass computes; where
+    the link alone decides, the fewest cycles without it.
+
+    Raises
+    ------
+    InputError
+        If the kernel is larger than the grid or the scratchpads.
+    """
+    sizes = (
+        shape.batch, shape.out_height, shape.out_width, shape.kernel_height, shape.kernel_width,
+        shape.stride_height, shape.patch(1, shape.out_width)[1], shape.in_channels,
+        shape.out_channels, shape.groups, chip.glb_kib * KIB // WORD_BITS,
+        chip.filter_kib * KIB // WORD_BITS, chip.filter_bus_bits, chip.psum_bus_bits,
+        chip.ifmap_bus_bits // WORD_BITS,
+    )  # fmt: skip
+    link = chip.link_cycles_a_word * shape.groups if chip.off_chip else 0.0
+    best = np.full(10, LARGEST, np.int64)
+    for e, p, q, n in interleaved(chip, shape):
+        _try_sets(sizes, link, most_sets(chip, shape.kernel_height, e), n, e, p, q, best)
+    if best[0] == LARGEST:
+        raise InputError(
+            f"no row-stationary mapping fits a {shape.kernel_height} x {shape.kernel_width} "
+            f"kernel: it must be at most {chip.rows} high and {SPAD_WORDS['ifmap']} wide, and "
+            f"its sums must fit {chip.glb_kib} KiB"
+        )
+    letters = RowStationary.__struct_fields__
+    return RowStationary(**dict(zip(letters, best[3:].tolist(), strict=True)))
+
+
+@kernel(error_model="numpy")
+def _next_share(total: Any, share: Any) -> Any:
+    """The share after this one; 0 if it was the last."""
+    parts = -(-total // share) - 1
+    return -(-total // parts) if parts > 0 else 0
+
+
+@kernel(error_model="numpy")
+def _chunk(total: Any, size: Any, second: Any) -> Any:
+    """A size into which a loop is cut, and how many there are: whole ones, then the rest."""
+    if second:
+        rest = total % size
+        return rest, min(rest, 1)
+    return size, total // size
+
+
+@kernel(error_model="numpy")
+def _pass_cycles(sizes: Any, p: Any, q: Any, n: Any, e: Any, m: Any, k: Any) -> Any:
+    """The total of :func:`~sparqsim.architectures.eyeriss.mapping.steps`."""
+    out_width, taps, wide, stride, broad = sizes[2:7]
+    filter_bus, psum_bus, ifmap_words = sizes[12:]
+    filters, channels = min(p, m), min(q, k)
+    high = (e - 1) * stride + taps
+    inputs, window = n * k * high * broad, k * high * min(wide, broad)
+    fill = -(-taps * wide * k * m * WORD_BITS // filter_bus) + -(-window // ifmap_words)
+    compute = wide * out_width * filters * channels * n
+    stream = -(-(inputs - window) // ifmap_words)
+    psums = -(-n * m * e * out_width * WORD_BITS // psum_bus)
+    return fill + max(compute, stream, psums) + filters + taps - 1
+
+
+@kernel(error_model="numpy")
+def _processing(sizes: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.processing_cycles`."""
+    batch, out_height, in_channels, out_channels = sizes[0], sizes[1], sizes[7], sizes[8]
+    total = 0
+    for which in range(32):  # whole chunks and rests of five loops
+        images, a = _chunk(batch, n, which & 1)
+        rows, b = _chunk(out_height, e, which & 2)
+        channels, c = _chunk(in_channels, q * r, which & 4)
+        held, d = _chunk(out_channels, m, which & 8)
+        filters, f = _chunk(held, p * t, which & 16)
+        times = a * b * c * d * f
+        if times:
+            total += times * _pass_cycles(sizes, p, q, images, rows, filters, channels)
+    return total * sizes[9]
+
+
+@kernel(error_model="numpy")
+def _rank(sizes: Any, link: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any) -> Any:
+    """:func:`rank`, but words for bits."""
+    batch, out_height, out_width, taps, wide, stride, broad, in_channels, out_channels = sizes[:9]
+    strips = -(-batch // n) * -(-out_height // e)
+    rounds = 1 if q * r >= in_channels else -(-out_channels // m)
+    area = ((e - 1) * stride + taps) * broad
+    inputs = np.int64(strips * rounds * n * in_channels * area * link)
+    filters = np.int64(strips * taps * wide * in_channels * out_channels * link)
+    passes = _processing(sizes, n, m, e, p, q, r, t)
+    psums = n * min(m, out_channels) * e * out_width
+    return max(passes, filters) + inputs, passes, n * min(q * r, in_channels) * area + psums
+
+
+@kernel(error_model="numpy")
+def _try_sets(sizes: Any, link: Any, most: Any, n: Any, e: Any, p: Any, q: Any, best: Any) -> None:
+    """Try all numbers of sets, r and t; the inner half of :func:`search_plain`, compiled.
+
+    Parameters
+    ----------
+    sizes : 15 ints
+        Of the layer's loops (``broad`` is the width of the inputs it reads), then of the GLB and
+        the filter buffer in words, and of the three buses.
+    link : float
+        Cycles in which DRAM's link moves a word, times groups; 0 where it takes no time.
+    most : int
+        Sets that the grid holds.
+    best : int64 [10]
+        Improved: the rank of the best mapping so far, and its letters in their order.
+    """
+    batch, out_height, out_width, taps, wide, stride, broad = sizes[:7]
+    in_channels, out_channels, groups, glb, filter_buffer = sizes[7:12]
+    macs = groups * batch * out_height * out_width * taps * wide * in_channels * out_channels
+    area = ((e - 1) * stride + taps) * broad
+    r = 1
+    while 0 < r <= most:
+        left = glb - n * min(q * r, in_channels) * area
+        t = 1
+        while 0 < t <= most // r and p * t * q * r * taps * wide <= filter_buffer:
+            together = p * t
+            rounds = min(left // (n * together * e * out_width), -(-out_channels // together))
+            if rounds >= 1 and macs // (taps * r * e * t) <= best[0]:
+                m = rounds * together
+                key = _rank(sizes, link, n, m, e, p, q, r, t)
+                if key < (best[0], best[1], best[2]):
+                    for place, value in enumerate((*key, n, m, e, p, q, r, t)):
+                        best[place] = value
+            t = _next_share(-(-out_channels // p), t)
+        r = _next_share(-(-in_channels // q), r)

@@ -1,0 +1,174 @@
+"""The numbers of HeatViT's engine, and how it cuts a product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Self
+
+import msgspec
+
+from sparqsim.architectures.checks import check_positive, check_whole
+from sparqsim.architectures.heatvit.products import Product
+from sparqsim.architectures.machine import Figure, Machine, Peak, UnitTime
+from sparqsim.base import InputError
+from sparqsim.simulator.energy.tables import Basis
+from sparqsim.workloads.layers import OtherWork
+
+KIB = 1024 * 8  # bits
+BITS = 8  # published: 8-bit fixed point
+SUM_BITS = 32  # assumed: accumulators
+BLOCK_RAM_KIB = 4096  # published: 32.1 Mbit of block RAM in the ZCU102's device, rounded
+BOARD_W = 10.697  # published (secondary): DeiT-S on the ZCU102
+SOFTMAX_PASSES = 3  # assumed: maximum, exponentials with their sum, division
+POST_STAGES = 8  # assumed: requantization and look-ups, To results of a head and cycle
+ON_THE_WAY = ("Relu", "Gelu")  # what post applies as results come
+
+
+class Tile(NamedTuple):
+    """What the engine does in a firing: a share of the columns and of the heads of a product."""
+
+    product: int
+    columns: slice
+    heads: slice
+    cycles: int
+    post: int
+    weight_bits: int
+    results: int
+
+
+class Configuration(Machine, frozen=True, kw_only=True):
+    """Configuration of the engine.
+
+    Attributes
+    ----------
+    th
+        Heads the engine multiplies side by side, or parts of a linear layer's reduction.
+    ti
+        Inputs of each in a cycle.
+    to
+        Outputs of each in a cycle.
+    clock_hz
+        Clock.
+    dram_gbytes_per_s
+        Of the memory that holds the weights.
+    weight_buffer_kib
+        Both halves of the weight buffer.
+    """
+
+    name: ClassVar[str] = "heatvit"
+    title: ClassVar[str] = "HeatViT (HPCA 2023): vision transformer with token selectors, FPGA"
+    recipe: ClassVar[str] = "int8"
+
+    th: int = 3  # assumed: of an open reimplementation, not the paper's
+    ti: int = 8  # assumed: likewise
+    to: int = 8  # assumed: likewise
+    clock_hz: float = 150e6  # assumed: recalled; a comparison table says 300 MHz
+    dram_gbytes_per_s: float = 19.2  # assumed: the ZCU102's 64-bit DDR4-2400
+    weight_buffer_kib: int = 256  # assumed: two tiles of 64 columns of DeiT-S's widest product
+
+    def __post_init__(self) -> None:
+        check_positive("heatvit", clock_hz=self.clock_hz, dram_gbytes_per_s=self.dram_gbytes_per_s)
+        sizes = {name: getattr(self, name) for name in ("th", "ti", "to", "weight_buffer_kib")}
+        check_whole("heatvit", **sizes)
+        if self.dram_bits_per_cycle < 1:
+            raise InputError(
+                f"heatvit.dram_gbytes_per_s must move a bit a cycle, got {self.dram_gbytes_per_s!r}"
+            )
+
+    @property
+    def multipliers(self) -> int:
+        """Of the engine."""
+        return self.th * self.ti * self.to
+
+    @property
+    def dram_bits_per_cycle(self) -> int:
+        """Bits of weights that arrive in a cycle."""
+        return int(self.dram_gbytes_per_s * 8e9 // self.clock_hz)
+
+    def cycles(self, product: Product) -> int:
+        """Cycles of a product on the engine; heads side by side, or a reduction shared."""
+        if product.heads > 1:
+            inner = -(-product.k // self.ti) * -(-product.heads // self.th)
+        else:
+            inner = -(-product.k // (self.ti * self.th))
+        return product.m * -(-product.n // self.to) * inner
+
+    def tiles(self, products: Sequence[Product]) -> list[Tile]:
+        """Cut products by heads and by columns whose weights fit half the buffer.
+
+        Raises
+        ------
+        InputError
+            If those of a cycle do not fit.
+        """
+        found = []
+        room = self.weight_buffer_kib * KIB // 2
+        for number, p in enumerate(products):
+            side = self.th if p.heads > 1 else 1
+            for low in range(0, p.heads, side):
+                heads = min(side, p.heads - low)
+                wide = room // (heads * p.k * BITS) // self.to * self.to if p.weights else p.n
+                if not wide:
+                    raise InputError(
+                        f"{p.name}: {self.to} columns of {heads * p.k} weights must fit half of "
+                        "the weight buffer; enlarge heatvit.weight_buffer_kib from "
+                        f"{self.weight_buffer_kib}"
+                    )
+                for first in range(0, p.n, wide):
+                    columns = slice(first, min(first + wide, p.n))
+                    count = columns.stop - first
+                    # Of a product of heads a part of Th idles for a lone head.
+                    part = p._replace(n=count, heads=max(heads, 2) if p.heads > 1 else 1)
+                    passes = SOFTMAX_PASSES if p.kind == "scores" else 1
+                    found.append(
+                        Tile(
+                            product=number,
+                            columns=columns,
+                            heads=slice(low, low + heads),
+                            cycles=self.cycles(part),
+                            post=passes * p.m * -(-count // self.to),
+                            weight_bits=heads * p.k * count * BITS if p.weights else 0,
+                            results=heads * p.m * count,
+                        )
+                    )
+        return found
+
+    def peak(self) -> Peak:
+        """Of all multipliers."""
+        return Peak(macs_per_s=self.multipliers * self.clock_hz, operands="8 x 8 bits")
+
+    def bandwidth(self) -> float:
+        """Of the memory that holds the weights."""
+        return self.dram_gbytes_per_s * 1e9
+
+    def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
+        """With as many outputs a cycle, or that bandwidth."""
+        fields: dict[str, float] = {}
+        if macs_per_s is not None:
+            fields["to"] = max(1, round(macs_per_s / (self.th * self.ti * self.clock_hz)))
+        if bandwidth is not None:
+            fields["dram_gbytes_per_s"] = bandwidth / 1e9
+        return msgspec.structs.replace(self, **fields)
+
+    def time_beside(self, work: OtherWork) -> UnitTime | None:
+        """Softmax takes passes of ``post``; ReLU and GELU are applied as results come."""
+        if work.kind == "softmax":
+            passes = SOFTMAX_PASSES * -(-work.elements // (self.th * self.to))
+            return UnitTime(unit="post", cycles=passes)
+        return UnitTime(unit="post", cycles=0) if work.operation in ON_THE_WAY else None
+
+    def datasheet(self) -> list[Figure]:
+        """The numbers of this configuration and where they come from."""
+        assumed, derived = Basis.ASSUMED, Basis.DERIVED
+        reimplemented = "an open reimplementation's choice, not the paper's"
+        peak = self.multipliers * self.clock_hz / 1e9
+        return [
+            Figure("engine", f"{self.th} x {self.ti} x {self.to} MACs", assumed, reimplemented),
+            Figure("clock", f"{self.clock_hz / 1e6:g} MHz", assumed, "recalled; disputed"),
+            Figure("peak", f"{peak:g} GMAC/s", derived, "MACs x clock"),
+            Figure("operands", f"{BITS} bits", Basis.PUBLISHED, "HPCA 2023"),
+            Figure("selectors", "before blocks 4, 7, 10", Basis.PUBLISHED, "HPCA 2023"),
+            Figure("DRAM", f"{self.dram_gbytes_per_s:g} GB/s", assumed, "ZCU102, DDR4-2400"),
+            Figure("weight buffer", f"{self.weight_buffer_kib} KiB", assumed, "not published"),
+            Figure("board power", f"{BOARD_W} W", Basis.PUBLISHED, "DeiT-S, secondary source"),
+        ]

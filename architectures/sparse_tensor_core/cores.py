@@ -1,0 +1,187 @@
+"""Tensor cores in one format and pattern: cycles, bits and energy of a tile's step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from sparqsim.architectures.sparse_tensor_core.config import (
+    ACCUMULATOR_BYTES,
+    DENSE,
+    L2_SLICE_KIB,
+    MMA,
+    OPERATIONS,
+    REGISTERS_KIB,
+    STEP_BITS,
+    TILES,
+    Configuration,
+    Kind,
+    Shape,
+    Sparsity,
+    Tiling,
+)
+from sparqsim.simulator.energy.tables import get_table
+
+PARTS = {"registers": "registers", "shared": "shared memory", "l2": "l2"}  # store -> of the energy
+
+
+@dataclass(frozen=True)
+class TensorCores:
+    """The tensor cores of a GPU as they multiply one format by one pattern.
+
+    Attributes
+    ----------
+    gpu
+        The configuration.
+    dtype
+        Format of both operands, a name of :data:`~.config.KINDS`.
+    sparsity
+        Pattern of the weights.
+    """
+
+    gpu: Configuration
+    dtype: str
+    sparsity: Sparsity
+
+    @cached_property
+    def kind(self) -> Kind:
+        """The format's row of :data:`~.config.KINDS`."""
+        return self.gpu.kind(self.dtype)
+
+    @property
+    def dense(self) -> TensorCores:
+        """The same with dense weights."""
+        return TensorCores(self.gpu, self.dtype, DENSE)
+
+    @property
+    def macs_per_sm(self) -> int:
+        """Multiplications an SM does in a cycle, dense or sparse."""
+        return max(1, int(self.gpu.fp16_macs_per_sm * self.kind.rate))
+
+    @property
+    def fraction_bits(self) -> int:
+        """Bits the aligner keeps below the largest exponent."""
+        return 23 + self.gpu.extra_bits
+
+    @property
+    def block(self) -> int:
+        """Products of a block (floats)."""
+        return max(1, int(self.gpu.float_block * self.kind.block))
+
+    @property
+    def weight_bits(self) -> float:
+        """Bits stored for each element of the dense matrix of weights, positions included."""
+        return self.sparsity.stored_bits(self.kind.bits)
+
+    # ------------------------------------------------------------------ a step
+
+    def stage_bytes(self, rows: int, columns: int, step: int) -> float:
+        """Bytes of both operands of a tile's step."""
+        return step * (rows * self.weight_bits / 8 + columns * self.kind.bits / 8)
+
+    def slots(self, tiling: Tiling) -> int:
+        """Multiplications of a tile's step."""
+        return tiling.rows * tiling.columns * tiling.step * self.sparsity.n // self.sparsity.m
+
+    def step_bits(self, tiling: Tiling) -> dict[str, tuple[float, float]]:
+        """Bits that a step of a whole tile reads from and writes to each memory.
+
+        L2 gives a stage, shared memory takes it and gives each warp its fragments, registers give
+        operands and sums to each instruction and take the sums.
+        """
+        stage = self.stage_bytes(tiling.rows, tiling.columns, tiling.step)
+        rows = min(self.gpu.warp_rows, tiling.rows)
+        columns = min(self.gpu.warp_columns, tiling.columns)
+        warps = -(-tiling.rows // rows) * -(-tiling.columns // columns)
+        fragments = warps * self.stage_bytes(rows, columns, tiling.step)
+        rows, columns, bits = MMA
+        depth = bits / self.kind.bits
+        instructions = self.slots(tiling) / (rows * columns * depth)
+        operands = self.stage_bytes(rows, columns, 1) * depth * self.sparsity.m / self.sparsity.n
+        sums = rows * columns * ACCUMULATOR_BYTES
+        return {
+            "registers": (8 * instructions * (operands + sums), 8 * instructions * sums),
+            "shared": (8 * fragments, 8 * stage),
+            "l2": (8 * stage, 0.0),
+        }
+
+    def step_cycles(self, tiling: Tiling) -> int:
+        """Cycles of a tile's step: those of the tensor cores or of shared memory, and a barrier."""
+        longer = max(self.tensor_cycles(tiling), self.shared_cycles(tiling))
+        return longer + self.gpu.barrier_cycles
+
+    def tensor_cycles(self, tiling: Tiling) -> int:
+        """Cycles of a tile's step in which the tensor cores multiply."""
+        issue = self.gpu.dense_issue if self.sparsity.is_dense else self.gpu.sparse_issue
+        return math.ceil(self.slots(tiling) / (self.macs_per_sm * issue))
+
+    def shared_cycles(self, tiling: Tiling) -> int:
+        """Cycles in which shared memory takes a stage in and gives each warp its fragments."""
+        size = sum(self.step_bits(tiling)["shared"]) / 8
+        return math.ceil(size / self.gpu.shared_bytes_per_cycle)
+
+    def epilogue_bytes(self, tiling: Tiling) -> int:
+        """Bytes of a tile's accumulators, which go to shared memory and back, in rows."""
+        return tiling.rows * tiling.columns * ACCUMULATOR_BYTES
+
+    def epilogue_cycles(self, tiling: Tiling) -> int:
+        """Cycles of accumulators to shared memory and back; and of split sums to L2 and back."""
+        size = self.epilogue_bytes(tiling)
+        cycles = 2 * size / self.gpu.shared_bytes_per_cycle
+        if tiling.splits > 1:
+            cycles += 2 * size / self.gpu.port_bytes_per_cycle
+        return math.ceil(cycles)
+
+    # ------------------------------------------------------------------ energy and power
+
+    def step_energy_pj(self, tiling: Tiling) -> dict[str, float]:
+        """Energy of a tile's step: multiplying, and operands out of each memory on their way.
+
+        The parts are to each other as in the ``horowitz`` table, at its node; all are scaled alike
+        so that the dense peak takes ``tdp_w``. A sparse step of as many multiplications takes
+        more: the activations it picks from are M/N times as many.
+        """
+        peak = Tiling(*TILES[0], 1, STEP_BITS // self.kind.bits, 1, 1)
+        gpu, dense = self.gpu, self.dense
+        rate = gpu.sms * self.macs_per_sm * gpu.clock_hz
+        peak_pj = (gpu.tdp_w - gpu.idle_w) / rate * 1e12
+        scale = peak_pj * dense.slots(peak) / sum(dense._table_pj(peak).values())
+        return {part: scale * energy for part, energy in self._table_pj(tiling).items()}
+
+    def _table_pj(self, tiling: Tiling) -> dict[str, float]:
+        """Energy of a step as the table has it, wires and control left out."""
+        energies = get_table("horowitz")
+        multiply, share, add = OPERATIONS[self.dtype]
+        each = share * energies.entry(multiply).value + energies.entry(add).value
+        sizes = {"registers": REGISTERS_KIB, "shared": self.gpu.shared_kib, "l2": L2_SLICE_KIB}
+        return {"multiplying": self.slots(tiling) * each} | {
+            PARTS[store]: sum(bits) * energies.sram(capacity_kib=sizes[store]).value
+            for store, bits in self.step_bits(tiling).items()
+        }
+
+    def main_loop_power_w(self, shape: Shape, tiling: Tiling) -> float:
+        """Power in the main loop at the full clock: ``idle_w``, and the energy of its steps."""
+        busy = min(count_tiles(shape, tiling), self.gpu.sms)
+        steps_per_s = busy / self.step_cycles(tiling) * self.gpu.clock_hz
+        return self.gpu.idle_w + sum(self.step_energy_pj(tiling).values()) * 1e-12 * steps_per_s
+
+    def sustained_clock_hz(self, shape: Shape, tiling: Tiling) -> float:
+        """The clock at which the main loop stays within the power limit.
+
+        The voltage is taken not to change with the clock.
+        """
+        gpu, full = self.gpu, self.main_loop_power_w(shape, tiling)
+        if not gpu.power_limit_w or full <= gpu.power_limit_w:
+            return gpu.clock_hz
+        return gpu.clock_hz * (gpu.power_limit_w - gpu.idle_w) / (full - gpu.idle_w)
+
+    def dram_bytes_per_cycle(self, clock_hz: float) -> float:
+        """Bytes DRAM moves in a cycle of a clock."""
+        return self.gpu.dram_gbytes_per_s * 1e9 * self.gpu.dram_efficiency / clock_hz
+
+
+def count_tiles(shape: Shape, tiling: Tiling) -> int:
+    """Tiles of a product, its parts of the depth counted each."""
+    high, wide = -(-shape.rows // tiling.rows), -(-shape.columns // tiling.columns)
+    return high * wide * tiling.splits * shape.batch

@@ -1,0 +1,271 @@
+"""The tiles of a product in the order they are launched, and what each moves; which tiling is best.
+
+A tiling is chosen as a library's heuristic or search picks it: the estimated time is least.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.architectures.sparse_tensor_core.config import (
+    COLUMN_ALIGNMENT,
+    LEAST_DRAM_HOLD,
+    ME,
+    MOST_SPLITS,
+    MOST_STAGES,
+    STEP_BITS,
+    SWIZZLE,
+    TILES,
+    UNHIDDEN,
+    Shape,
+    Tiling,
+)
+from sparqsim.architectures.sparse_tensor_core.cores import TensorCores, count_tiles
+from sparqsim.base import InputError
+
+
+class Bank(NamedTuple):
+    """SMs that run the same number of tiles: ``lanes`` from SM ``first`` on, ``tiles`` each."""
+
+    suffix: str
+    first: int
+    lanes: int
+    tiles: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The tiles of a product. Tile t runs on SM t mod SMs, in wave t div SMs."""
+
+    cores: TensorCores
+    shape: Shape
+    tiling: Tiling
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """(product, part of the depth, tile row, tile column) of every tile [tiles, 4].
+
+        Bands of :data:`~.config.SWIZZLE` tile rows, columns within a band, rows within a column.
+        """
+        high = -(-self.shape.rows // self.tiling.rows)
+        wide = -(-self.shape.columns // self.tiling.columns)
+        row = np.arange(high)
+        one = np.empty((high * wide, 2), np.int64)
+        at = 0
+        for band in range(0, high, SWIZZLE):
+            rows = row[band : band + SWIZZLE]
+            count = len(rows) * wide
+            one[at : at + count, 0] = np.tile(rows, wide)
+            one[at : at + count, 1] = np.repeat(np.arange(wide), len(rows))
+            at += count
+        parts = self.shape.batch * self.tiling.splits
+        which = np.repeat(np.arange(parts), len(one))
+        product, part = np.divmod(which, self.tiling.splits)
+        return np.column_stack([product, part, np.tile(one, (parts, 1))])
+
+    @cached_property
+    def tiles(self) -> int:
+        """How many."""
+        return len(self.order)
+
+    @cached_property
+    def lanes(self) -> int:
+        """SMs that have a tile."""
+        return min(self.tiles, self.cores.gpu.sms)
+
+    @cached_property
+    def waves(self) -> int:
+        """Tiles of the busiest SM."""
+        return -(-self.tiles // self.lanes)
+
+    @cached_property
+    def banks(self) -> list[Bank]:
+        """SMs with a tile in the last wave, and those without."""
+        full, rest = divmod(self.tiles, self.lanes)
+        if not rest:
+            return [Bank("", 0, self.lanes, full)]
+        return [Bank("", 0, rest, full + 1), Bank("_short", rest, self.lanes - rest, full)]
+
+    @cached_property
+    def launches(self) -> int:
+        """Kernels launched: the product, and for a sparse one the padding of ragged columns."""
+        ragged = self.shape.columns % COLUMN_ALIGNMENT != 0
+        return 1 + int(ragged and not self.cores.sparsity.is_dense)
+
+    @cached_property
+    def clock_hz(self) -> float:
+        """Within the power limit."""
+        return self.cores.sustained_clock_hz(self.shape, self.tiling)
+
+    @cached_property
+    def slots(self) -> int:
+        """Multiplications of all tiles, those of padding included."""
+        return self.tiles * self.tiling.steps * self.cores.slots(self.tiling)
+
+    @cached_property
+    def heights(self) -> NDArray[np.int64]:
+        """Rows of the output that each tile really has."""
+        rows = self.order[:, 2] * self.tiling.rows
+        return np.minimum(self.shape.rows - rows, self.tiling.rows)
+
+    @cached_property
+    def widths(self) -> NDArray[np.int64]:
+        """Columns likewise."""
+        columns = self.order[:, 3] * self.tiling.columns
+        return np.minimum(self.shape.columns - columns, self.tiling.columns)
+
+    @cached_property
+    def _depths(self) -> NDArray[np.int64]:
+        """Elements of the reduction that each part of the depth really has [splits]."""
+        size = self.tiling.steps * self.tiling.step
+        first = np.arange(self.tiling.splits) * size
+        return np.minimum(self.shape.depth - first, size)
+
+    @cached_property
+    def step_bytes(self) -> NDArray[np.float64]:
+        """Bytes each step of each tile brings to its SM [tiles, steps]."""
+        cores = self.cores
+        low = np.arange(self.tiling.steps) * self.tiling.step
+        depth = np.clip(self._depths[:, None] - low, 0, self.tiling.step)  # [splits, steps]
+        each = self.heights * cores.weight_bits / 8 + self.widths * cores.kind.bits / 8
+        return each[:, None] * depth[self.order[:, 1]]
+
+    @property
+    def l2_bytes(self) -> float:
+        """Bytes all SMs read from L2."""
+        return float(self.step_bytes.sum())
+
+    @property
+    def shared_bits(self) -> int:
+        """Bits of shared memory that an SM's stages take."""
+        t = self.tiling
+        return math.ceil(8 * t.stages * self.cores.stage_bytes(t.rows, t.columns, t.step))
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of all weights as stored: whole groups of each row."""
+        s, sparsity = self.shape, self.cores.sparsity
+        groups = -(-s.depth // sparsity.group)
+        each = groups * sparsity.n * (sparsity.unit * self.cores.kind.bits + sparsity.index_bits)
+        return s.batch * s.rows * each
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output."""
+        s = self.shape
+        return s.batch * s.rows * s.columns * self.cores.kind.output_bytes
+
+    @property
+    def footprint_bytes(self) -> int:
+        """Bytes of both operands and the output."""
+        s, cores = self.shape, self.cores
+        weights = s.batch * s.rows * s.depth * cores.weight_bits / 8
+        columns = s.batch * s.columns * s.depth * cores.kind.bits / 8
+        return math.ceil(weights + columns) + self.output_bytes
+
+    @cached_property
+    def missed_bytes(self) -> NDArray[np.float64]:
+        """Bytes each wave brings from DRAM into L2 [waves].
+
+        Tiles of a wave walk the depth together, so a panel of rows or columns is fetched once
+        for all of them. A panel of an earlier wave is still there if what was read since - a wave's
+        distinct panels for each wave between - fits into the part of L2 that holds it.
+        """
+        gpu = self.cores.gpu
+        depth = self._depths[self.order[:, 1]]
+        row_bytes = self.heights * depth * self.cores.weight_bits / 8
+        column_bytes = self.widths * depth * self.cores.kind.bits / 8
+        part = self.order[:, 0] * self.tiling.splits + self.order[:, 1]
+        high = int(self.order[:, 2].max()) + 1
+        wide = int(self.order[:, 3].max()) + 1
+        panels = np.concatenate([part * high + self.order[:, 2], part * wide + self.order[:, 3]])
+        panels[self.tiles :] += (int(part.max()) + 1) * high
+        sizes = np.concatenate([row_bytes, column_bytes])
+        capacity = gpu.l2_mib * 2**20 / gpu.l2_partitions
+        before = np.zeros(self.waves + 1)  # distinct bytes read by all waves before each
+        last = np.full(int(panels.max()) + 1, -1)
+        missed = np.zeros(self.waves)
+        for wave in range(self.waves):
+            tiles = np.arange(wave * self.lanes, min((wave + 1) * self.lanes, self.tiles))
+            at = np.concatenate([tiles, tiles + self.tiles])
+            panel, first = np.unique(panels[at], return_index=True)
+            size = sizes[at[first]]
+            before[wave + 1] = before[wave] + size.sum()
+            seen = last[panel]
+            held = (seen >= 0) & (before[wave] - before[np.maximum(seen, 0)] <= capacity)
+            missed[wave] = size[~held].sum()
+            last[panel] = wave
+        return missed
+
+    @cached_property
+    def fetch_steps(self) -> int:
+        """Steps that share a request to DRAM, so that it holds the channel for a few cycles."""
+        active = self.lanes * self.waves * self.tiling.steps
+        mean = self.missed_bytes.sum() / active / self.cores.dram_bytes_per_cycle(self.clock_hz)
+        return min(self.tiling.steps, max(1, math.ceil(LEAST_DRAM_HOLD / max(mean, 1e-9))))
+
+    def estimate(self) -> float:
+        """Closed form of a product's cycles: waves of steps, each at the rate of what is slowest.
+
+        DRAM may lag behind a wave and catch up in another, so it also bounds the whole; of the
+        lesser of the two bounds a share is not hidden.
+        """
+        cores, gpu, tiling = self.cores, self.cores.gpu, self.tiling
+        rows = min(tiling.rows, self.shape.rows)
+        columns = min(tiling.columns, self.shape.columns)
+        moved = cores.stage_bytes(rows, columns, tiling.step)
+        dram = cores.dram_bytes_per_cycle(gpu.clock_hz)
+        step = max(
+            cores.step_cycles(tiling),
+            moved / gpu.port_bytes_per_cycle,
+            self.lanes * moved / gpu.l2_bytes_per_cycle,
+            gpu.dram_latency_cycles / (tiling.stages - 1),
+        )
+        each = gpu.block_start_cycles + gpu.dram_latency_cycles + cores.epilogue_cycles(tiling)
+        walked = np.maximum(tiling.steps * step, self.missed_bytes / dram) + each
+        through = (self.missed_bytes.sum() + self.output_bytes) / dram + each
+        longer, shorter = sorted((float(walked.sum()), through))[::-1]
+        return longer + UNHIDDEN * shorter
+
+
+def tilings(cores: TensorCores, shape: Shape) -> Iterator[Tiling]:
+    """Every tiling the library has for a product.
+
+    Raises
+    ------
+    InputError
+        If two stages of none fit shared memory.
+    """
+    gpu, group = cores.gpu, cores.sparsity.group
+    step = -(-(STEP_BITS // cores.kind.bits) // group) * group
+    total = -(-shape.depth // step)
+    split = gpu.dense_split_k if cores.sparsity.is_dense else gpu.sparse_split_k
+    found = False
+    for rows, columns in TILES:
+        room = int(gpu.shared_kib * 1024 // cores.stage_bytes(rows, columns, step))
+        if room < 2:
+            continue
+        found = True
+        whole = Tiling(rows, columns, 1, step, total, min(room, MOST_STAGES))
+        yield whole
+        if split and count_tiles(shape, whole) < gpu.sms:  # splits are for idle SMs
+            for splits in range(2, MOST_SPLITS + 1):
+                if total % splits == 0:
+                    yield whole._replace(splits=splits, steps=total // splits)
+    if not found:
+        raise InputError(
+            f"two stages of {step} {cores.dtype} elements must fit shared memory for "
+            f"{cores.sparsity.name}; enlarge {ME}.shared_kib from {gpu.shared_kib}"
+        )
+
+
+def best_tiling(cores: TensorCores, shape: Shape) -> Tiling:
+    """The tiling whose estimated time is least; of equals the first of :data:`~.config.TILES`."""
+    return min(tilings(cores, shape), key=lambda tiling: Plan(cores, shape, tiling).estimate())

@@ -1,0 +1,100 @@
+"""Do the figures and the page of a network show what its report says?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from test_page import Reader
+
+from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.eie import EIE
+from sparqsim.architectures.network import run_network
+from sparqsim.base import InputError
+from sparqsim.simulator.network_plots import (
+    cycles_by_layer,
+    energy_by_layer,
+    network_figures,
+    save_network_figures,
+)
+from sparqsim.simulator.page import network_page, write_network_page
+from sparqsim.simulator.report import NetworkReport
+from sparqsim.workloads.work import load
+
+
+@pytest.fixture(scope="module")
+def report() -> NetworkReport:
+    """A network with refusals, work beside its layers, and an accuracy."""
+    return run_network(EIE(), load("digits-cnn"))
+
+
+def test_a_bar_is_a_layer_with_its_repeats(report: NetworkReport) -> None:
+    """Heights are cycles times repeats, in order; the legend names every bound once."""
+    runs = report.runs
+    twice = msgspec.structs.replace(runs[1], repeat=2)
+    rows = [twice if row is runs[1] else row for row in report.rows]
+    drawn = cycles_by_layer(msgspec.structs.replace(report, rows=rows))
+    bars = sorted(drawn.patches, key=lambda bar: bar.get_x())
+    heights = [bar.get_height() for bar in bars]
+    assert heights == [runs[0].report.cycles, 2 * runs[1].report.cycles, runs[2].report.cycles]
+    names = [label.get_text() for label in drawn.get_xticklabels()]
+    assert names == ["fc1", "fc2 x2", "fc3"]
+    shown = [text.get_text() for text in drawn.get_legend().get_texts()]
+    bounds = dict.fromkeys(f"bound by {row.report.bound_by}" for row in runs)
+    assert shown == list(bounds)
+
+
+def test_parts_of_the_energy_are_stacked(report: NetworkReport) -> None:
+    """The bars of a layer sum to its energy, however many parts there are."""
+    drawn = energy_by_layer(report)
+    for place, row in enumerate(report.runs):
+        mine = [bar for bar in drawn.patches if abs(bar.get_x() + 0.4 - place) < 1e-9]
+        total = sum(bar.get_height() for bar in mine)
+        assert total == pytest.approx(row.report.energy.total_pj * 1e-6)
+
+
+def test_figures_are_written(report: NetworkReport, tmp_path: Path) -> None:
+    """PNG and SVG of each; none where no layer ran."""
+    paths = save_network_figures(report, tmp_path, svg=True)
+    assert {path.suffix for path in paths} == {".png", ".svg"} and len(paths) == 4
+    assert all(path.stat().st_size for path in paths)
+    nothing = msgspec.structs.replace(report, rows=[*report.refused])
+    assert network_figures(nothing) == {}
+    with pytest.raises(InputError, match="nothing to draw"):
+        cycles_by_layer(nothing)
+
+
+def test_many_layers_name_every_so_many() -> None:
+    """A long network is drawn whole, and its names stay readable."""
+    work = load("resnet50")
+    report = run_network(BitFusion(), work, verify=False)
+    drawn = cycles_by_layer(report)
+    assert len(drawn.patches) == len(report.runs) == 54
+    assert len(drawn.get_xticklabels()) == 27
+
+
+def test_the_page_says_what_the_report_says(report: NetworkReport, tmp_path: Path) -> None:
+    """Totals, a row for every layer, refusals with their reason, accuracy, notes; it stands
+    alone."""
+    reader = Reader(network_page(report))
+    words = " ".join(reader.words)
+    assert "digits-cnn on eie" in words and f"{report.totals.cycles:,}" in words
+    names = [cells[0] for cells in reader.cells]
+    for row in report.rows:
+        assert row.name in names
+    for row in report.refused:
+        (cells,) = [cells for cells in reader.cells if cells[0] == row.name]
+        assert cells[-1] == f"not on eie: {row.why}"
+    for row in report.runs:
+        (cells,) = [cells for cells in reader.cells if cells[0] == row.name]
+        assert cells[2] == f"{row.report.cycles * row.repeat:,}" and cells[-2] == "exact"
+    for note in report.notes:
+        assert note in words
+    assert report.accuracy is not None
+    measured = f"{report.accuracy.compressed['accuracy']:.4f}"
+    assert ["accuracy", f"{report.accuracy.float32['accuracy']:.4f}", measured] in reader.cells
+    assert len([tag for tag, _ in reader.tags if tag == "img"]) == 2
+    assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe"}
+    path = write_network_page(report, tmp_path / "page.html")
+    assert path.read_text(encoding="utf-8") == network_page(report)
