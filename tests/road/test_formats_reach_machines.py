@@ -200,9 +200,7 @@ def test_without_a_recipe_the_machines_own_runs_and_is_named() -> None:
     assert report.macs.effectual < 0.55 * report.macs.dense
 
 
-@pytest.mark.parametrize(
-    "recipe", ["int8", "int4", "w4a8", "ant4", "int8-dynamic", "2:4"]
-)
+@pytest.mark.parametrize("recipe", ["int8", "int4", "w4a8", "ant4", "int8-dynamic", "2:4"])
 @pytest.mark.parametrize("machine", [BitFusion(), Ant(), PlainArray(), TPU()])
 @pytest.mark.parametrize("layer", SMALL)
 def test_an_outline_takes_the_time_of_the_numbers(
