@@ -393,7 +393,7 @@ def test_n_of_m_weights_halve_the_reduction() -> None:
     ],
 )
 def test_patterns_that_cannot_be_kept_are_refused(fields: dict[str, str], message: str) -> None:
-    """A message for each, when built; weights of more non-zeros run dense, and the report says so."""
+    """A message each, when built; weights of more non-zeros run dense, and the report says so."""
     with pytest.raises(InputError, match=message):
         dataflow = Dataflow.OUTPUT_STATIONARY
         if fields["sparsity"] != "2:4":
