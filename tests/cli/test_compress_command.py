@@ -71,6 +71,19 @@ def test_weights_alone(net: Path, tmp_path: Path, capfd: pytest.CaptureFixture[s
     }
 
 
+def test_digits_are_compressed_from_before_they_were_pruned(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A network that comes pruned as well is not pruned twice: every weight is there."""
+    from sparqsim.workloads.models.digits import load_digits
+
+    _, out, _ = answer(["digits-mlp", "--recipe", "int8", "--json", "-"], capfd)
+    report = json.loads(out)
+    assert all(row["density"] > 0.95 for row in report["tensors"])
+    accuracy = load_digits("mlp").metadata.accuracy_dense
+    assert report["float32"]["accuracy"] == pytest.approx(accuracy)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [

@@ -516,7 +516,12 @@ class ModelFile:
         if any(name not in known for name in node.input if name):
             return None
         if node.op_type in ("Expand", "ConstantOfShape"):  # as large as they are told to be
-            if not node.input or math.prod(known[node.input[-1]].reshape(-1).tolist()) > SMALL:
+            to = known.get(node.input[-1]) if node.input else None
+            if (
+                to is None
+                or to.dtype.kind not in "iu"
+                or math.prod(to.reshape(-1).tolist()) > SMALL
+            ):
                 return None
         elif node.op_type not in OF_SIZES:
             return None
