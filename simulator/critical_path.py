@@ -10,23 +10,58 @@ steps join end to end, so they sum to the run's cycles exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import kernel
-from sparqsim.simulator.engines.layout import KIND_OF
+from sparqsim.simulator.engines.layout import EACH, PARTNERS, row_type
 from sparqsim.simulator.netlist import Netlist, Pattern
 from sparqsim.simulator.timeline import FREE, GRANT, INPUT, PREVIOUS, Timeline
 
 COMPUTING, FULL_QUEUE, RESOURCE = "computing", "full queue", "resource"
-BROADCAST, GATHER = KIND_OF[Pattern.BROADCAST], KIND_OF[Pattern.GATHER]
 
-# Columns of a channel's row and of an actor's row in the tables of the walk.
-(SOURCE, TARGET, KIND, OFFSET, CAPACITY) = range(5)
-(MADE, MADE_W, MADE_RATE, TAKEN, TAKEN_W, TAKEN_RATE) = range(5, 11)
-(STARTS, LANES, FIRINGS, HOLDERS, HOLDERS_END, BANKS) = range(6)
+Ints = NDArray[np.int64]
+
+
+class _ActorRow(NamedTuple):
+    """An actor in the walk: where its starts lie, and the holders of its resource."""
+
+    starts: int
+    lanes: int
+    firings: int
+    banks: int = 1
+    holders: int = 0
+    holders_end: int = 0
+
+
+class _Tokens(NamedTuple):
+    """Tokens moved by the first n firings of a lane: ``sums[at + n * width + lane % width]``.
+
+    Where ``at`` is -1 it is ``rate`` times n.
+    """
+
+    at: int
+    width: int
+    rate: int
+
+
+class _PortRow(NamedTuple):
+    """An end of a channel as its actor sees it; the cause that names it is INPUT + its place."""
+
+    channel: int
+    gives: int
+    peer: int
+    kind: int
+    shift: int
+    lag: int  # tokens by which this end may be ahead of the other
+    own_at: int
+    own_width: int
+    own_rate: int
+    other_at: int
+    other_width: int
+    other_rate: int
 
 
 @dataclass(frozen=True)
@@ -59,11 +94,11 @@ class CriticalPath:
     """
 
     netlist: Netlist
-    actor: NDArray[np.int64]
-    lane: NDArray[np.int64]
-    firing: NDArray[np.int64]
-    code: NDArray[np.int64]
-    cycles: NDArray[np.int64]
+    actor: Ints
+    lane: Ints
+    firing: Ints
+    code: Ints
+    cycles: Ints
 
     def shares(self, by_lane: bool = False) -> list[PathShare]:
         """Cycles by place, the largest first; they sum to the run's cycles."""
@@ -86,39 +121,24 @@ class CriticalPath:
         return sorted(found, key=lambda share: (-share.cycles, share.kind, share.where))
 
 
-@kernel(error_model="numpy")
-def _last_token(sums: Any, at: int, width: int, rate: int, k: int, lane: int) -> int:
-    """Index of the last token that firing ``k`` of a lane made or took."""
-    if at < 0:
-        return rate * (k + 1) - 1
-    return sums[at + (k + 1) * width + lane % width] - 1
+_compiled = kernel(error_model="numpy", _nrt=False)
+_part = kernel(error_model="numpy", _nrt=False, inline="always")
 
 
-@kernel(error_model="numpy")
-def _firing_of(
-    sums: Any, at: int, width: int, rate: int, token: int, lane: int, firings: int
-) -> int:
-    """The firing of a lane that made or took a token."""
-    if at < 0:
-        return token // rate
-    low, high = 0, firings
-    while high - low > 1:
-        middle = (low + high) // 2
-        if sums[at + middle * width + lane % width] <= token:
-            low = middle
-        else:
-            high = middle
-    return low
+@_part
+def _moved(sums: Any, at: int, width: int, rate: int, firings: int, lane: int) -> int:
+    """Tokens that the first ``firings`` firings of a lane made or took."""
+    return rate * firings if at < 0 else sums[at + firings * width + lane % width]
 
 
-@kernel(error_model="numpy")
+@_compiled
 def _walk(
     a: int,
     lane: int,
     k: int,
     end: int,
     actors: Any,
-    channels: Any,
+    ports: Any,
     starts: Any,
     causes: Any,
     shown: Any,
@@ -130,125 +150,103 @@ def _walk(
 ) -> int:
     """Fill ``path`` with rows (actor, lane, firing, code, cycles), last first; how many."""
     count, code = 0, -1
-    while True:
-        at = actors[a, STARTS] + k * actors[a, LANES] + lane
-        start = starts[at]
-        if count == path.shape[0]:
-            return -1
+    while count < path.shape[0]:
+        actor = actors[a]
+        at = actor.starts + k * actor.lanes + lane
+        start, cause = starts[at], causes[at]
         path[count, 0], path[count, 1], path[count, 2] = a, lane, k
         path[count, 3], path[count, 4] = code, end - start
         count += 1
         end = start
-        cause = causes[at]
         if cause == FREE:
             return count
         if cause == PREVIOUS:
             code = -1
             k -= 1
-        elif cause == GRANT:
+            continue
+        if cause == GRANT:
             code = -2
-            low, high = actors[a, HOLDERS], actors[a, HOLDERS_END]
-            wanted = start * actors[a, BANKS]
-            if actors[a, BANKS] > 1:
-                wanted += banks[at]
-            found = low + np.searchsorted(holder_ends[low:high], wanted)
-            a, lane, k = holders[found, 0], holders[found, 1], holders[found, 2]
-        else:
-            c = (cause - INPUT) // 2
-            kind, offset = channels[c, KIND], channels[c, OFFSET]
-            taken, taken_w, taken_rate = (
-                channels[c, TAKEN],
-                channels[c, TAKEN_W],
-                channels[c, TAKEN_RATE],
-            )
-            made, made_w, made_rate = channels[c, MADE], channels[c, MADE_W], channels[c, MADE_RATE]
-            source, target = channels[c, SOURCE], channels[c, TARGET]
-            if (cause - INPUT) % 2 == 0:
-                code = -1
-                token = _last_token(sums, taken, taken_w, taken_rate, k, lane)
-                low, high = 0, actors[source, LANES]
-                if kind != BROADCAST and kind != GATHER:
-                    low, high = lane - offset, lane - offset + 1
-                a = source
-                for other in range(low, high):
-                    lane = other
-                    k = _firing_of(
-                        sums, made, made_w, made_rate, token, other, actors[source, FIRINGS]
-                    )
-                    # Tokens do not overtake: an earlier one may have held this one back.
-                    while k >= 0:
-                        at = actors[a, STARTS] + k * actors[a, LANES] + lane
-                        last = _last_token(sums, made, made_w, made_rate, k, lane)
-                        before = _last_token(sums, made, made_w, made_rate, k - 1, lane)
-                        if last > before and starts[at] + shown[at] >= start:
-                            break
-                        k -= 1
-                    if k >= 0 and starts[at] + shown[at] == start:
-                        break
-            else:
-                code = c
-                token = _last_token(sums, made, made_w, made_rate, k, lane) - channels[c, CAPACITY]
-                low, high = 0, actors[target, LANES]
-                if kind != BROADCAST and kind != GATHER:
-                    low, high = lane + offset, lane + offset + 1
-                a = target
-                for other in range(low, high):
-                    lane = other
-                    k = _firing_of(
-                        sums, taken, taken_w, taken_rate, token, other, actors[target, FIRINGS]
-                    )
-                    at = actors[a, STARTS] + k * actors[a, LANES] + lane
-                    if starts[at] + 1 == start:
-                        break
+            wanted = start * actor.banks + (banks[at] if actor.banks > 1 else 0)
+            low, high = actor.holders, actor.holders_end - 1
+            while low < high:
+                middle = (low + high) // 2
+                if holder_ends[middle] < wanted:
+                    low = middle + 1
+                else:
+                    high = middle
+            a, lane, k = holders[low, 0], holders[low, 1], holders[low, 2]
+            continue
+        port = ports[cause - INPUT]
+        code = port.channel if port.gives else -1
+        own = _moved(sums, port.own_at, port.own_width, port.own_rate, k + 1, lane)
+        token = own - 1 - port.lag
+        a = port.peer
+        peer = actors[a]
+        low, high = 0, peer.lanes
+        if port.kind == EACH:
+            low, high = lane + port.shift, lane + port.shift + 1
+        for other in range(low, high):
+            lane, k, above = other, 0, peer.firings
+            while above - k > 1:  # the firing that moved the token
+                middle = (k + above) // 2
+                before = _moved(
+                    sums, port.other_at, port.other_width, port.other_rate, middle, lane
+                )
+                if before <= token:
+                    k = middle
+                else:
+                    above = middle
+            at = peer.starts + k * peer.lanes + lane
+            if port.gives:
+                if starts[at] + 1 == start:
+                    break
+                continue
+            # Tokens do not overtake: an earlier one may have held this one back.
+            after = token + 1
+            while k >= 0:
+                at = peer.starts + k * peer.lanes + lane
+                before = _moved(sums, port.other_at, port.other_width, port.other_rate, k, lane)
+                if before < after and starts[at] + shown[at] >= start:
+                    break
+                after = before
+                k -= 1
+            if k >= 0 and starts[at] + shown[at] == start:
+                break
+    return -1
 
 
 def _flat(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.asarray(part, dtype).reshape(-1) for part in parts])
+    return np.concatenate([np.zeros(0, dtype), *(np.asarray(p, dtype).reshape(-1) for p in parts)])
 
 
-def walk(timeline: Timeline) -> CriticalPath:
-    """Walk back from the firing that ends last; see :attr:`Timeline.critical_path`."""
+def critical_path(timeline: Timeline) -> CriticalPath:
+    """The chain of causes from the run's start to its end; the pieces sum to its cycles.
+
+    Raises
+    ------
+    InputError
+        If the timeline kept no single firings.
+    """
     netlist = timeline.netlist
-    assert timeline.starts is not None and timeline.causes is not None
+    starts = [timeline.starts_of(actor.name) for actor in netlist.actors]
+    causes = [timeline.causes_of(actor.name) for actor in netlist.actors]
     latencies = [timeline.latency(actor.name) for actor in netlist.actors]
-    actors = np.zeros((len(netlist.actors), 6), np.int64)
-    size, last = 0, (-1, 0)
-    for i, (actor, starts) in enumerate(zip(netlist.actors, timeline.starts, strict=True)):
-        actors[i, :3] = size, actor.lanes, starts.shape[0]
-        size += starts.size
-        if starts.size:
-            ends = starts + np.maximum(latencies[i], timeline.busy(actor.name))
-            ends[starts < 0] = -1
+    actors, size, last, place = [], 0, (0, -1), (0, 0)
+    for i, (actor, begun) in enumerate(zip(netlist.actors, starts, strict=True)):
+        actors.append(_ActorRow(size, actor.lanes, len(begun)))
+        size += begun.size
+        if begun.size:
+            ends = begun + np.maximum(latencies[i], timeline.busy(actor.name))
+            ends[begun < 0] = -1
             best = int(ends.argmax())
             if ends.flat[best] > last[0]:
-                last = (int(ends.flat[best]), i)
-                place = divmod(best, actor.lanes)
-    banks = _banks(timeline, size, actors)
-    holder_ends, holders = _holders(timeline, actors, banks)
-    sums: list[NDArray[np.int64]] = []
-    channels = np.zeros((len(netlist.channels), 11), np.int64)
-    offset = 0
-    for row, channel in zip(channels, netlist.channels, strict=True):
-        row[:5] = (
-            netlist.index(channel.source),
-            netlist.index(channel.target),
-            KIND_OF[channel.pattern],
-            channel.offset if channel.pattern is Pattern.SHIFT else 0,
-            channel.capacity,
-        )
-        for column, rate in zip((MADE, TAKEN), timeline.rates(channel.name), strict=True):
-            if rate.shape == (1, 1):
-                row[column : column + 3] = -1, 1, rate[0, 0]
-                continue
-            firings = int(actors[row[SOURCE if column == MADE else TARGET], FIRINGS])
-            rate = np.broadcast_to(rate, (firings, rate.shape[1]))
-            total = np.vstack([np.zeros((1, rate.shape[1]), np.int64), np.cumsum(rate, axis=0)])
-            row[column : column + 3] = offset, rate.shape[1], 0
-            sums.append(total)
-            offset += total.size
-    if last[1] < 0 or last[0] <= 0:
-        empty = np.zeros(0, np.int64)
-        return CriticalPath(netlist, empty, empty, empty, empty, empty)
+                last, place = (int(ends.flat[best]), i), divmod(best, actor.lanes)
+    if last[1] < 0:
+        return CriticalPath(netlist, *np.zeros((5, 0), np.int64))
+    table = np.array(actors, row_type(_ActorRow))
+    banks = _banks(timeline, size, table)
+    holder_ends, holders = _holders(timeline, table, banks)
+    ports, sums = _ports(timeline, actors)
     # A step may cover no cycles only where a firing is busy for none, so firings bound the steps.
     path = np.zeros((size + 1, 5), np.int64)
     count = _walk(
@@ -256,39 +254,63 @@ def walk(timeline: Timeline) -> CriticalPath:
         place[1],
         place[0],
         timeline.cycles,
-        actors,
-        channels,
-        _flat(list(timeline.starts), np.int64),
-        _flat(list(timeline.causes), np.int32),
+        table,
+        ports,
+        _flat(starts, np.int64),
+        _flat(causes, np.int32),
         _flat(latencies, np.int64),
-        _flat(sums, np.int64) if sums else np.zeros(0, np.int64),
+        sums,
         holder_ends,
         holders,
         banks,
         path,
     )
     assert count >= 0, "a chain of causes that does not end"
-    steps = path[:count][::-1].copy()
-    return CriticalPath(netlist, *(steps[:, i] for i in range(5)))
+    return CriticalPath(netlist, *path[:count][::-1].T.copy())
 
 
-def _banks(timeline: Timeline, size: int, actors: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ports(timeline: Timeline, actors: list[_ActorRow]) -> tuple[NDArray[np.void], Ints]:
+    """Two rows a channel, of its target and of its source, and the sums of their tokens."""
+    rows: list[_PortRow] = []
+    sums: list[Ints] = []
+    size = 0
+    for c, channel in enumerate(timeline.netlist.channels):
+        ends = [timeline.netlist.index(end) for end in (channel.source, channel.target)]
+        moved = []
+        for i, rate in zip(ends, timeline.rates(channel.name), strict=True):
+            if rate.shape == (1, 1):
+                moved.append(_Tokens(-1, 1, int(rate[0, 0])))
+                continue
+            width = rate.shape[1]
+            total = np.zeros((actors[i].firings + 1, width), np.int64)
+            np.cumsum(np.broadcast_to(rate, (actors[i].firings, width)), axis=0, out=total[1:])
+            moved.append(_Tokens(size, width, 0))
+            sums.append(total)
+            size += total.size
+        kinds = PARTNERS.get(channel.pattern, (EACH, EACH))
+        shift = channel.offset if channel.pattern is Pattern.SHIFT else 0
+        rows.append(_PortRow(c, 0, ends[0], kinds[1], -shift, 0, *moved[1], *moved[0]))
+        rows.append(
+            _PortRow(c, 1, ends[1], kinds[0], shift, channel.capacity, *moved[0], *moved[1])
+        )
+    return np.array(rows, row_type(_PortRow)), _flat(sums, np.int64)
+
+
+def _banks(timeline: Timeline, size: int, actors: NDArray[np.void]) -> Ints:
     """The bank each firing asks for, laid out as the starts; empty if no resource is banked."""
     netlist = timeline.netlist
     banked = {r.name: r.servers for r in netlist.resources if r.banked}
     banks = np.zeros(size if banked else 0, np.int64)
     for row, actor in zip(actors, netlist.actors, strict=True):
-        row[BANKS] = banked.get(actor.resource or "", 1)
+        row["banks"] = banked.get(actor.resource or "", 1)
         if actor.resource in banked and actor.request is not None:
             asked = np.asarray(actor.request)[:, :, 0]
             spread = np.broadcast_to(asked, (actor.count, actor.lanes))
-            banks[row[STARTS] : row[STARTS] + spread.size] = spread.reshape(-1)
+            banks[row["starts"] : row["starts"] + spread.size] = spread.reshape(-1)
     return banks
 
 
-def _holders(
-    timeline: Timeline, actors: NDArray[np.int64], banks: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _holders(timeline: Timeline, actors: NDArray[np.void], banks: Ints) -> tuple[Ints, Ints]:
     """Firings (actor, lane, firing) by the cycle their hold ends, sorted, a span a resource.
 
     For a banked resource the key is that cycle times the banks plus the bank.
@@ -304,9 +326,9 @@ def _holders(
             assert grants is not None
             hold = timeline.busy(netlist.actors[i].name) if grants.held is None else grants.held
             firing, lane = np.nonzero(starts >= 0)
-            key = (starts + hold)[firing, lane] * actors[i, BANKS]
-            if actors[i, BANKS] > 1:
-                key += banks[actors[i, STARTS] + firing * actors[i, LANES] + lane]
+            key = (starts + hold)[firing, lane] * actors["banks"][i]
+            if actors["banks"][i] > 1:
+                key += banks[actors["starts"][i] + firing * actors["lanes"][i] + lane]
             ends.append(key)
             rows.append(np.column_stack([np.full_like(lane, i), lane, firing]))
         joined, table = np.concatenate(ends), np.concatenate(rows)
@@ -314,6 +336,6 @@ def _holders(
         all_ends.append(joined[order])
         all_rows.append(table[order])
         for i in users:
-            actors[i, HOLDERS : HOLDERS_END + 1] = size, size + len(order)
+            actors["holders"][i], actors["holders_end"][i] = size, size + len(order)
         size += len(order)
     return np.concatenate(all_ends), np.concatenate(all_rows)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from sparqsim.simulator.critical_path import critical_path
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.timeline import Timeline
 
@@ -209,7 +210,7 @@ def path_of(timeline: Timeline) -> list[PathStep]:
             cycles=share.cycles,
             share=share.cycles / timeline.cycles,
         )
-        for share in timeline.critical_path.shares()
+        for share in critical_path(timeline).shares()
     ]
 
 

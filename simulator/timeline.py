@@ -2,8 +2,8 @@
 
 A :class:`Timeline` holds, for every firing, the cycle it started and its *cause*: which of its
 conditions was the last to hold. From these two numbers alone follow where each lane's time went,
-how full each queue was, how evenly the work was spread, and the critical path: the chain of causes
-walked back from the end of the run, whose pieces add up to the run's cycles exactly.
+how full each queue was, how evenly the work was spread, and the critical path (see
+:mod:`sparqsim.simulator.critical_path`).
 
 Under ``record="summary"`` a timeline keeps only the sums of each lane, so its size does not depend
 on the number of firings; what needs single firings is then refused with a letter.
@@ -13,17 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.simulator.netlist import Actor, Netlist, check_count
-
-if TYPE_CHECKING:
-    from sparqsim.simulator.critical_path import CriticalPath
 
 # Why a firing started when it did: the last of its conditions to hold. On a tie the earlier
 # condition of this order is named, and of channels the earlier declared.
@@ -293,14 +289,6 @@ class Timeline:
         times, place = np.unique(np.concatenate([[0], *at]), return_inverse=True)
         steps = np.bincount(place, weights=np.concatenate([[0], *change])).astype(np.int64)
         return times.astype(np.int64), np.cumsum(steps)
-
-    @cached_property
-    def critical_path(self) -> CriticalPath:
-        """The chain of causes from the run's start to its end; the pieces sum to ``cycles``."""
-        from sparqsim.simulator.critical_path import walk
-
-        self._recorded(self.starts)
-        return walk(self)
 
     def cause_name(self, code: int) -> str:
         """A cause in words, for example ``"room in queue"``."""

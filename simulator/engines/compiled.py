@@ -3,80 +3,29 @@
 A firing's start is a maximum over times already known: the end of the lane's previous firing, the
 cycles its input tokens become visible, the cycles its output slots are freed. So no event queue is
 needed for it. Per channel two rings hold the last ``capacity`` times at which tokens became visible
-and slots were freed; a worklist holds the actors for which something new is known, and each is
+and slots were freed; a worklist holds the lanes for which something new is known, and each is
 evaluated as far as its inputs and rooms are known. Only resource requests need the order of time:
 when the worklist is empty, the earliest grant possible over all resources is made. That is safe,
 because whatever it causes happens at least one cycle later.
 
 Lanes of a uniform bank (see :mod:`sparqsim.simulator.engines.layout`) are evaluated a row at a time
 in loops over contiguous memory, which LLVM turns into vector instructions; the others lane by lane.
+
+numba's time to compile grows with every statement, so each thing is said once: one loop serves
+inputs and outputs, one firing a lane and a row. What only stateful resources need is compiled when
+a netlist has one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparqsim.base import kernel
 from sparqsim.simulator.engines import stateful
-from sparqsim.simulator.engines.layout import (
-    ANSWERS,
-    BANKED,
-    BUSY,
-    BUSY_K,
-    BUSY_L,
-    CAPACITY,
-    CONSUME,
-    CONSUME_K,
-    CONSUME_L,
-    FIRINGS,
-    FIRST_LANE,
-    FREE_AT,
-    FREED,
-    FREED_W,
-    GRANTS,
-    INPUTS,
-    INPUTS_END,
-    KIND,
-    LANES,
-    LATENCY,
-    LATENCY_K,
-    LATENCY_L,
-    MADE,
-    MADE_STEP,
-    MASK,
-    MODEL,
-    OFFSET,
-    OUTPUTS,
-    OUTPUTS_END,
-    PARAMS,
-    PARAMS_END,
-    PRODUCE,
-    PRODUCE_K,
-    PRODUCE_L,
-    RANK,
-    RANK_K,
-    RANK_L,
-    RECORD,
-    REQUEST,
-    REQUEST_K,
-    REQUEST_L,
-    REQUEST_N,
-    RESOURCE,
-    SERVERS,
-    SOURCE,
-    STATE,
-    STATE_END,
-    TAKEN,
-    TAKEN_STEP,
-    TARGET,
-    UNIFORM,
-    VISIBLE,
-    VISIBLE_W,
-    WAITING,
-    flatten,
-)
+from sparqsim.simulator.engines.layout import EACH, NEVER, LaneRow, Layout, flatten, row_type
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.timeline import (
     FREE,
@@ -90,615 +39,322 @@ from sparqsim.simulator.timeline import (
     lane_matrix,
 )
 
-NEVER = np.iinfo(np.int64).max
-BROADCAST, GATHER = 1, 2
-
-# Without reference counts, which none of these functions needs: they own no array.
+# Without reference counts, which these functions do not need: they own no array.
 _compiled = kernel(error_model="numpy", _nrt=False)
-_inlined = kernel(error_model="numpy", _nrt=False, forceinline=True)
+# Put into the function that calls it before types are known, so that it is compiled once.
+_part = kernel(error_model="numpy", _nrt=False, inline="always")
 
-# Rows of the per-lane sums kept under record="summary".
-BUSY_SUM, STARVED_SUM, BLOCKED_SUM, WAITING_SUM = range(4)
+# Rows of the times of each lane: when its last firing ended, when the slots that one popped are
+# room, when what it made is visible, when all firings so far are over; and the sums of a summary.
+# The kernels take the rows end to end.
+END, ROOM, SHOWN, OVER, STARVED, BLOCKED, WAITED, ROWS = range(8)
 
-
-@_inlined
-def _row_is_known(
-    a: int, k: int, actors: Any, channels: Any, inputs: Any, outputs: Any, pool: Any, counts: Any
-) -> bool:
-    """Whether every time that firing ``k`` of a uniform bank depends on is known."""
-    for x in range(actors[a, INPUTS], actors[a, INPUTS_END]):
-        c = inputs[x]
-        rate = pool[channels[c, CONSUME] + k * channels[c, CONSUME_K]]
-        if rate and counts[channels[c, MADE]] < counts[channels[c, TAKEN]] + rate:
-            return False
-    for x in range(actors[a, OUTPUTS], actors[a, OUTPUTS_END]):
-        c = outputs[x]
-        rate = pool[channels[c, PRODUCE] + k * channels[c, PRODUCE_K]]
-        room = counts[channels[c, TAKEN]] + channels[c, CAPACITY] - counts[channels[c, MADE]]
-        if rate and rate > room:
-            return False
-    return True
+IDLE, WAITING, GRANTED = range(3)  # states of a lane
 
 
-@_inlined
-def _latest(
-    starts: Any, causes: Any, at: int, lanes: int, times: Any, base: int, code: int
-) -> None:
-    """Raise each lane's start to the time beside it.
+class Memory(NamedTuple):
+    """What stateful resources need: their constants and states, and what they answered."""
 
-    Indices are unsigned so that numba adds no test for negative ones, which would keep LLVM from
-    using vector instructions.
-    """
-    mine, other = np.uint64(at), np.uint64(base)
-    for lane in range(np.uint64(lanes)):
-        time, start = times[other + lane], starts[mine + lane]
-        later = time > start
-        causes[mine + lane] = code if later else causes[mine + lane]
-        starts[mine + lane] = time if later else start
+    params: NDArray[np.int64]
+    state: NDArray[np.int64]
+    held: NDArray[np.int64]
+    busy: NDArray[np.int64]
+    shown: NDArray[np.int64]
 
 
-@_inlined
-def _not_before(starts: Any, causes: Any, at: int, lanes: int, time: int, code: int) -> None:
-    """Raise the starts of all lanes to one time."""
-    mine = np.uint64(at)
-    for lane in range(np.uint64(lanes)):
-        start = starts[mine + lane]
-        later = time > start
-        causes[mine + lane] = code if later else causes[mine + lane]
-        starts[mine + lane] = time if later else start
-
-
-@_inlined
-def _rows(
-    a: int,
-    actors: Any,
-    channels: Any,
-    inputs: Any,
-    outputs: Any,
-    pool: Any,
-    rings: Any,
-    counts: Any,
-    fired: Any,
-    ends: Any,
-    record: bool,
-    starts: Any,
-    causes: Any,
-    sums: Any,
-    finish: Any,
-) -> bool:
-    """Evaluate a uniform bank as many rows as are known; whether there was any."""
-    lanes, base = actors[a, LANES], actors[a, FIRST_LANE]
-    first = fired[base]
-    width, me = np.uint64(lanes), np.uint64(base)
-    k = first
-    while k < actors[a, FIRINGS]:
-        if not _row_is_known(a, k, actors, channels, inputs, outputs, pool, counts):
-            break
-        at = actors[a, RECORD] + k * lanes if record else base
-        row = np.uint64(at)
-        own = FREE if k == 0 else PREVIOUS
-        for lane in range(width):
-            starts[row + lane] = ends[me + lane]
-            causes[row + lane] = own
-        for x in range(actors[a, INPUTS], actors[a, INPUTS_END]):
-            c = inputs[x]
-            rate = pool[channels[c, CONSUME] + k * channels[c, CONSUME_K]]
-            if rate == 0:
-                continue
-            token = counts[channels[c, TAKEN]] + rate - 1
-            slot = channels[c, VISIBLE] + (token & channels[c, MASK]) * channels[c, VISIBLE_W]
-            code = INPUT + 2 * c
-            if channels[c, KIND] == BROADCAST:
-                _not_before(starts, causes, at, lanes, rings[slot], code)
-            else:
-                _latest(starts, causes, at, lanes, rings, slot, code)
-        for x in range(actors[a, OUTPUTS], actors[a, OUTPUTS_END]):
-            c = outputs[x]
-            rate = pool[channels[c, PRODUCE] + k * channels[c, PRODUCE_K]]
-            token = counts[channels[c, MADE]] + rate - 1 - channels[c, CAPACITY]
-            if rate == 0 or token < 0:
-                continue
-            slot = channels[c, FREED] + (token & channels[c, MASK]) * channels[c, FREED_W]
-            code = OUTPUT + 2 * c
-            if channels[c, KIND] == GATHER:
-                _not_before(starts, causes, at, lanes, rings[slot], code)
-            else:
-                _latest(starts, causes, at, lanes, rings, slot, code)
-
-        for x in range(actors[a, INPUTS], actors[a, INPUTS_END]):
-            c = inputs[x]
-            rate = pool[channels[c, CONSUME] + k * channels[c, CONSUME_K]]
-            taken = counts[channels[c, TAKEN]]
-            for token in range(taken, taken + rate):
-                slot = np.uint64(channels[c, FREED] + (token & channels[c, MASK]) * lanes)
-                for lane in range(width):
-                    rings[slot + lane] = starts[row + lane] + 1
-            counts[channels[c, TAKEN]] = taken + rate
-
-        if not record:
-            for lane in range(width):
-                gap = starts[row + lane] - ends[me + lane]
-                cause = causes[row + lane] - INPUT
-                sums[STARVED_SUM, me + lane] += gap if cause >= 0 and cause % 2 == 0 else 0
-                sums[BLOCKED_SUM, me + lane] += gap if cause >= 0 and cause % 2 == 1 else 0
-
-        work = np.uint64(actors[a, BUSY] + k * actors[a, BUSY_K])
-        if actors[a, BUSY_L]:
-            for lane in range(width):
-                ends[me + lane] = starts[row + lane] + pool[work + lane]
-        else:
-            for lane in range(width):
-                ends[me + lane] = starts[row + lane] + pool[work]
-        if not record:
-            for lane in range(width):
-                sums[BUSY_SUM, me + lane] += ends[me + lane] - starts[row + lane]
-
-        delay = np.uint64(actors[a, LATENCY] + k * actors[a, LATENCY_K])
-        for x in range(actors[a, OUTPUTS], actors[a, OUTPUTS_END]):
-            c = outputs[x]
-            rate = pool[channels[c, PRODUCE] + k * channels[c, PRODUCE_K]]
-            made = counts[channels[c, MADE]]
-            if rate == 0:
-                continue
-            ring, mask = channels[c, VISIBLE], channels[c, MASK]
-            slot = np.uint64(ring + (made & mask) * lanes)
-            before = np.uint64(ring + ((made - 1) & mask) * lanes)
-            if actors[a, LATENCY] < 0:
-                for lane in range(width):
-                    shown = max(ends[me + lane], starts[row + lane] + 1)
-                    rings[slot + lane] = max(shown, rings[before + lane])
-            elif actors[a, LATENCY_L]:
-                for lane in range(width):
-                    shown = starts[row + lane] + pool[delay + lane]
-                    rings[slot + lane] = max(shown, rings[before + lane])
-            else:
-                for lane in range(width):
-                    shown = starts[row + lane] + pool[delay]
-                    rings[slot + lane] = max(shown, rings[before + lane])
-            for token in range(made + 1, made + rate):
-                copy = np.uint64(ring + (token & mask) * lanes)
-                for lane in range(width):
-                    rings[copy + lane] = rings[slot + lane]
-            counts[channels[c, MADE]] = made + rate
-        # Starts do not fall, so with one latency for all the last row finishes last.
-        if actors[a, LATENCY_K] and actors[a, LATENCY_L]:
-            for lane in range(width):
-                shown = max(ends[me + lane], starts[row + lane] + pool[delay + lane])
-                finish[me + lane] = max(finish[me + lane], shown)
-        elif actors[a, LATENCY_K]:
-            for lane in range(width):
-                shown = max(ends[me + lane], starts[row + lane] + pool[delay])
-                finish[me + lane] = max(finish[me + lane], shown)
-        k += 1
-    if k > first and not actors[a, LATENCY_K]:
-        last = np.uint64(actors[a, RECORD] + (k - 1) * lanes if record else base)
-        if actors[a, LATENCY] < 0:
-            for lane in range(width):
-                finish[me + lane] = max(ends[me + lane], starts[last + lane] + 1)
-        elif actors[a, LATENCY_L]:
-            delay = np.uint64(actors[a, LATENCY])
-            for lane in range(width):
-                finish[me + lane] = max(ends[me + lane], starts[last + lane] + pool[delay + lane])
-        else:
-            latency = pool[actors[a, LATENCY]]
-            for lane in range(width):
-                finish[me + lane] = max(ends[me + lane], starts[last + lane] + latency)
-    fired[base] = k
-    return k > first
-
-
-@_inlined
-def _ready(
-    actor: Any,
-    lane: int,
-    k: int,
-    end: int,
-    channels: Any,
-    inputs: Any,
-    outputs: Any,
-    pool: Any,
-    rings: Any,
-    counts: Any,
-) -> tuple[int, int]:
-    """When (a) to (c) hold for a firing, and the last of them to hold; -1 if not yet known."""
-    start, cause = end, PREVIOUS if k else FREE
-    for x in range(actor[INPUTS], actor[INPUTS_END]):
-        c = channels[inputs[x]]
-        rate = pool[c[CONSUME] + k * c[CONSUME_K] + lane * c[CONSUME_L]]
-        if rate == 0:
-            continue
-        low, high = 0, c[VISIBLE_W]
-        if c[KIND] != BROADCAST and c[KIND] != GATHER:
-            low = max(0, lane - c[OFFSET])
-            high = min(high, lane - c[OFFSET] + 1)
-        token = counts[c[TAKEN] + lane * c[TAKEN_STEP]] + rate - 1
-        slot = c[VISIBLE] + (token & c[MASK]) * c[VISIBLE_W]
-        for other in range(low, high):
-            if counts[c[MADE] + other * c[MADE_STEP]] <= token:
-                return -1, 0
-            if rings[slot + other] > start:
-                start, cause = rings[slot + other], INPUT + 2 * inputs[x]
-    for x in range(actor[OUTPUTS], actor[OUTPUTS_END]):
-        c = channels[outputs[x]]
-        rate = pool[c[PRODUCE] + k * c[PRODUCE_K] + lane * c[PRODUCE_L]]
-        token = counts[c[MADE] + lane * c[MADE_STEP]] + rate - 1 - c[CAPACITY]
-        if rate == 0 or token < 0:
-            continue
-        low, high = 0, c[FREED_W]
-        if c[KIND] != BROADCAST and c[KIND] != GATHER:
-            low = max(0, lane + c[OFFSET])
-            high = min(high, lane + c[OFFSET] + 1)
-        slot = c[FREED] + (token & c[MASK]) * c[FREED_W]
-        for other in range(low, high):
-            if counts[c[TAKEN] + other * c[TAKEN_STEP]] <= token:
-                return -1, 0
-            if rings[slot + other] > start:
-                start, cause = rings[slot + other], OUTPUT + 2 * outputs[x]
-    return start, cause
-
-
-@_inlined
-def _fire(
-    actor: Any,
-    lane: int,
-    k: int,
-    start: int,
-    cause: int,
-    busy: int,
-    latency: int,
-    channels: Any,
-    inputs: Any,
-    outputs: Any,
-    pool: Any,
-    rings: Any,
-    counts: Any,
-    fired: Any,
-    ends: Any,
-    record: bool,
-    starts: Any,
-    causes: Any,
-    finish: Any,
-) -> None:
-    """Start a firing of one lane: pop, take room, make what it produces visible."""
-    me = actor[FIRST_LANE] + lane
-    if record:
-        starts[actor[RECORD] + k * actor[LANES] + lane] = start
-        causes[actor[RECORD] + k * actor[LANES] + lane] = cause
-    for x in range(actor[INPUTS], actor[INPUTS_END]):
-        c = channels[inputs[x]]
-        rate = pool[c[CONSUME] + k * c[CONSUME_K] + lane * c[CONSUME_L]]
-        count = c[TAKEN] + lane * c[TAKEN_STEP]
-        for token in range(counts[count], counts[count] + rate):
-            rings[c[FREED] + (token & c[MASK]) * c[FREED_W] + lane] = start + 1
-        counts[count] += rate
-    for x in range(actor[OUTPUTS], actor[OUTPUTS_END]):
-        c = channels[outputs[x]]
-        rate = pool[c[PRODUCE] + k * c[PRODUCE_K] + lane * c[PRODUCE_L]]
-        count = c[MADE] + lane * c[MADE_STEP]
-        earlier = rings[c[VISIBLE] + ((counts[count] - 1) & c[MASK]) * c[VISIBLE_W] + lane]
-        shown = max(start + latency, earlier)
-        for token in range(counts[count], counts[count] + rate):
-            rings[c[VISIBLE] + (token & c[MASK]) * c[VISIBLE_W] + lane] = shown
-        counts[count] += rate
-    ends[me] = start + busy
-    finish[me] = max(finish[me], start + busy, start + latency)
-    fired[me] = k + 1
-
-
-@_inlined
-def _earliest_grant(resource: Any, waiting: Any, count: int, request_at: Any, bank: Any, free: Any):  # type: ignore[no-untyped-def]
-    """The first cycle at which a resource can grant one of its waiting requests."""
-    if count == 0:
-        return NEVER
-    first = NEVER
-    for x in range(resource[WAITING], resource[WAITING] + count):
-        me = waiting[x]
-        time = request_at[me]
-        if resource[BANKED]:
-            time = max(time, free[resource[FREE_AT] + bank[me]])
-        first = min(first, time)
-    if not resource[BANKED]:
-        server = NEVER
-        for x in range(resource[FREE_AT], resource[FREE_AT] + resource[SERVERS]):
-            server = min(server, free[x])
-        first = max(first, server)
-    return first
-
-
-@_inlined
-def _wake(
-    actor: Any,
-    lane: int,
-    actors: Any,
-    channels: Any,
-    inputs: Any,
-    outputs: Any,
-    work: Any,
-    listed: Any,
-    stirred: Any,
-    end: int,
-) -> int:
-    """List the neighbours of a lane that fired (of all lanes: -1); the new end of the worklist.
-
-    Only the lanes it shares a queue with are stirred: of a wide bank nothing else is known anew.
-    """
-    in_count = actor[INPUTS_END] - actor[INPUTS]
-    for x in range(in_count + actor[OUTPUTS_END] - actor[OUTPUTS]):
-        back = x < in_count
-        c = channels[inputs[actor[INPUTS] + x] if back else outputs[actor[OUTPUTS] + x - in_count]]
-        other = c[SOURCE] if back else c[TARGET]
-        if not listed[other]:
-            listed[other] = True
-            work[end % work.size] = other
-            end += 1
-        if actors[other, UNIFORM]:
-            continue
-        begin, stop = 0, actors[other, LANES]
-        if lane >= 0 and c[KIND] != BROADCAST and c[KIND] != GATHER:
-            partner = lane - c[OFFSET] if back else lane + c[OFFSET]
-            begin, stop = max(0, partner), min(stop, partner + 1)
-        for partner in range(begin, stop):
-            stirred[actors[other, FIRST_LANE] + partner] = True
+@_part
+def _wake(actor: Any, lane: int, actors: Any, ports: Any, work: Any, listed: Any, end: int) -> int:
+    """List the lanes that share a queue with one, or a row, that fired; the worklist's new end."""
+    for p in range(actor.ports, actor.ports_end):
+        port = ports[p]
+        peer = actors[port.peer]
+        low, high = 0, 1 if peer.width > 1 else peer.lanes
+        if port.kind == EACH and peer.width == 1:
+            low = max(0, lane + port.shift)
+            high = min(high, lane + port.shift + 1)
+        for me in range(peer.first_lane + low, peer.first_lane + high):
+            if not listed[me]:
+                listed[me] = True
+                work[end & (work.size - 1)] = me
+                end += 1
     return end
+
+
+@_part
+def _find_next(resource: Any, waiting: Any, lanes: Any, asked: Any, server: Any, free: Any) -> None:
+    """When a resource can grant next, and which request: least rank, then oldest, then first."""
+    low, high, banked = resource.waiting, resource.waiting + resource.queued, resource.banked
+    soonest = 0
+    if not banked:
+        soonest = NEVER
+        for x in range(resource.free_at, resource.free_at + resource.servers):
+            soonest = min(soonest, free[x])
+    first = NEVER
+    for x in range(low, high):
+        me = waiting[x]
+        first = min(first, max(asked[me], free[server[me]] if banked else soonest))
+    place, chosen, least, age = -1, -1, NEVER, NEVER
+    for x in range(low, high):
+        me = waiting[x]
+        time = asked[me]
+        if time > first or (banked and free[server[me]] > first):
+            continue
+        rank = lanes[me].rank
+        if rank < least or (rank == least and (time < age or (time == age and me < chosen))):
+            place, chosen, least, age = x, me, rank, time
+    resource.grant_at, resource.next, resource.stale = first, place, 0
+
+
+@_part
+def _find_by_rank(
+    resource: Any,
+    now: int,
+    actors: Any,
+    waiting: Any,
+    lanes: Any,
+    asked: Any,
+    requests: Any,
+    memory: Any,
+) -> None:
+    """Which request a stateful resource grants now: as others, its own rank before the age."""
+    least, own_least = lanes[waiting[resource.next]].rank, NEVER
+    chosen, age = -1, NEVER
+    for x in range(resource.waiting, resource.waiting + resource.queued):
+        me = waiting[x]
+        own, time = lanes[me], asked[me]
+        if time > now or own.rank > least:
+            continue
+        rank = stateful.rank(
+            resource.model,
+            memory.params[resource.params : resource.params_end],
+            memory.state[resource.state : resource.state_end],
+            requests[own.request : own.request + actors[own.actor].request_n],
+            now,
+        )
+        if rank < own_least or (
+            rank == own_least and (time < age or (time == age and me < chosen))
+        ):
+            resource.next, own_least, age, chosen = x, rank, time, me
 
 
 @_compiled
 def run(
     actors: Any,
-    channels: Any,
+    ports: Any,
     resources: Any,
-    inputs: Any,
-    outputs: Any,
+    lanes: Any,
     pool: Any,
     requests: Any,
-    params: Any,
-    state: Any,
-    actor_of: Any,
-    rings: Any,
     counts: Any,
+    rings: Any,
+    times: Any,
+    asked: Any,
+    server: Any,
     free: Any,
     waiting: Any,
+    work: Any,
+    listed: Any,
+    end: int,
     record: bool,
-    fired: Any,
     starts: Any,
     causes: Any,
     ready: Any,
     ready_causes: Any,
-    held: Any,
-    occupied: Any,
-    shown: Any,
-    sums: Any,
-    finish: Any,
-    ends: Any,
-    request_at: Any,
-    request_cause: Any,
-    bank: Any,
-    queued: Any,
-    grant_at: Any,
-    stale: Any,
-    work: Any,
-    listed: Any,
-    stirred: Any,
+    memory: Any,
 ) -> None:
     """Run a netlist laid out by :func:`sparqsim.simulator.engines.layout.flatten` until nothing can
     fire.
 
-    ``record`` false keeps no time of a single firing, only the sums a lane. Every array after
-    ``state`` is written.
+    ``memory`` is None where no resource is stateful. ``work`` holds ``end`` lanes to begin with.
+    ``record`` false keeps no time of a single firing, only the sums a lane, and then a lane has one
+    place in ``starts`` and ``causes``.
+
+    It is one function because numba compiles what it calls twice, alone and within. Indices of the
+    inner loops are unsigned so that numba adds no test for negative ones, which would keep LLVM
+    from using vector instructions.
     """
-    head, end = 0, actors.shape[0]
-
+    size, head = np.uint64(lanes.size), 0
     while True:
-        while head < end:
-            a = work[head % work.size]
+        while head < end:  # evaluate a lane, or a row, as far as all is known
+            me = work[head & (work.size - 1)]
             head += 1
-            listed[a] = False
-            actor = actors[a]
-            if actor[UNIFORM]:
-                moved = _rows(
-                    a,
-                    actors,
-                    channels,
-                    inputs,
-                    outputs,
-                    pool,
-                    rings,
-                    counts,
-                    fired,
-                    ends,
-                    record,
-                    starts,
-                    causes,
-                    sums,
-                    finish,
-                )
-                if moved:
-                    end = _wake(
-                        actor, -1, actors, channels, inputs, outputs, work, listed, stirred, end
-                    )
-            else:
-                for lane in range(actor[LANES]):
-                    me = actor[FIRST_LANE] + lane
-                    if not stirred[me]:
-                        continue
-                    stirred[me] = False
-                    moved = False
-                    while fired[me] < actor[FIRINGS] and request_at[me] < 0:
-                        k = fired[me]
-                        start, cause = _ready(
-                            actor,
-                            lane,
-                            k,
-                            ends[me],
-                            channels,
-                            inputs,
-                            outputs,
-                            pool,
-                            rings,
-                            counts,
-                        )
-                        if start < 0:
-                            break
-                        if not record:
-                            gap = start - ends[me]
-                            if cause >= INPUT and (cause - INPUT) % 2 == 0:
-                                sums[STARVED_SUM, me] += gap
-                            elif cause >= INPUT:
-                                sums[BLOCKED_SUM, me] += gap
-                        r = actor[RESOURCE]
-                        if r >= 0:
-                            request_at[me], request_cause[me] = start, cause
-                            if resources[r, BANKED]:
-                                at = k * actor[REQUEST_K] + lane * actor[REQUEST_L]
-                                bank[me] = requests[actor[REQUEST] + at]
-                            waiting[resources[r, WAITING] + queued[r]] = me
-                            queued[r] += 1
-                            stale[r] = True
-                            break
-                        at = k * actor[BUSY_K] + lane * actor[BUSY_L]
-                        busy = pool[actor[BUSY] + at]
-                        latency = max(busy, 1)
-                        if actor[LATENCY] >= 0:
-                            at = k * actor[LATENCY_K] + lane * actor[LATENCY_L]
-                            latency = pool[actor[LATENCY] + at]
-                        _fire(
-                            actor,
-                            lane,
-                            k,
-                            start,
-                            cause,
-                            busy,
-                            latency,
-                            channels,
-                            inputs,
-                            outputs,
-                            pool,
-                            rings,
-                            counts,
-                            fired,
-                            ends,
-                            record,
-                            starts,
-                            causes,
-                            finish,
-                        )
-                        sums[BUSY_SUM, me] += busy
-                        moved = True
-                    if moved:
-                        end = _wake(
-                            actor,
-                            lane,
-                            actors,
-                            channels,
-                            inputs,
-                            outputs,
-                            work,
-                            listed,
-                            stirred,
-                            end,
-                        )
+            listed[me] = False
+            own = lanes[me]
+            actor = actors[own.actor]
+            lane, width, moved = me - actor.first_lane, np.uint64(actor.width), False
+            ended = np.uint64(me)
+            room, seen, over = ended + size, ended + size + size, ended + size + size + size
+            while own.fired < actor.firings and own.state != WAITING:
+                k = own.fired
+                row = np.uint64(actor.record + k * actor.lanes + lane if record else me)
 
-        first, best = NEVER, -1
-        for r in range(resources.shape[0]):
-            if stale[r]:
-                grant_at[r] = _earliest_grant(
-                    resources[r], waiting, queued[r], request_at, bank, free
-                )
-                stale[r] = False
-            if grant_at[r] < first:
-                first, best = grant_at[r], r
+                if own.state == IDLE:  # when (a) to (c) hold, and the last of them to hold
+                    first_cause = np.int32(PREVIOUS if k else FREE)
+                    for j in range(width):
+                        starts[row + j] = times[ended + j]
+                        causes[row + j] = first_cause
+                    known = True
+                    for p in range(actor.ports, actor.ports_end):
+                        port = ports[p]
+                        rate = pool[port.rate + k * port.rate_k + lane * port.rate_l]
+                        token = counts[port.own_count + lane * port.own_step] + rate - 1 - port.lag
+                        if rate == 0 or token < 0:
+                            continue
+                        low, high = 0, port.other_width
+                        if port.kind == EACH:
+                            low = max(0, lane + port.shift)
+                            high = min(high, lane + port.shift + actor.width)
+                        for other in range(low, high if port.other_step else min(high, low + 1)):
+                            known &= counts[port.other_count + other * port.other_step] > token
+                        if not known:
+                            break
+                        slot = np.uint64(
+                            port.other_ring + (token & port.mask) * port.other_width + low
+                        )
+                        partners, code = np.uint64(max(0, high - low)), np.int32(port.code)
+                        if port.kind == EACH:
+                            for j in range(partners):
+                                time, start = rings[slot + j], starts[row + j]
+                                causes[row + j] = code if time > start else causes[row + j]
+                                starts[row + j] = max(time, start)
+                        else:
+                            latest = rings[slot]
+                            for j in range(partners):
+                                latest = max(latest, rings[slot + j])
+                            for j in range(width):
+                                start = starts[row + j]
+                                causes[row + j] = code if latest > start else causes[row + j]
+                                starts[row + j] = max(latest, start)
+                    if not known:
+                        break
+                    if not record:
+                        starved = np.uint64(STARVED * lanes.size + me)
+                        blocked = np.uint64(BLOCKED * lanes.size + me)
+                        for j in range(width):
+                            gap, cause = starts[row + j] - times[ended + j], causes[row + j]
+                            kind = -1 if cause < INPUT else cause & 1
+                            times[starved + j] += gap if kind == INPUT & 1 else 0
+                            times[blocked + j] += gap if kind == OUTPUT & 1 else 0
+                    if actor.resource >= 0:
+                        resource = resources[actor.resource]
+                        own.state = WAITING
+                        own.request = actor.request + k * actor.request_k + lane * actor.request_l
+                        own.rank = pool[actor.rank + k * actor.rank_k + lane * actor.rank_l]
+                        if resource.banked:
+                            server[me] = resource.free_at + requests[own.request]
+                        asked[me] = starts[row]
+                        waiting[resource.waiting + resource.queued] = me
+                        resource.queued += 1
+                        resource.stale = 1
+                        break
+
+                own.state, moved = IDLE, True  # fire
+                own.fired = k + 1
+                work_at = np.uint64(actor.busy + k * actor.busy_k + lane * actor.busy_l)
+                if actor.busy_l:
+                    for j in range(width):
+                        times[ended + j] = starts[row + j] + pool[work_at + j]
+                else:
+                    busy = pool[work_at]
+                    for j in range(width):
+                        times[ended + j] = starts[row + j] + busy
+                for j in range(width):
+                    times[room + j] = starts[row + j] + 1
+                delay_at = np.uint64(actor.latency + k * actor.latency_k + lane * actor.latency_l)
+                if actor.latency < 0:
+                    for j in range(width):
+                        times[seen + j] = max(times[ended + j], times[room + j])
+                elif actor.latency_l:
+                    for j in range(width):
+                        times[seen + j] = starts[row + j] + pool[delay_at + j]
+                else:
+                    delay = pool[delay_at]
+                    for j in range(width):
+                        times[seen + j] = starts[row + j] + delay
+                if actor.answers >= 0:
+                    times[ended], times[seen] = starts[row] + own.busy, starts[row] + own.latency
+                for j in range(width):
+                    times[over + j] = max(times[over + j], max(times[ended + j], times[seen + j]))
+                for p in range(actor.ports, actor.ports_end):
+                    port = ports[p]
+                    moves = pool[port.rate + k * port.rate_k + lane * port.rate_l]
+                    count = counts[port.own_count + lane * port.own_step]
+                    counts[port.own_count + lane * port.own_step] = count + moves
+                    ring, when = port.own_ring + lane, seen if port.gives else room
+                    before = np.uint64(ring + ((count - 1) & port.mask) * port.own_width)
+                    for moving in range(count, count + moves):
+                        place = np.uint64(ring + (moving & port.mask) * port.own_width)
+                        for j in range(width):  # tokens do not overtake
+                            rings[place + j] = max(times[when + j], rings[before + j])
+            if moved:
+                end = _wake(actor, lane, actors, ports, work, listed, end)
+
+        now, best = NEVER, -1  # then the earliest grant of all resources
+        for r in range(resources.size):
+            if resources[r].stale:
+                _find_next(resources[r], waiting, lanes, asked, server, free)
+            if resources[r].grant_at < now:
+                now, best = resources[r].grant_at, r
         if best < 0:
             break
-
-        resource = resources[best]
-        model = resource[MODEL]
-        own_params = params[resource[PARAMS] : resource[PARAMS_END]]
-        own_state = state[resource[STATE] : resource[STATE_END]]
-        chosen, chosen_first, chosen_rank, place = -1, 0, 0, -1
-        for x in range(resource[WAITING], resource[WAITING] + queued[best]):
-            me = waiting[x]
-            if request_at[me] > first:
-                continue
-            if resource[BANKED] and free[resource[FREE_AT] + bank[me]] > first:
-                continue
-            actor = actors[actor_of[me]]
-            lane = me - actor[FIRST_LANE]
-            own = pool[actor[RANK] + fired[me] * actor[RANK_K] + lane * actor[RANK_L]]
-            if chosen >= 0 and own > chosen_first:
-                continue
-            rank = 0
-            if model:
-                at = actor[REQUEST] + fired[me] * actor[REQUEST_K] + lane * actor[REQUEST_L]
-                asked = requests[at : at + actor[REQUEST_N]]
-                rank = stateful.rank(model, own_params, own_state, asked, first)
-            better = chosen < 0 or own < chosen_first or rank < chosen_rank
-            if not better and rank == chosen_rank:
-                age, oldest = request_at[me], request_at[chosen]
-                better = age < oldest or (age == oldest and me < chosen)
-            if better:
-                chosen, chosen_first, chosen_rank, place = me, own, rank, x
-        me = chosen
-        queued[best] -= 1
-        waiting[place] = waiting[resource[WAITING] + queued[best]]
-        stale[best] = True
-
-        a = actor_of[me]
-        actor = actors[a]
-        lane, k = me - actor[FIRST_LANE], fired[me]
-        busy = pool[actor[BUSY] + k * actor[BUSY_K] + lane * actor[BUSY_L]]
-        latency, hold = busy, busy
-        if actor[LATENCY] >= 0:
-            latency = pool[actor[LATENCY] + k * actor[LATENCY_K] + lane * actor[LATENCY_L]]
-        if model:
-            at = actor[REQUEST] + k * actor[REQUEST_K] + lane * actor[REQUEST_L]
-            asked = requests[at : at + actor[REQUEST_N]]
-            hold, longer, latency = stateful.serve(model, own_params, own_state, asked, first)
-            busy = max(busy, longer)
+        granter = resources[best]
+        if memory is not None and granter.model:
+            _find_by_rank(granter, now, actors, waiting, lanes, asked, requests, memory)
+        winner = waiting[granter.next]
+        granter.queued -= 1
+        waiting[granter.next] = waiting[granter.waiting + granter.queued]
+        granter.stale = 1
+        taker = lanes[winner]
+        holder = actors[taker.actor]
+        n, firing = winner - holder.first_lane, taker.fired
+        hold = np.int64(pool[holder.busy + firing * holder.busy_k + n * holder.busy_l])
+        if memory is not None and granter.model:
+            least = hold
+            hold, longer, taker.latency = stateful.serve(  # type: ignore[assignment]
+                granter.model,
+                memory.params[granter.params : granter.params_end],
+                memory.state[granter.state : granter.state_end],
+                requests[taker.request : taker.request + holder.request_n],
+                now,
+            )
+            taker.busy = max(least, longer)
             if record:
-                at = actor[ANSWERS] + k * actor[LANES] + lane
-                held[at], occupied[at], shown[at] = hold, busy, latency
-        server = resource[FREE_AT]
-        if resource[BANKED]:
-            server += bank[me]
-        else:
-            while free[server] > first:
-                server += 1
-        free[server] = first + hold
+                answer = holder.answers + firing * holder.lanes + n
+                memory.held[answer], memory.busy[answer] = hold, taker.busy
+                memory.shown[answer] = taker.latency
+        unit = server[winner] if granter.banked else granter.free_at
+        while free[unit] > now:
+            unit += 1
+        free[unit] = now + hold
+        spot = holder.record + firing * holder.lanes + n if record else winner
         if record:
-            ready[actor[GRANTS] + k * actor[LANES] + lane] = request_at[me]
-            ready_causes[actor[GRANTS] + k * actor[LANES] + lane] = request_cause[me]
+            grant = holder.grants + firing * holder.lanes + n
+            ready[grant], ready_causes[grant] = asked[winner], causes[spot]
         else:
-            sums[WAITING_SUM, me] += first - request_at[me]
-        cause = GRANT if first > request_at[me] else request_cause[me]
-        request_at[me] = -1
-        _fire(
-            actor,
-            lane,
-            k,
-            first,
-            cause,
-            busy,
-            latency,
-            channels,
-            inputs,
-            outputs,
-            pool,
-            rings,
-            counts,
-            fired,
-            ends,
-            record,
-            starts,
-            causes,
-            finish,
-        )
-        sums[BUSY_SUM, me] += busy
-        if not listed[a]:
-            listed[a] = True
-            work[end % work.size] = a
-            end += 1
-        stirred[me] = True
-        end = _wake(actor, lane, actors, channels, inputs, outputs, work, listed, stirred, end)
+            times[WAITED * lanes.size + winner] += now - asked[winner]
+        if now > asked[winner]:
+            starts[spot], causes[spot] = now, GRANT
+        taker.state = GRANTED
+        listed[winner] = True
+        work[end & (work.size - 1)] = winner
+        end += 1
+
+
+def _lanes(layout: Layout) -> tuple[NDArray[np.void], NDArray[np.int64], NDArray[np.bool_], int]:
+    """The lanes; a ring of those to evaluate, whether each is in it, and how many are at first.
+
+    These are the first lane of each uniform bank and every lane of the others.
+    """
+    actors = layout.actors
+    lanes = np.zeros(layout.lanes, row_type(LaneRow))
+    lanes["actor"] = np.repeat(np.arange(actors.size), actors["lanes"])
+    listed = np.ones(layout.lanes, np.bool_)
+    for a in actors[actors["width"] > 1]:
+        listed[a["first_lane"] + 1 : a["first_lane"] + a["lanes"]] = False
+    first = np.flatnonzero(listed)
+    work = np.zeros(1 << (layout.lanes - 1).bit_length(), np.int64)
+    work[: first.size] = first
+    return lanes, work, listed, first.size
 
 
 def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
@@ -706,89 +362,61 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
     layout = flatten(netlist)
     full = record == "full"
     kept = layout.record_size if full else layout.lanes
-    starts = np.empty(kept, np.int64)
-    causes = np.empty(kept, np.int32)
-    ready = np.empty(layout.grant_size if full else 0, np.int64)
-    ready_causes = np.empty(ready.size, np.int32)
-    held = np.empty(layout.answer_size if full else 0, np.int64)
-    occupied = np.empty(held.size, np.int64)
-    shown = np.empty(held.size, np.int64)
-    fired = np.zeros(layout.lanes, np.int64)
-    finish = np.zeros(layout.lanes, np.int64)
-    sums = np.zeros((4, layout.lanes), np.int64)
-    actor_of = np.repeat(np.arange(len(netlist.actors)), layout.actors[:, LANES])
+    starts, causes = np.empty(kept, np.int64), np.empty(kept, np.int32)
+    granted = layout.grant_size if full else 0
+    ready, ready_causes = np.empty(granted, np.int64), np.empty(granted, np.int32)
+    answers = np.empty((3, layout.answer_size if full else 0), np.int64)
+    is_stateful = bool(layout.resources["model"].any())
+    times = np.zeros((ROWS, layout.lanes), np.int64)
+    lanes, work, listed, end = _lanes(layout)
     run(
         layout.actors,
-        layout.channels,
+        layout.ports,
         layout.resources,
-        layout.inputs,
-        layout.outputs,
+        lanes,
         layout.pool,
         layout.requests,
-        layout.params,
-        layout.state.copy(),
-        actor_of,
-        np.zeros(layout.ring_size, np.int64),
         np.zeros(layout.count_size, np.int64),
+        np.zeros(layout.ring_size, np.int64),
+        times.reshape(-1),
+        np.zeros(layout.lanes, np.int64),
+        np.zeros(layout.lanes, np.int64),
         np.zeros(layout.server_size, np.int64),
         np.zeros(layout.waiting_size, np.int64),
+        work,
+        listed,
+        end,
         full,
-        fired,
         starts,
         causes,
         ready,
         ready_causes,
-        held,
-        occupied,
-        shown,
-        sums,
-        finish,
-        np.zeros(layout.lanes, np.int64),
-        np.full(layout.lanes, -1, np.int64),
-        np.zeros(layout.lanes, np.int32),
-        np.zeros(layout.lanes, np.int64),
-        np.zeros(len(layout.resources), np.int64),
-        np.full(len(layout.resources), NEVER, np.int64),
-        np.zeros(len(layout.resources), np.bool_),
-        np.arange(len(layout.actors)),
-        np.ones(len(layout.actors), np.bool_),
-        np.ones(layout.lanes, np.bool_),
+        Memory(layout.params, layout.state, *answers) if is_stateful else None,
     )
-    done = []
-    for i, row in enumerate(layout.actors):
-        low = row[FIRST_LANE]
-        if row[UNIFORM]:
-            done.append(np.full(row[LANES], fired[low]))
-        else:
-            done.append(fired[low : low + row[LANES]])
-        assert done[i].size == netlist.actors[i].lanes
-    cycles = int(finish.max(initial=0))
-
-    def split(flat: Any, column: int) -> list[Any]:
-        return [
-            lane_matrix(flat, int(row[column]), actor, done[i]) if row[column] >= 0 else None
-            for i, (row, actor) in enumerate(zip(layout.actors, netlist.actors, strict=True))
-        ]
-
+    # The lanes of a uniform bank have fired as often as its first.
+    rows = [(a["first_lane"], a["first_lane"] + a["lanes"], a["width"]) for a in layout.actors]
+    fired = tuple(np.repeat(lanes["fired"][low:high:width], width) for low, high, width in rows)
+    cycles = int(times[OVER].max())
     if not full:
-        lanes = [
-            LaneTimes.of_sums(sums[:, row[FIRST_LANE] : row[FIRST_LANE] + row[LANES]], cycles)
-            for row in layout.actors
+        waits = times[STARVED:ROWS]
+        sums = np.vstack([times[END] - waits.sum(axis=0), waits])  # busy: the rest until the end
+        parts = tuple(LaneTimes.of_sums(sums[:, low:high], cycles) for low, high, _ in rows)
+        return Timeline(netlist=netlist, cycles=cycles, fired=fired, sums=parts)
+
+    def split(flat: Any, column: str) -> list[Any]:
+        offsets = layout.actors[column].tolist()
+        parts = zip(offsets, zip(netlist.actors, fired, strict=True), strict=True)
+        return [
+            None if at < 0 else lane_matrix(flat, at, actor, done) for at, (actor, done) in parts
         ]
-        return Timeline(netlist=netlist, cycles=cycles, fired=tuple(done), sums=tuple(lanes))
-    granted = zip(
-        split(ready, GRANTS),
-        split(ready_causes, GRANTS),
-        split(held, ANSWERS),
-        split(occupied, ANSWERS),
-        split(shown, ANSWERS),
-        strict=True,
-    )
+
+    answered = [split(flat, "answers") for flat in answers]
+    grants = zip(split(ready, "grants"), split(ready_causes, "grants"), *answered, strict=True)
     return Timeline(
         netlist=netlist,
         cycles=cycles,
-        fired=tuple(done),
-        starts=tuple(split(starts, RECORD)),
-        causes=tuple(split(causes, RECORD)),
-        grants=tuple(None if parts[0] is None else Grants(*parts) for parts in granted),
+        fired=fired,
+        starts=tuple(split(starts, "record")),
+        causes=tuple(split(causes, "record")),
+        grants=tuple(None if parts[0] is None else Grants(*parts) for parts in grants),
     )

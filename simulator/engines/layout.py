@@ -1,9 +1,14 @@
-"""A netlist as flat arrays: what the compiled engine and the critical-path walk run on.
+"""A netlist as flat arrays: what the compiled engine runs on.
 
-One row of ``actors`` an actor, one row of ``channels`` a channel, one row of ``resources`` a
-resource; every array over firings lies in one pool of 32 bit numbers and is read as
+One record an actor, one a *port* (an end of a channel, seen from its actor), one a resource; every
+array over firings lies in one pool of 32 bit numbers and is read as
 ``pool[offset + firing * firing_step + lane * lane_step]``, so that a number, an array over firings
 and one over firings and lanes are the same thing. Arrays given to several actors are kept once.
+
+A port takes tokens or gives them, and either way waits for the other end: for tokens to become
+visible, or for slots to be freed. Each end of a channel therefore has a count of the tokens it has
+moved and a ring of the times at which the last of them were visible or freed, and a port knows
+those of its own end and of the other.
 
 An actor is *uniform* if all its lanes become ready for firing k at the same point of the
 evaluation, so that a whole row of lanes can be evaluated at once. It is not when its lanes wait
@@ -14,52 +19,133 @@ tokens lane by lane with an actor that is not uniform.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.simulator.engines import stateful
-from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from sparqsim.simulator.timeline import INPUT, OUTPUT
 
-# Columns of an actor's row.
-(LANES, FIRINGS, FIRST_LANE, UNIFORM, RESOURCE) = range(5)
-(BUSY, BUSY_K, BUSY_L) = range(5, 8)
-(LATENCY, LATENCY_K, LATENCY_L) = range(8, 11)  # LATENCY is -1 where it follows busy
-(REQUEST, REQUEST_K, REQUEST_L, REQUEST_N) = range(11, 15)
-(INPUTS, INPUTS_END, OUTPUTS, OUTPUTS_END) = range(15, 19)
-(RECORD, GRANTS, ANSWERS) = range(19, 22)  # offsets of what is recorded; -1 where nothing is
-(RANK, RANK_K, RANK_L) = range(22, 25)
-ACTOR_COLUMNS = 25
+Ints = NDArray[np.int64]
 
-# Columns of a channel's row.
-(SOURCE, TARGET, KIND, OFFSET, CAPACITY, MASK) = range(6)
-(PRODUCE, PRODUCE_K, PRODUCE_L) = range(6, 9)
-(CONSUME, CONSUME_K, CONSUME_L) = range(9, 12)
-(VISIBLE, VISIBLE_W, FREED, FREED_W) = range(12, 16)  # rings [mask + 1, width]
-(MADE, MADE_STEP, TAKEN, TAKEN_STEP) = range(16, 20)  # token counts per lane
-CHANNEL_COLUMNS = 20
+NEVER = np.iinfo(np.int64).max
 
-# Columns of a resource's row.
-(SERVERS, BANKED, MODEL, FREE_AT, WAITING, PARAMS, PARAMS_END, STATE, STATE_END) = range(9)
-RESOURCE_COLUMNS = 9
+# The partners of a lane at the other end of a port: the one beside it, the one there is, all.
+EACH, ONE, ALL = range(3)
+PARTNERS = {Pattern.BROADCAST: (ALL, ONE), Pattern.GATHER: (ONE, ALL)}  # of source, of target
 
-KIND_OF = {Pattern.LANE: 0, Pattern.BROADCAST: 1, Pattern.GATHER: 2, Pattern.SHIFT: 3}
+
+class ActorRow(NamedTuple):
+    """An actor; ``_k`` and ``_l`` are the steps of an array per firing and per lane."""
+
+    lanes: int
+    firings: int
+    first_lane: int  # among the lanes of all actors
+    width: int  # lanes evaluated together
+    ports: int
+    ports_end: int
+    resource: int  # -1 for none
+    record: int  # offsets of what is recorded of its firings; -1 where nothing is
+    grants: int
+    answers: int
+    busy: int
+    busy_k: int
+    busy_l: int
+    rank: int
+    rank_k: int
+    rank_l: int
+    latency: int  # -1 where it follows busy
+    latency_k: int
+    latency_l: int
+    request: int
+    request_k: int
+    request_l: int
+    request_n: int  # fields
+
+
+class End(NamedTuple):
+    """One end of a channel: ``counts[count + lane * step]`` tokens moved, a ring of their times."""
+
+    count: int  # type: ignore[assignment]
+    step: int
+    ring: int  # rows of `width` times
+    width: int
+
+
+class PortRow(NamedTuple):
+    """An end of a channel as its actor sees it."""
+
+    code: int  # the cause of a start that waited for it
+    gives: int  # whether it makes tokens
+    peer: int  # the actor at the other end
+    kind: int  # EACH, ONE or ALL
+    shift: int  # from a lane to its partner
+    lag: int  # tokens by which this end may be ahead of the other
+    mask: int  # rows of a ring, a power of two, less 1
+    rate: int
+    rate_k: int
+    rate_l: int
+    own_count: int
+    own_step: int
+    own_ring: int
+    own_width: int
+    other_count: int
+    other_step: int
+    other_ring: int
+    other_width: int
+
+
+class ResourceRow(NamedTuple):
+    """A resource; the last four belong to the run."""
+
+    servers: int
+    banked: int
+    model: int  # the kind of a stateful resource; 0 for none
+    params: int
+    params_end: int
+    state: int
+    state_end: int
+    free_at: int
+    waiting: int
+    queued: int = 0  # requests that wait
+    grant_at: int = NEVER  # when the next of them can be granted
+    next: int = -1  # and its place among them
+    stale: int = 0  # whether these two must be found anew
+
+
+class LaneRow(NamedTuple):
+    """A lane during the run."""
+
+    actor: int
+    fired: int = 0
+    state: int = 0
+    request: int = 0  # the last three belong to the request that waits and its answer
+    rank: int = 0
+    busy: int = 0
+    latency: int = 0
+
+
+@cache
+def row_type(kind: type[Any]) -> np.dtype[np.void]:
+    """The record of a row of one kind."""
+    return np.dtype([(name, np.int64) for name in kind._fields])
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
     """The flat arrays of a netlist; see the module's docstring."""
 
-    actors: NDArray[np.int64]
-    channels: NDArray[np.int64]
-    resources: NDArray[np.int64]
-    inputs: NDArray[np.int64]
-    outputs: NDArray[np.int64]
+    actors: NDArray[np.void]
+    ports: NDArray[np.void]
+    resources: NDArray[np.void]
     pool: NDArray[np.int32]
-    requests: NDArray[np.int64]
-    params: NDArray[np.int64]
-    state: NDArray[np.int64]
+    requests: Ints
+    params: Ints
+    state: Ints
     lanes: int
     ring_size: int
     count_size: int
@@ -78,20 +164,17 @@ class _Pool:
         self.size = 0
         self.seen: dict[int, tuple[int, int, int]] = {}
 
-    def place(self, array: NDArray[np.integer]) -> tuple[int, int, int]:
+    def place(self, given: object) -> tuple[int, int, int]:
         """Offset, step per firing and step per lane of an array ``[1 or K, 1 or L]``."""
+        array = _array(given)
         key = id(array)
         if key not in self.seen:
             rows, width = array.shape
             flat = np.ascontiguousarray(array, dtype=np.int32).reshape(-1)
-            steps = (self.size, width if rows > 1 else 0, 1 if width > 1 else 0)
-            self.seen[key] = steps
+            self.seen[key] = (self.size, width if rows > 1 else 0, 1 if width > 1 else 0)
             self.parts.append(flat)
             self.size += flat.size
         return self.seen[key]
-
-    def joined(self) -> NDArray[np.int32]:
-        return np.concatenate(self.parts) if self.parts else np.zeros(1, np.int32)
 
 
 def _array(given: object) -> NDArray[np.integer]:
@@ -134,118 +217,133 @@ def flatten(netlist: Netlist) -> Layout:
     """
     pool = _Pool()
     uniform = uniform_actors(netlist)
+    actors, requests, sizes = _actors(netlist, uniform, pool)
+    ports, ring_size, count_size = _ports(netlist, uniform, pool)
+    resources, params, state = _resources(netlist)
+    return Layout(
+        actors=actors,
+        ports=ports,
+        resources=resources,
+        pool=np.concatenate(pool.parts),
+        requests=_joined(requests),
+        params=_joined(params),
+        state=_joined(state),
+        ring_size=ring_size,
+        count_size=count_size,
+        server_size=sum(resource.servers for resource in netlist.resources),
+        waiting_size=sum(actor.lanes for actor in netlist.actors if actor.resource is not None),
+        **sizes,
+    )
+
+
+def _actors(
+    netlist: Netlist, uniform: list[bool], pool: _Pool
+) -> tuple[NDArray[np.void], list[Ints], dict[str, int]]:
+    """A row an actor, the requests, and the sizes of what their lanes and firings need."""
     number = {resource.name: i for i, resource in enumerate(netlist.resources)}
-    actors = np.zeros((len(netlist.actors), ACTOR_COLUMNS), np.int64)
-    inputs, outputs = netlist.inputs, netlist.outputs
-    requests: list[NDArray[np.int64]] = []
-    request_size = lane = record = grants = answers = first_input = first_output = 0
+    rows, requests = [], []
+    lane = port = asked = record = grants = answers = 0
     for i, actor in enumerate(netlist.actors):
         if actor.behaviour is not None:
             raise InputError(
                 f"actor {actor.name!r} is written in Python; run it with engine='simpy'"
             )
-        row = actors[i]
-        size = actor.count * actor.lanes
-        row[LANES], row[FIRINGS], row[FIRST_LANE] = actor.lanes, actor.count, lane
-        row[UNIFORM] = uniform[i]
-        row[BUSY : BUSY_L + 1] = pool.place(_array(actor.busy))
-        row[RANK : RANK_L + 1] = pool.place(_array(actor.rank))
-        row[LATENCY] = -1
-        if actor.latency is not None:
-            row[LATENCY : LATENCY_L + 1] = pool.place(_array(actor.latency))
-        row[RESOURCE], row[RECORD], row[GRANTS], row[ANSWERS] = -1, record, -1, -1
-        if actor.resource is not None:
-            row[RESOURCE], row[GRANTS] = number[actor.resource], grants
-            grants += size
-            if netlist.resources[row[RESOURCE]].model is not None:
-                row[ANSWERS] = answers
-                answers += size
+        held = -1 if actor.resource is None else number[actor.resource]
+        is_stateful = held >= 0 and netlist.resources[held].model is not None
+        request = (asked, 0, 0, 0)
         if actor.request is not None:
-            request = _array(actor.request)
-            row[REQUEST], row[REQUEST_N] = request_size, request.shape[2]
-            row[REQUEST_K] = request.shape[1] * request.shape[2]
-            row[REQUEST_L] = request.shape[2] if request.shape[1] > 1 else 0
-            requests.append(request.astype(np.int64).reshape(-1))
-            request_size += request.size
-        row[INPUTS], row[OUTPUTS] = first_input, first_output
-        row[INPUTS_END] = first_input = first_input + len(inputs[i])
-        row[OUTPUTS_END] = first_output = first_output + len(outputs[i])
-        lane += actor.lanes
-        record += size
+            asks = _array(actor.request)
+            _, width, fields = asks.shape
+            request = (asked, width * fields, fields if width > 1 else 0, fields)
+            requests.append(asks.astype(np.int64).reshape(-1))
+            asked += asks.size
+        ports = len(netlist.inputs[i]) + len(netlist.outputs[i])
+        rows.append(
+            ActorRow(
+                *(actor.lanes, actor.count, lane, actor.lanes if uniform[i] else 1),
+                *(port, port + ports, held, record),
+                *(grants if held >= 0 else -1, answers if is_stateful else -1),
+                *pool.place(actor.busy),
+                *pool.place(actor.rank),
+                *((-1, 0, 0) if actor.latency is None else pool.place(actor.latency)),
+                *request,
+            )
+        )
+        size = actor.count * actor.lanes
+        lane, port, record = lane + actor.lanes, port + ports, record + size
+        grants += size if held >= 0 else 0
+        answers += size if is_stateful else 0
+    sizes = {"lanes": lane, "record_size": record, "grant_size": grants, "answer_size": answers}
+    return np.array(rows, row_type(ActorRow)), requests, sizes
 
-    channels = np.zeros((len(netlist.channels), CHANNEL_COLUMNS), np.int64)
+
+def _ports(netlist: Netlist, uniform: list[bool], pool: _Pool) -> tuple[NDArray[np.void], int, int]:
+    """A row a port, actor by actor, inputs first; the sizes of all rings and of all counts."""
+    made, taken = [], []  # the ports of each channel
     ring_size = count_size = 0
-    for i, channel in enumerate(netlist.channels):
-        source, target = netlist.index(channel.source), netlist.index(channel.target)
-        row = channels[i]
-        row[SOURCE], row[TARGET], row[KIND] = source, target, KIND_OF[channel.pattern]
-        row[OFFSET] = channel.offset if channel.pattern is Pattern.SHIFT else 0
-        row[CAPACITY] = channel.capacity
-        row[PRODUCE : PRODUCE_L + 1] = pool.place(_array(channel.produce))
-        row[CONSUME : CONSUME_L + 1] = pool.place(_array(channel.consume))
-        ring = _ring(channel, netlist.actors[source])
-        row[MASK] = ring - 1
-        row[VISIBLE], row[VISIBLE_W] = ring_size, netlist.actors[source].lanes
-        ring_size += ring * int(row[VISIBLE_W])
-        row[FREED], row[FREED_W] = ring_size, netlist.actors[target].lanes
-        ring_size += ring * int(row[FREED_W])
-        for count, step, end in ((MADE, MADE_STEP, source), (TAKEN, TAKEN_STEP, target)):
-            row[count], row[step] = count_size, 0 if uniform[end] else 1
-            count_size += 1 if uniform[end] else netlist.actors[end].lanes
-
-    resources = np.zeros((len(netlist.resources), RESOURCE_COLUMNS), np.int64)
-    params: list[NDArray[np.int64]] = []
-    state: list[NDArray[np.int64]] = []
-    servers = waiting = params_size = state_size = 0
-    for i, resource in enumerate(netlist.resources):
-        row = resources[i]
-        row[SERVERS], row[BANKED], row[FREE_AT] = resource.servers, resource.banked, servers
-        row[WAITING] = waiting
-        servers += resource.servers
-        waiting += sum(netlist.actors[user].lanes for user in netlist.holders[resource.name])
-        row[PARAMS] = row[PARAMS_END] = params_size
-        row[STATE] = row[STATE_END] = state_size
-        if resource.model is not None:
-            if resource.model.kind not in stateful.KINDS:
-                raise InputError(
-                    f"resource {resource.name!r}: the compiled engine knows no model "
-                    f"{resource.model.kind!r}; run it with engine='simpy'"
-                )
-            row[MODEL] = stateful.KINDS[resource.model.kind]
-            params.append(resource.model.parameters())
-            state.append(resource.model.initial_state())
-            row[PARAMS_END] = params_size = params_size + params[-1].size
-            row[STATE_END] = state_size = state_size + state[-1].size
-
-    return Layout(
-        actors=actors,
-        channels=channels,
-        resources=resources,
-        inputs=np.array([c for part in inputs for c in part], np.int64),
-        outputs=np.array([c for part in outputs for c in part], np.int64),
-        pool=pool.joined(),
-        requests=_joined(requests),
-        params=_joined(params),
-        state=_joined(state),
-        lanes=lane,
-        ring_size=ring_size,
-        count_size=count_size,
-        server_size=servers,
-        waiting_size=waiting,
-        record_size=record,
-        grant_size=grants,
-        answer_size=answers,
-    )
+    for c, channel in enumerate(netlist.channels):
+        actors = (netlist.index(channel.source), netlist.index(channel.target))
+        slots = ring_slots(channel, netlist.actors[actors[0]])
+        ends = []
+        for i in actors:
+            lanes = netlist.actors[i].lanes
+            ends.append(End(count_size, 0 if uniform[i] else 1, ring_size, lanes))
+            count_size += 1 if uniform[i] else lanes
+            ring_size += slots * lanes
+        shift = channel.offset if channel.pattern is Pattern.SHIFT else 0
+        kinds = PARTNERS.get(channel.pattern, (EACH, EACH))
+        give = (OUTPUT + 2 * c, 1, actors[1], kinds[0], shift, channel.capacity, slots - 1)
+        take = (INPUT + 2 * c, 0, actors[0], kinds[1], -shift, 0, slots - 1)
+        made.append(PortRow(*give, *pool.place(channel.produce), *ends[0], *ends[1]))
+        taken.append(PortRow(*take, *pool.place(channel.consume), *ends[1], *ends[0]))
+    rows = []
+    for inputs, outputs in zip(netlist.inputs, netlist.outputs, strict=True):
+        rows += [taken[c] for c in inputs] + [made[c] for c in outputs]
+    return np.array(rows, row_type(PortRow)), ring_size, count_size
 
 
-def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-
-def _ring(channel: Channel, source: Actor) -> int:
-    """Slots of the rings: a power of two that holds the capacity, or every token there will be."""
+def ring_slots(channel: Channel, source: Actor) -> int:
+    """Rows of a channel's rings: a power of two that holds its capacity, or every token made."""
     produce = _array(channel.produce)
     most = int(produce.sum(axis=0, dtype=np.int64).max()) if produce.size else 0
     if produce.shape[0] == 1:
         most *= source.count
     return 1 << max(0, min(channel.capacity, max(most, 1)) - 1).bit_length()
+
+
+def _resources(netlist: Netlist) -> tuple[NDArray[np.void], list[Ints], list[Ints]]:
+    """A row a resource, and the constants and states of their models."""
+    rows, params, state = [], [], []
+    servers = waiting = first_param = first_word = 0
+    for resource in netlist.resources:
+        kind, constants, words = 0, np.zeros(0, np.int64), np.zeros(0, np.int64)
+        if resource.model is not None:
+            kind = _kind(resource)
+            constants, words = resource.model.parameters(), resource.model.initial_state()
+        params.append(constants)
+        state.append(words)
+        rows.append(
+            ResourceRow(
+                *(resource.servers, resource.banked, kind),
+                *(first_param, first_param + constants.size, first_word, first_word + words.size),
+                *(servers, waiting),
+            )
+        )
+        first_param, first_word = first_param + constants.size, first_word + words.size
+        servers += resource.servers
+        waiting += sum(netlist.actors[user].lanes for user in netlist.holders[resource.name])
+    return np.array(rows, row_type(ResourceRow)), params, state
+
+
+def _kind(resource: Resource) -> int:
+    assert resource.model is not None
+    if resource.model.kind not in stateful.KINDS:
+        raise InputError(
+            f"resource {resource.name!r}: the compiled engine knows no model "
+            f"{resource.model.kind!r}; run it with engine='simpy'"
+        )
+    return stateful.KINDS[resource.model.kind]
+
+
+def _joined(parts: list[Ints]) -> Ints:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -15,6 +15,7 @@ from naive_timeline import at, busy_of, conditions, hold_of, latency_of, queues
 from netlists import netlists
 
 from sparqsim.base import InputError
+from sparqsim.simulator.critical_path import critical_path
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
@@ -195,7 +196,7 @@ def test_utilisation_over_time_integrates_to_busy(net: Netlist) -> None:
 
 
 def steps(run: Timeline) -> list[tuple[str, int, int, int, int]]:
-    path = run.critical_path
+    path = critical_path(run)
     names = [run.netlist.actors[a].name for a in path.actor]
     rows = (path.lane, path.firing, path.code, path.cycles)
     return list(zip(names, *(row.tolist() for row in rows), strict=True))
@@ -299,21 +300,23 @@ def test_critical_path_shares_by_hand() -> None:
     )
     run = simulate(net)
     assert run.cycles == 21
-    shares = {(s.kind, s.where): s.cycles for s in run.critical_path.shares()}
+    shares = {(s.kind, s.where): s.cycles for s in critical_path(run).shares()}
     assert shares == {("computing", "a"): 1, ("computing", "b"): 20}
     slow = Netlist(
         [Actor(name="a", firings=3, latency=9), Actor(name="b", firings=3)], [queue("a", "b", 1)]
     )
     run = simulate(slow)  # a 0-9, pop at 9, room at 10, a to 19, room at 20, a to 29, b to 30
-    shares = {(s.kind, s.where): s.cycles for s in run.critical_path.shares()}
+    shares = {(s.kind, s.where): s.cycles for s in critical_path(run).shares()}
     assert shares == {("computing", "a"): 27, ("full queue", "a-b"): 2, ("computing", "b"): 1}
     bus = Netlist(
         [Actor(name="a", lanes=3, firings=1, busy=4, resource="bus")], [], [Resource(name="bus")]
     )
-    (held, own) = simulate(bus).critical_path.shares()
+    (held, own) = critical_path(simulate(bus)).shares()
     assert (held.kind, held.where, held.cycles) == ("resource", "bus", 8)
     assert (own.kind, own.where, own.cycles) == ("computing", "a", 4)
-    by_lane = {(s.kind, s.lane): s.cycles for s in simulate(bus).critical_path.shares(by_lane=True)}
+    by_lane = {
+        (s.kind, s.lane): s.cycles for s in critical_path(simulate(bus)).shares(by_lane=True)
+    }
     assert by_lane == {("resource", 0): 4, ("resource", 1): 4, ("computing", 2): 4}
 
 
@@ -352,7 +355,7 @@ def test_a_summary_does_not_grow_with_the_firings() -> None:
         lambda: many.causes_of("b"),
         lambda: many.occupancy("a-b"),
         lambda: many.utilization_over_time("b"),
-        lambda: many.critical_path,
+        lambda: critical_path(many),
     ):
         with pytest.raises(InputError, match=r"kept only the sums of lanes.*record='full'"):
             ask()
