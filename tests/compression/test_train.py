@@ -481,11 +481,15 @@ def test_broken_data_or_page_is_named(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_table_can_be_measured_again() -> None:
-    """One seed measured anew is that seed of the kept table, where the libraries are the same."""
+    """One seed measured anew is near that seed of the kept table, where the libraries are the same.
+
+    Training adds floats in an order that the CPU chooses, so accuracies differ by some images.
+    """
     kept = qat_table.read(DOCS / "data" / "qat.json")
     made = qat_table.measure([kept.seeds[0]])
     if made.versions != kept.versions:
         pytest.skip(f"measured with {kept.versions}, here {made.versions}")
     for new, old in zip(made.quantized, kept.quantized, strict=True):
         assert (new.family, new.bits) == (old.family, old.bits)
-        assert new.before[0] == old.before[0] and new.after[0] == old.after[0]
+        assert new.before[0] == pytest.approx(old.before[0], abs=0.05)
+        assert new.after[0] == pytest.approx(old.after[0], abs=0.05)
