@@ -80,6 +80,11 @@ def summary_table(report: Report) -> Table:
     for name in report.float32 | report.compressed:
         both = (report.float32.get(name), report.compressed.get(name))
         listed.add_row(name, *("exact" if value is None else f"{value:.4f}" for value in both))
+    gone = [row for row in report.tensors if row.vanished]
+    if gone:
+        many = sum(row.vanished for row in gone)
+        where = ", ".join(row.name for row in gone[:3]) + (" ..." if len(gone) > 3 else "")
+        listed.add_row("channels too small for a scale", "", f"{many} became zero ({where})")
     listed.add_row("time to compress", "", f"{report.seconds:.1f} s")
     return listed
 

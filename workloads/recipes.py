@@ -79,8 +79,8 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     density : float or None
         Fraction of values kept, in (0, 1]; needed unless the pattern is N:M.
     pad : bool
-        Whether N:M lets the last group of a line be short, as hardware that pads with zeros does;
-        else a layer whose inputs are no multiple of M is refused.
+        Whether the last group of a line may be short, of N:M as hardware that pads with zeros has
+        it, and of ``group:N``; else a layer whose inputs are no multiple of the group is refused.
     """
 
     format: str = KEEP
@@ -132,8 +132,11 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise InputError(
                 "granularity, calibration, asymmetric and dynamic need a format other than float32"
             )
-        if self.pad and not re.search(r"\d:\d", self.prune or ""):
-            raise InputError(f"pad is for N:M patterns, got prune = {self.prune!r}")
+        if self.pad and not re.search(r"\d:\d", self.prune or "") and self.group is None:
+            raise InputError(
+                f"pad is for N:M patterns and group:N, got prune = {self.prune!r} and granularity "
+                f"= {self.granularity!r}"
+            )
         scheme, bits = self.scheme, self.scheme_bits
         allowed = {"ant": range(3, 9), "olive": (4, 8), "codebook": range(1, 9)}
         if scheme in allowed and bits not in allowed[scheme]:
