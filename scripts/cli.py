@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 
 import click
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, printable
 
 # name -> (module:attribute, one line of help). Help is here so that `--help` imports nothing.
 COMMANDS = {
@@ -73,21 +75,45 @@ def cli() -> None:
     """Sparqsim: cycles, energy and exact outputs of quantized and sparse accelerators."""
 
 
+def _fail(message: str) -> None:
+    """Say what is wrong in one line and exit with code 2."""
+    click.echo(f"error: {printable(message)}".replace("\n", " "), err=True)
+    sys.exit(2)
+
+
+def _end_well() -> None:
+    """Let a request to end (SIGTERM) run what cleans up, as Ctrl-C does."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit code 0, or 2 with one message when the input is at fault."""
+    _end_well()
     try:
         cli.main(args=arguments, prog_name="sparqsim", standalone_mode=False)
     except InputError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        _fail(f"there is not enough memory for this work ({error}); take less of it at once")
+    except RecursionError:
+        _fail("the input is nested too deeply to be read")
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; nothing more was written")
     except click.Abort:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 if __name__ == "__main__":

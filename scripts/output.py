@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparqsim.base import check_can_write, written_whole
+from sparqsim.base import check_can_write, printable, written_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 WIDTH = 100  # columns of a table where the output is not a terminal
+MOST = 300  # characters of a cell
 PATIENCE_SECONDS = 2.0  # a progress bar is shown to who waits longer
 
 
@@ -61,15 +63,28 @@ def console() -> Console:
     """A console that is never wider than a table of 100 columns needs."""
     from rich.console import Console
 
-    screen = Console(highlight=False)
+    class Screen(Console):
+        """A console on which no text steers the terminal, and no name is mistaken for a smiley."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **{"emoji": False, **options})
+
+    screen = Screen(highlight=False)
     if not screen.is_terminal or screen.width > WIDTH:
-        screen = Console(highlight=False, width=WIDTH)
+        screen = Screen(highlight=False, width=WIDTH)
     return screen
 
 
 def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: str = "") -> Table:
     """A plain table: columns of text to the left, then of numbers to the right."""
-    from rich.table import Table
+    from rich.table import Table as RichTable
+
+    class Table(RichTable):
+        """A table whose cells stay within a few lines."""
+
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            kept = (printable(cell, MOST) if isinstance(cell, str) else cell for cell in cells)
+            super().add_row(*kept, **options)
 
     made = Table(
         title=title,
@@ -105,12 +120,20 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: s
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     if path == "-":
         click.echo(text.getvalue(), nl=False)
         return
     with written_whole(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table that a spreadsheet takes for text, not for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 class PatientBar:
@@ -135,7 +158,7 @@ class PatientBar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=screen,
             transient=True,
             disable=not screen.is_terminal,
@@ -146,7 +169,8 @@ class PatientBar:
         self.clock.daemon = True
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self.bar.update(self.task, description=what, completed=done, total=total)
+        shown = printable(what, WIDTH // 2)
+        self.bar.update(self.task, description=shown, completed=done, total=total)
 
     def __enter__(self) -> PatientBar:
         self.clock.start()

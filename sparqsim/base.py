@@ -22,6 +22,28 @@ class InputError(ValueError):
     """
 
 
+def printable(text: str, most: int | None = None) -> str:
+    """Text that a terminal or a page shows as it is, whatever it came from.
+
+    Characters that would steer a terminal, turn the direction of writing or be invisible are
+    written as escapes (``\\x1b``); line breaks stay. Beyond ``most`` characters the middle is left
+    out.
+
+    Examples
+    --------
+    >>> print(printable("\\x1b[31mred"), printable("a" * 99, 9))
+    \\x1b[31mred aaaa…aaaa
+    """
+    if not text.isprintable():
+        text = "".join(
+            each if each == "\n" or each.isprintable() else ascii(each)[1:-1] for each in text
+        )
+    if most is not None and len(text) > most:
+        side = (most - 1) // 2
+        text = f"{text[: most - 1 - side]}…{text[-side:] if side else ''}"
+    return text
+
+
 def _writable(folder: Path) -> bool:
     """Whether a file can be made in ``folder`` or, if it is absent, in its nearest parent."""
     while not folder.exists() and folder != folder.parent:
