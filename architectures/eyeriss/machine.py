@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sparqsim.architectures.account import Account, Store
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss.config import (
     KIB,
     SPAD_WORDS,
@@ -19,7 +20,6 @@ from sparqsim.architectures.eyeriss.sequence import Sequence
 from sparqsim.architectures.fixed_point import COMPUTES, FixedPointLayer
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.netlist import Netlist

@@ -21,10 +21,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.plain import PlainArray
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Machine, run
-from sparqsim.architectures.plain import PlainArray
 from sparqsim.architectures.snap import SNAP
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.base import output_folder, written_whole

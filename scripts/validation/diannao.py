@@ -12,8 +12,8 @@ from __future__ import annotations
 import click
 import msgspec
 
+from sparqsim.architectures.arrays.diannao import DianNao
 from sparqsim.architectures.arrays.plans import run_network
-from sparqsim.architectures.diannao import DianNao
 from sparqsim.scripts.output import console, json_option, table, write_json
 from sparqsim.workloads.models import get_model
 

@@ -26,10 +26,10 @@ import click
 import msgspec
 import numpy as np
 
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss import Eyeriss, RowStationary
 from sparqsim.architectures.eyeriss.mapping import place
 from sparqsim.architectures.machine import Program, run
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts.output import (
     PatientBar,
