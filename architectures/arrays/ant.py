@@ -133,6 +133,11 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
         """A gang of four elements each."""
         return self.side_at_8_bits**2
 
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """A side of the array each."""
+        return self.side_at_8_bits, self.side_at_8_bits, self.side_at_8_bits
+
     def computes(self, layer: EncodedLayer) -> Computes:
         """ANT's types at 4 bits, for the tensor or a channel; 8-bit integers if either is wider."""
         if wider_than(layer, 4):

@@ -244,6 +244,11 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         """One a Fusion Unit."""
         return self.rows * self.columns
 
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """A row's inputs, every unit's weights, a column's sum: each unit has its slice."""
+        return self.rows, self.rows * self.columns, self.columns * self.accumulator_bits
+
     def computes(self, layer: EncodedLayer) -> Computes:
         """Signs, and integers of 2 to 16 bits with or without a sign, in any two widths."""
         widths = ("sign", *(f"int{b}_{s}" for b in WIDTHS[1:] for s in ("unsigned", "signed")))

@@ -113,8 +113,9 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @classmethod
     def of(cls, table: EnergyTable) -> Rates:
-        """Take the rates from a table that has an entry of each name."""
-        return cls(**{field: table.entry(field).value for field in cls.__struct_fields__})
+        """Take the rates from a table that has an entry of each name; 0 if it is not known."""
+        entries = {field: table.entry(field) for field in cls.__struct_fields__}
+        return cls(**{name: each.value if each.is_known else 0.0 for name, each in entries.items()})
 
     def __post_init__(self) -> None:
         for field in self.__struct_fields__:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.datapath import Multiplied
-from sparqsim.architectures.arrays.machine import PUBLISHED, TiledMachine, Timing
+from sparqsim.architectures.arrays.machine import TiledMachine, Timing
 from sparqsim.architectures.arrays.rules import ArrayRules, Drain, Reuse
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.arrays.tiles import Walk
@@ -99,14 +99,6 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
     node_nm: float = 65.0  # assumed: recalled
     memory_gbytes_per_s: float = 250.0  # assumed: recalled
     energy_table: str = "horowitz"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.energy_table == PUBLISHED:
-            raise InputError(
-                "diannao.energy_table must be a shipped table such as horowitz: energies "
-                "published for DianNao are not known"
-            )
 
     @property
     def multipliers(self) -> int:

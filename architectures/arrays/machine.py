@@ -29,7 +29,7 @@ from sparqsim.architectures.arrays.datapath import (
     integer_operand,
     integer_products,
 )
-from sparqsim.architectures.arrays.energies import shipped_energies
+from sparqsim.architectures.arrays.energies import Point, at_point, shipped_energies, with_dram
 from sparqsim.architectures.arrays.folds import Dataflow
 from sparqsim.architectures.arrays.memory import with_banks
 from sparqsim.architectures.arrays.rules import ArrayRules, bandwidth, told
@@ -101,7 +101,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         What prices a run: ``published`` is the machine's own table, else a shipped one.
     """
 
-    published: ClassVar[EnergyTable]  # with an entry for each of Rates
+    published: ClassVar[EnergyTable | None] = None  # with an entry for each of Rates
     dram_energy: ClassVar[str] = "dram.ddr3"  # its entry in shipped tables
     assumed: ClassVar[frozenset[str]] = frozenset()  # fields of which nothing is published
 
@@ -113,11 +113,13 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
     energy_table: str = PUBLISHED
 
     def __post_init__(self) -> None:
-        where, choices = type(self).__name__, (PUBLISHED, *table_names())
+        where = type(self).__name__
+        choices = ([] if self.published is None else [PUBLISHED]) + table_names()
         if self.energy_table not in choices:
             raise InputError(
-                f"{where}.energy_table must be one of {', '.join(choices)}, "
-                f"got {self.energy_table!r}"
+                f"{where}.energy_table must be one of {', '.join(choices)}"
+                + (" (no energies of its own are published)" if self.published is None else "")
+                + f", got {self.energy_table!r}"
             )
         for field, value in msgspec.structs.asdict(self).items():
             if field in _POSITIVE:
@@ -137,8 +139,13 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
     # ------------------------------------------------------------------ what a machine says
 
     @property
-    def multipliers_at_8_bits(self) -> int:
+    def multipliers_at_8_bits(self) -> float:
         """8-bit multiply-accumulates of a full array in a cycle."""
+        raise NotImplementedError
+
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """What the array moves in a cycle at the input, weight and output buffer."""
         raise NotImplementedError
 
     def operand(self, layer: EncodedLayer, role: Role) -> Operand:
@@ -169,15 +176,27 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
 
     @property
     def energies(self) -> EnergyTable:
-        """The machine's own energies, or those of a shipped table."""
+        """The machine's own energies as they follow its fields, or those of a shipped table."""
         if self.energy_table == PUBLISHED:
-            return self.published
+            assert self.published is not None
+            return at_point(self.published, self.point, type(self)().point)  # type: ignore[call-arg]
         return shipped_energies(
             self.energy_table,
             node_nm=self.node_nm,
             multipliers=self.multipliers_at_8_bits,
             buffers_kib=self.buffers_kib,
             dram=self.dram_energy,
+        )
+
+    @property
+    def point(self) -> Point:
+        """What its own energies follow; those of the defaults are published."""
+        return Point(
+            node_nm=self.node_nm,
+            clock_mhz=self.clock_mhz,
+            multipliers=self.multipliers_at_8_bits,
+            buffers_kib=self.buffers_kib,
+            port_bits=self.port_bits,
         )
 
     @property
@@ -401,6 +420,23 @@ class TiledMachine(ArrayMachine, frozen=True, kw_only=True):
 
     objective: Objective = Objective.CYCLES
 
+    @property
+    def rates(self) -> Rates:
+        """The energies as the tiling search takes them.
+
+        Raises
+        ------
+        InputError
+            If the objective needs energies that are not known.
+        """
+        missing = [entry for entry in self.energies.entries if not entry.is_known]
+        if missing and self.objective is not Objective.CYCLES:
+            raise InputError(
+                f"{self.name}.objective {self.objective.value} needs every energy, but "
+                f"{missing[0].name} is {missing[0].source}; choose cycles"
+            )
+        return super().rates
+
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """The rules of a run, with activations and weights of those bits."""
         raise NotImplementedError
@@ -513,6 +549,12 @@ class BankedMachine(TiledMachine, frozen=True, kw_only=True):
                     f"{where}.{field} is of a bus, but {self.dram_standard} has its own: leave "
                     "one of them out, or choose dram_channels"
                 )
+
+    @property
+    def energies(self) -> EnergyTable:
+        """As of any array; a DRAM standard has an energy of its own."""
+        table = super().energies
+        return table if self.dram_standard == BUS else with_dram(table, self.dram_standard)
 
     @property
     def dram(self) -> Dram | None:

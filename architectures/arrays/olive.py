@@ -122,6 +122,11 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
         """A gang of four elements each."""
         return self.side_at_8_bits**2
 
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """A side of the array each."""
+        return self.side_at_8_bits, self.side_at_8_bits, self.side_at_8_bits
+
     def computes(self, layer: EncodedLayer) -> Computes:
         """Pairs at 4 bits, and what is a pair without outliers; at 8 bits if either is wider."""
         both = [each for each in (layer.weight, layer.activation) if isinstance(each, Coded)]

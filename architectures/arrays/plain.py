@@ -142,9 +142,14 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         return NM(int(found[1]), int(found[2]))
 
     @property
-    def multipliers_at_8_bits(self) -> int:
+    def multipliers_at_8_bits(self) -> float:
         """One an element; an element of 4 bits is priced as a quarter."""
-        return max(1, self.rows * self.columns * self.bits**2 // 64)
+        return self.rows * self.columns * self.bits**2 / 64
+
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """Inputs of a row's elements, weights and sums of a column's."""
+        return self.rows * self.bits, self.columns * self.bits, self.columns
 
     def computes(self, layer: EncodedLayer) -> Computes:
         """Integers of the array's width, with or without a sign."""

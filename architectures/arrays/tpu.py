@@ -28,14 +28,13 @@ import numpy as np
 from sparqsim.architectures.account import Port
 from sparqsim.architectures.arrays.cost import Cost, Residence, Traffic
 from sparqsim.architectures.arrays.datapath import Multiplied
-from sparqsim.architectures.arrays.energies import borrowed, shipped_energies
 from sparqsim.architectures.arrays.machine import KIB, ArrayMachine, Timing
 from sparqsim.architectures.arrays.rules import POST_STAGES, bandwidth
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.machine import Area, Program
 from sparqsim.architectures.operands import Computes
 from sparqsim.base import InputError
-from sparqsim.simulator.energy.tables import Basis, EnergyTable
+from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource
 from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Layer
@@ -44,13 +43,6 @@ WEIGHT_BITS = ACTIVATION_BITS = 8  # published
 ACCUMULATOR_BITS = 32  # published
 SIDE = 256  # published
 TILE_KIB = SIDE * SIDE * WEIGHT_BITS // KIB  # 64
-CACTI = shipped_energies(
-    "cacti-aladdin",
-    node_nm=28.0,
-    multipliers=SIDE * SIDE,
-    buffers_kib=(24 * 1024, 4 * TILE_KIB, 4 * 1024),
-    dram="dram.ddr3",
-)
 
 
 class TPU(ArrayMachine, frozen=True, kw_only=True):
@@ -75,12 +67,11 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     node_nm
         Technology.
     energy_table
-        What prices a run: "published" is the table cacti-aladdin, assumed, else a shipped table.
+        A shipped table: the TPU's own energies are not published.
     """
 
     name: ClassVar[str] = "tpu"
     title: ClassVar[str] = "TPU v1 (ISCA 2017): 256 x 256 weight-stationary array, 8 bits"
-    published: ClassVar[EnergyTable] = borrowed(CACTI, "tpu", "assumed: the TPU's are unpublished")
 
     rows: int = SIDE
     columns: int = SIDE
@@ -90,6 +81,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     dram_bytes_per_s: int = 34_000_000_000
     clock_mhz: float = 700.0
     node_nm: float = 28.0
+    energy_table: str = "cacti-aladdin"
 
     def __post_init__(self) -> None:
         super().__post_init__()

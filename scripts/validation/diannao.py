@@ -53,7 +53,7 @@ def chip_power_w() -> float:
     """Power of NFU and buffers on AlexNet's third convolution, by the shipped energies."""
     runs = run_network(DianNao(), get_model("alexnet"))
     report = next(each.report for each in runs if each.layer.name == "conv3")
-    chip = sum(p.energy_pj for p in report.energy.parts if not p.part.startswith("DRAM"))
+    chip = sum(p.energy_pj or 0.0 for p in report.energy.parts if not p.part.startswith("DRAM"))
     return chip * 1e-12 / report.seconds
 
 
