@@ -139,15 +139,13 @@ def test_energy_is_counters_times_rates(machine: str) -> None:
 def test_the_user_switches_energy_tables(kind: type[ArrayMachine]) -> None:
     """Another table, other energies and sources, the same cycles; an unknown one is a letter."""
     work = tensors(LAYERS["image"])
-    reports = {
-        table: run(kind(energy_table=table), work).report
-        for table in ("published", "cacti-aladdin", "horowitz")
-    }
-    totals = {report.energy.total_pj for report in reports.values()}
-    assert len(totals) == (2 if kind is TPU else 3)  # the TPU has no table of its own
+    own = () if kind is TPU else ("published",)  # the TPU has no table of its own
+    tables = (*own, "cacti-aladdin", "horowitz")
+    reports = {table: run(kind(energy_table=table), work).report for table in tables}
+    assert len({report.energy.total_pj for report in reports.values()}) == len(tables)
     assert "CACTI" in str(reports["cacti-aladdin"].energy.parts)
     assert "Horowitz" in str(reports["horowitz"].energy.parts)
-    with pytest.raises(InputError, match=r"energy_table must be one of published, .*got 'mine'"):
+    with pytest.raises(InputError, match=r"energy_table must be one of .*got 'mine'"):
         kind(energy_table="mine")
 
 
