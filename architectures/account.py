@@ -166,8 +166,14 @@ def _total(netlist: Netlist, actor: str, bits: ArrayLike) -> float:
 
 
 def priced_part(part: str, shares: Sequence[tuple[Entry, float]]) -> EnergyPart:
-    """A part of the energy from entries and how often each is paid, with their sources."""
+    """A part of the energy from entries and how often each is paid, with their sources.
+
+    It is not known if one of them is not.
+    """
     first = shares[0][0]
+    why = dict.fromkeys(entry.source for entry, _ in shares if not entry.is_known)
+    if why:
+        return EnergyPart(part=part, energy_pj=None, basis=Basis.UNKNOWN, source="; ".join(why))
     sources = dict.fromkeys(
         f"{entry.value:.4g} {entry.unit}: {entry.source}" for entry, _ in shares
     )

@@ -120,11 +120,12 @@ def _bounds(report: Report, layer: Layer) -> Iterator[str]:
     for name, memory in report.memory.items():
         if min(memory.read_bits, memory.written_bits, memory.used_bits) < 0:
             yield f"memory {name} moves or holds fewer than 0 bits"
-    parts = sum(part.energy_pj for part in report.energy.parts)
-    if not np.isclose(parts, report.energy.total_pj):
-        yield f"energy of the parts is {parts:.6g} pJ, the total {report.energy.total_pj:.6g} pJ"
+    parts = [part.energy_pj for part in report.energy.parts]
+    known, total = sum(each for each in parts if each is not None), report.energy.total_pj
+    if (total is None) != (None in parts) or not np.isclose(known, total or known):
+        yield f"energy of the parts is {known:.6g} pJ, the total {total} pJ"
     for part in report.energy.parts:
-        if part.energy_pj < 0 or not part.source:
+        if (part.energy_pj or 0) < 0 or not part.source:
             yield f"energy of {part.part} must be at least 0 and have a source"
 
 

@@ -35,7 +35,7 @@ from sparqsim.scripts.run import (
     refuse_given,
     tensor_options,
 )
-from sparqsim.scripts.show import duration, joules, million, percent, size
+from sparqsim.scripts.show import NOT_KNOWN, duration, joules, million, percent, size
 from sparqsim.scripts.work_options import WORK_HELP
 from sparqsim.simulator.report import (
     Beside,
@@ -357,7 +357,7 @@ def _sums(totals: Totals) -> list[str]:
         f"{totals.cycles:,}",
         duration(totals.seconds),
         joules(totals.energy.total_pj),
-        f"{totals.edp_js:.3g} Js",
+        NOT_KNOWN if totals.edp_js is None else f"{totals.edp_js:.3g} Js",
         moved,
         percent(totals.utilization),
     ]

@@ -12,6 +12,7 @@ from sparqsim.scripts.output import console, table
 from sparqsim.simulator.report import (
     TOO_SMALL,
     Beside,
+    Energy,
     LayerRun,
     NetworkReport,
     Operand,
@@ -19,6 +20,8 @@ from sparqsim.simulator.report import (
     Report,
     Row,
 )
+
+NOT_KNOWN = "not known"
 
 
 def percent(share: float) -> str:
@@ -34,12 +37,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 1e-9:.4g} ns"
 
 
-def joules(picojoules: float) -> str:
+def joules(picojoules: float | None) -> str:
     """An energy with its unit and four digits."""
+    if picojoules is None:
+        return NOT_KNOWN
     for unit, size in (("J", 1e12), ("mJ", 1e9), ("uJ", 1e6), ("nJ", 1e3)):
         if picojoules >= size:
             return f"{picojoules / size:.4g} {unit}"
     return f"{picojoules:.4g} pJ"
+
+
+def energy_and_power(energy: Energy) -> str:
+    """The total with its mean power; or what of it is not known."""
+    if energy.total_pj is None or energy.average_power_w is None:
+        return f"{NOT_KNOWN}: {'; '.join(energy.missing)}"
+    return f"{joules(energy.total_pj)} ({energy.average_power_w:.3g} W)"
 
 
 def size(bits: int) -> str:
@@ -97,7 +109,7 @@ def show(report: Report, title: str) -> None:
         ("MACs: effectual", f"{macs.effectual:,}"),
         ("entries of padding", f"{macs.padding:,}"),
         ("multipliers used", percent(report.utilization["multipliers"])),
-        ("energy", f"{joules(report.energy.total_pj)} ({report.energy.average_power_w:.3g} W)"),
+        ("energy", energy_and_power(report.energy)),
         ("outputs verified", checked),
         ("SQNR to the float layer", decibels(report.output_sqnr_db)),
         ("bound by", report.bound_by),
@@ -172,10 +184,10 @@ def show(report: Report, title: str) -> None:
 
     energy = table("Energy", ("part", "basis", "source"), ("energy", "share"))
     for item in report.energy.parts:
-        share = item.energy_pj / report.energy.total_pj if report.energy.total_pj else 0.0
-        energy.add_row(
-            item.part, item.basis.value, item.source, joules(item.energy_pj), percent(share)
-        )
+        mine, total = item.energy_pj, report.energy.total_pj
+        known = mine is not None and total is not None
+        told = percent(mine / total if total else 0.0) if known else "–"  # type: ignore[operator]
+        energy.add_row(item.part, item.basis.value, item.source, joules(mine), told)
     screen.print(energy)
     for note in report.notes:
         if note not in warnings:
@@ -245,6 +257,7 @@ def _cells(row: Row, whys: Sequence[str], alone: int) -> list[str]:
     moved = size((dram.read_bits + dram.written_bits) * row.repeat) if dram else "–"
     checked = {"exact": "yes", "mismatch": "[red]NO[/red]", "skipped": "–"}
     noise = "–" if report.output_sqnr_db is None else f"{report.output_sqnr_db:.0f} dB"
+    whole = report.energy.total_pj
     return [
         row.name,
         report.bound_by,
@@ -253,7 +266,7 @@ def _cells(row: Row, whys: Sequence[str], alone: int) -> list[str]:
         percent(cycles / alone if alone else 0.0),
         percent(report.utilization["multipliers"]),
         moved,
-        joules(report.energy.total_pj * row.repeat),
+        joules(None if whole is None else whole * row.repeat),
         noise,
         checked[report.verification.status],
     ]
@@ -270,8 +283,8 @@ def _totals(report: NetworkReport) -> Table:
         ("MACs run", f"{million(totals.macs)} of {million(totals.macs_of_network)}"),
         ("cycles", f"{totals.cycles:,}"),
         ("time", duration(totals.seconds)),
-        ("energy", f"{joules(totals.energy.total_pj)} ({totals.energy.average_power_w:.3g} W)"),
-        ("energy x time", f"{totals.edp_js:.4g} Js"),
+        ("energy", energy_and_power(totals.energy)),
+        ("energy x time", NOT_KNOWN if totals.edp_js is None else f"{totals.edp_js:.4g} Js"),
     ]
     if totals.dram_read_bits is not None and totals.dram_written_bits is not None:
         rows.append(("DRAM read", size(totals.dram_read_bits)))

@@ -55,14 +55,17 @@ def cycles_by_layer(report: NetworkReport, ax: Axes | None = None) -> Axes:
 
 
 def energy_by_layer(report: NetworkReport, ax: Axes | None = None) -> Axes:
-    """Energy of every layer that ran, by part; the least parts are drawn together."""
+    """Energy of every layer that ran, by part; the least parts are drawn together.
+
+    Parts that are not known are not drawn.
+    """
     runs = _runs(report)
     ax = new_axes(ax, WIDTH, HEIGHT)
     sums: dict[str, np.ndarray] = {}
     for i, row in enumerate(runs):
         for part in row.report.energy.parts:
             of_part = sums.setdefault(part.part, np.zeros(len(runs)))
-            of_part[i] += part.energy_pj * row.repeat * 1e-6
+            of_part[i] += (part.energy_pj or 0.0) * row.repeat * 1e-6
     spent = {name: float(each.sum()) for name, each in sums.items() if each.any()}
     ordered = sorted(spent, key=lambda name: -spent[name])
     shown = {name: sums[name] for name in ordered[: len(PARTS) - 1]}

@@ -144,12 +144,13 @@ def network_page(report: NetworkReport) -> str:
     """A network's run as a page of HTML."""
     title = f"{report.network} on {report.machine}"
     totals = report.totals
+    edp = "" if totals.edp_js is None else f"{totals.edp_js:.3g} Js"
     headline = [
         ("Cycles", f"{totals.cycles:,}", with_unit(totals.seconds, "s")),
         ("Layers run", f"{totals.layers}", f"of {totals.layers_of_network}"),
         ("MACs run", with_unit(totals.macs, ""), f"of {with_unit(totals.macs_of_network, '')}"),
         ("Multipliers busy", f"{100 * totals.utilization:.1f} %", "on effectual MACs"),
-        ("Energy", with_unit(totals.energy.total_pj * 1e-12, "J"), f"{totals.edp_js:.3g} Js"),
+        ("Energy", _joules(totals.energy.total_pj), edp),
         ("Verification", report.status, "outputs of all layers, bit by bit"),
     ]
     body = [
@@ -203,6 +204,11 @@ def with_unit(value: float, unit: str) -> str:
     return f"{value / size:.3g} {prefix}{unit}"
 
 
+def _joules(picojoules: float | None, times: int = 1) -> str:
+    """An energy, so many times; or that it is not known."""
+    return "not known" if picojoules is None else with_unit(picojoules * times * 1e-12, "J")
+
+
 def _headline(report: Report) -> str:
     checked, balance = report.verification, report.load_balance
     if checked.status == "exact":
@@ -212,13 +218,14 @@ def _headline(report: Report) -> str:
     else:
         outcome = "skipped", "outputs were not compared"
     multipliers = report.utilization.get("multipliers", 0.0)
-    power = with_unit(report.energy.average_power_w, "W")
+    watts = report.energy.average_power_w
+    power = "" if watts is None else f"{with_unit(watts, 'W')} on average"
     rows = [
         ("Cycles", f"{report.cycles:,}", f"{with_unit(report.seconds, 's')}"),
         ("Effectual MACs", f"{report.macs.effectual:,}", f"of {report.macs.dense:,} dense"),
         ("Multipliers busy", f"{100 * multipliers:.1f} %", "on effectual MACs"),
         ("Load balance", f"{100 * balance.efficiency:.1f} %", "mean-field time over the run"),
-        ("Energy", with_unit(report.energy.total_pj * 1e-12, "J"), f"{power} on average"),
+        ("Energy", _joules(report.energy.total_pj), power),
         ("Verification", *outcome),
     ]
     return _facts(rows, bad="Verification" if checked.status == "mismatch" else "")
@@ -337,14 +344,14 @@ def _energy_table(energy: Energy) -> str:
     rows = [
         [
             part.part,
-            with_unit(part.energy_pj * 1e-12, "J"),
-            f"{100 * part.energy_pj / total_pj:.1f} %" if total_pj else "–",
+            _joules(part.energy_pj),
+            f"{100 * part.energy_pj / total_pj:.1f} %" if total_pj and part.energy_pj else "–",
             part.basis.value,
             part.source,
         ]
         for part in energy.parts
     ]
-    rows.append(["total", with_unit(total_pj * 1e-12, "J"), "", "", ""])
+    rows.append(["total", _joules(total_pj), "", "", ""])
     header = ("part", "energy", "share", "basis", "source")
     return _table("Energy", header, rows, (1, 2), last_is_sum=True)
 
@@ -367,7 +374,7 @@ def _network_tables(report: NetworkReport) -> list[str]:
             rows.append([
                 row.name, f"{row.repeat}", f"{found.cycles * row.repeat:,}",
                 f"{100 * found.utilization['multipliers']:.1f} %",
-                with_unit(found.energy.total_pj * row.repeat * 1e-12, "J"), noise,
+                _joules(found.energy.total_pj, row.repeat), noise,
                 found.verification.status, f"bound by {found.bound_by}",
             ])  # fmt: skip
         elif isinstance(row, Refused):

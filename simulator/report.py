@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from sparqsim.base import InputError
 from sparqsim.simulator.critical_path import critical_path
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.timeline import Timeline
@@ -79,27 +80,50 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnergyPart(msgspec.Struct, frozen=True, kw_only=True):
-    """Energy of one part, and where its constant comes from."""
+    """Energy of one part, and where its constant comes from.
+
+    It is None where it is not known; then ``source`` says why.
+    """
 
     part: str
-    energy_pj: float
+    energy_pj: float | None
     basis: Basis
     source: str
 
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
-    """Energy by part; the parts sum to the total."""
+    """Energy by part; the parts sum to the total, which is None unless all of them are known."""
 
-    total_pj: float
-    average_power_w: float
+    total_pj: float | None
+    average_power_w: float | None
     parts: list[EnergyPart]
 
     @classmethod
     def of(cls, parts: Sequence[EnergyPart], seconds: float) -> Energy:
         """Sum the parts."""
-        total = sum(part.energy_pj for part in parts)
-        power = total * 1e-12 / seconds if seconds else 0.0
-        return cls(total_pj=total, average_power_w=power, parts=list(parts))
+        known = [part.energy_pj for part in parts if part.energy_pj is not None]
+        if len(known) < len(parts):
+            return cls(total_pj=None, average_power_w=None, parts=list(parts))
+        power = sum(known) * 1e-12 / seconds if seconds else 0.0
+        return cls(total_pj=sum(known), average_power_w=power, parts=list(parts))
+
+    @property
+    def known_pj(self) -> float:
+        """The total.
+
+        Raises
+        ------
+        InputError
+            If a part of it is not known.
+        """
+        if self.total_pj is None:
+            raise InputError(f"the energy is not known: {'; '.join(self.missing)}")
+        return self.total_pj
+
+    @property
+    def missing(self) -> list[str]:
+        """The parts that are not known, and why."""
+        return [f"{part.part}: {part.source}" for part in self.parts if part.energy_pj is None]
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -355,7 +379,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     energy
         Of the layers that ran (or the one program).
     edp_js
-        Energy times time, in joule seconds.
+        Energy times time, in joule seconds; None where the energy is not known.
     dram_read_bits, dram_written_bits
         None where the machine has no DRAM.
     macs, macs_of_network
@@ -371,7 +395,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     cycles: int
     seconds: float
     energy: Energy
-    edp_js: float
+    edp_js: float | None
     dram_read_bits: int | None
     dram_written_bits: int | None
     macs: int
@@ -468,7 +492,7 @@ def totals_of(rows: Sequence[Row], whole: Report | None, beside_s: float) -> Tot
         cycles=cycles + beside,
         seconds=seconds,
         energy=energy,
-        edp_js=energy.total_pj * 1e-12 * seconds,
+        edp_js=None if energy.total_pj is None else energy.total_pj * 1e-12 * seconds,
         dram_read_bits=sum(each.read_bits * n for each, n in drams) if drams else None,
         dram_written_bits=sum(each.written_bits * n for each, n in drams) if drams else None,
         macs=macs,
@@ -482,11 +506,12 @@ def totals_of(rows: Sequence[Row], whole: Report | None, beside_s: float) -> Tot
 
 def summed_energy(counted: Sequence[tuple[Report, int]], seconds: float) -> Energy:
     """Energy of several reports, each so many times, by part, basis and source."""
-    sums: dict[tuple[str, Basis, str], float] = {}
+    sums: dict[tuple[str, Basis, str], float | None] = {}
     for report, times in counted:
         for part in report.energy.parts:
             key = (part.part, part.basis, part.source)
-            sums[key] = sums.get(key, 0.0) + part.energy_pj * times
+            before, more = sums.get(key, 0.0), part.energy_pj
+            sums[key] = None if before is None or more is None else before + more * times
     parts = [
         EnergyPart(part=part, energy_pj=energy, basis=basis, source=source)
         for (part, basis, source), energy in sums.items()

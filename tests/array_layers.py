@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from sparqsim.architectures.ant import Ant
+from sparqsim.architectures.arrays.ant import Ant
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.folds import Dataflow
 from sparqsim.architectures.arrays.machine import ArrayMachine
-from sparqsim.architectures.bitfusion import BitFusion
-from sparqsim.architectures.olive import Olive
-from sparqsim.architectures.plain import PlainArray
-from sparqsim.architectures.systolic import Dataflow
-from sparqsim.architectures.tpu import TPU
+from sparqsim.architectures.arrays.olive import Olive
+from sparqsim.architectures.arrays.plain import PlainArray
+from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.workloads.layers import Conv2d, Layer, Linear
 from sparqsim.workloads.tensors import LayerTensors, made_up
 

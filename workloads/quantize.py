@@ -554,8 +554,8 @@ def _fit_sign(
     """
     slices, samples = _sampled(data, axis, group, ragged)
     counts = samples.counts
-    if counts is None:  # what fills a short group up does not count
-        counts = slices.split(np.ones(np.shape(data), np.uint8))
+    if counts is None and not isinstance(data, Observer | MovingAverage):
+        counts = slices.split(np.ones(np.shape(data), np.uint8))  # not what fills a group up
     sizes = np.abs(samples.values.astype(np.float64))
     size = np.average(sizes, axis=1, weights=counts)
     scale = np.where(size > 0, size, 1.0).astype(np.float32)

@@ -23,9 +23,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.arrays.tiles import Walk
 from sparqsim.architectures.arrays.tokens import TileTokens
 from sparqsim.architectures.machine import Computed
-from sparqsim.architectures.tiling import ConvShape, Cost, Mapping
 from sparqsim.simulator.mac import dense, flint
 from sparqsim.simulator.netlist import Execute
 from sparqsim.simulator.report import Verification
@@ -172,7 +172,7 @@ class Multiplied(Computed, Protocol):
     lost_steps: float
     tokens: TileTokens | None
 
-    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]: ...
+    def actions(self, walk: Walk) -> dict[str, Execute]: ...
 
     def executed(self) -> bool: ...
 
@@ -304,10 +304,10 @@ class Work:
             against="tap-by-tap convolution of decoded values in floating point, requantized",
         )
 
-    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]:
+    def actions(self, walk: Walk) -> dict[str, Execute]:
         """What the actors of a netlist of tiles do with their tokens, for ``verify="execute"``."""
         self.tokens = TileTokens(self.conv, self.x.without_zero, self.w.without_zero)
-        return self.tokens.actions(shape, mapping, cost)
+        return self.tokens.actions(walk)
 
     def executed(self) -> bool:
         """Whether the tokens of the last ``verify="execute"`` run carried the kernel's sums."""

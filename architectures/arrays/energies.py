@@ -1,9 +1,17 @@
-"""Energies of the array machines: the authors' tables, and shipped ones in their place."""
+"""Energies of the array machines: the authors' tables, and shipped ones in their place.
+
+An authors' table holds at the :class:`Point` it was published at; :func:`at_point` takes it to
+another by the rules of :mod:`sparqsim.simulator.energy.scaling`.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
+from sparqsim.base import InputError
+from sparqsim.simulator.energy import scaling
 from sparqsim.simulator.energy.tables import (
     Basis,
     EnergyTable,
@@ -54,6 +62,72 @@ ANT_ENERGY = EnergyTable(
 )
 
 
+_BUFFERS = ("input", "weight", "output")
+
+
+class Point(NamedTuple):
+    """What the energies of an array follow.
+
+    Attributes
+    ----------
+    node_nm, clock_mhz
+        Technology and clock of the array.
+    multipliers
+        8-bit multiply-accumulates of the full array in a cycle, by width: units and width in one.
+    buffers_kib
+        Input, weight and output buffer.
+    port_bits
+        What the array takes from, or gives to, each of them in a cycle, or in proportion to it.
+    """
+
+    node_nm: float
+    clock_mhz: float
+    multipliers: float
+    buffers_kib: tuple[int, int, int]
+    port_bits: tuple[float, float, float]
+
+
+def at_point(table: EnergyTable, now: Point, then: Point) -> EnergyTable:
+    """A table published at ``then`` as it is at ``now``; itself where they are equal.
+
+    The array's dynamic energy goes with active units, width and node; its static with units, area
+    and time; buffers with words and node; the DRAM's background with time; its bits stay.
+    """
+    units = scaling.units(now.multipliers, then.multipliers, "8-bit multipliers")
+    node = scaling.node(now.node_nm, then.node_nm)
+    period = scaling.period(now.clock_mhz, then.clock_mhz)
+    area = scaling.area(now.node_nm, then.node_nm)
+    factors = {
+        "core_dynamic_per_compute_cycle": [units, node],
+        "core_static_per_cycle": [units, area, period],
+        "dram_static_per_cycle": [period],
+    }
+    sizes = zip(now.buffers_kib, then.buffers_kib, now.port_bits, then.port_bits, strict=True)
+    for part, size in zip(_BUFFERS, sizes, strict=True):
+        for way in ("read", "write"):
+            factors[f"{part}_buffer_{way}"] = [scaling.words(*size), node]
+    entries = [scaling.follow(entry, factors.get(entry.name, ())) for entry in table.entries]
+    return EnergyTable(name=table.name, entries=tuple(entries))
+
+
+def with_dram(table: EnergyTable, standard: str) -> EnergyTable:
+    """A table whose DRAM is of a standard: the standard's own energy a bit, where it is known."""
+    priced = of_standard(standard)
+    entries = [
+        scaling.of_dram(entry, priced, standard) if entry.name.startswith("dram_") else entry
+        for entry in table.entries
+    ]
+    return EnergyTable(name=table.name, entries=tuple(entries))
+
+
+def of_standard(standard: str) -> Entry | None:
+    """What a bit of a DRAM standard costs, or None where no figure is at hand."""
+    try:
+        return get_table("cacti-aladdin").entry(scaling.dram_family(standard))
+    except InputError:
+        return None
+
+
 def borrowed(table: EnergyTable, name: str, why: str) -> EnergyTable:
     """A table of another machine: every number of it becomes an assumption."""
     return EnergyTable(
@@ -68,7 +142,7 @@ def borrowed(table: EnergyTable, name: str, why: str) -> EnergyTable:
 
 
 def shipped_energies(
-    name: str, *, node_nm: float, multipliers: int, buffers_kib: tuple[float, float, float],
+    name: str, *, node_nm: float, multipliers: float, buffers_kib: tuple[float, float, float],
     dram: str,
 ) -> EnergyTable:  # fmt: skip
     """An array's rates from a shipped table, in place of its authors'.
@@ -108,7 +182,7 @@ def shipped_energies(
             "core_dynamic_per_compute_cycle",
             Unit.PJ_PER_CYCLE,
             mac.value * multipliers,
-            f"; {multipliers} of them",
+            f"; {multipliers:g} of them",
         )
     ]
     for rate in ("core_static_per_cycle", "dram_static_per_cycle"):
@@ -123,7 +197,7 @@ def shipped_energies(
                 source=f"{name} has no static power of an array: left out",
             )
         )
-    for part, size in zip(("input", "weight", "output"), buffers_kib, strict=True):
+    for part, size in zip(_BUFFERS, buffers_kib, strict=True):
         sram = table.sram(capacity_kib=size, node_nm=node_nm)
         for way in ("read", "write"):
             rate = f"{part}_buffer_{way}"

@@ -3,9 +3,9 @@
 An :class:`ArrayMachine` runs a layer as a convolution (a fully connected layer is one of a single
 pixel, products of two activations are groups of one). It says which formats it computes, how
 operands enter its MAC core (:meth:`ArrayMachine.operand`), how they are multiplied
-(:meth:`ArrayMachine.multiply`), its rules and its energies; :mod:`.datapath` multiplies and checks.
-The tiling search picks a mapping under the machine's rules,
-:func:`sparqsim.architectures.systolic.tile_netlist` turns it into a netlist. Left out: pooling and
+(:meth:`ArrayMachine.multiply`) and its energies; :mod:`.datapath` multiplies and checks. A
+:class:`TiledMachine` says its rules besides; the search picks a mapping under them
+(:mod:`.search`), and :func:`.tiles.tile_netlist` turns it into a netlist. Left out: pooling and
 element-wise layers.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.account import Account, Port, Store, priced_part
+from sparqsim.architectures.arrays.cost import Cost, Rates
 from sparqsim.architectures.arrays.datapath import (
     Multiplied,
     Operand,
@@ -28,22 +29,15 @@ from sparqsim.architectures.arrays.datapath import (
     integer_operand,
     integer_products,
 )
-from sparqsim.architectures.arrays.energies import shipped_energies
+from sparqsim.architectures.arrays.energies import Point, at_point, shipped_energies, with_dram
+from sparqsim.architectures.arrays.folds import Dataflow
+from sparqsim.architectures.arrays.memory import with_banks
+from sparqsim.architectures.arrays.rules import ArrayRules, bandwidth, told
+from sparqsim.architectures.arrays.search import Objective, best_mapping
+from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
+from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
 from sparqsim.architectures.checks import check_positive, check_whole
 from sparqsim.architectures.machine import Figure, Machine, Peak, Program
-from sparqsim.architectures.systolic import Dataflow, TiledNetlist, streams_of, tile_netlist
-from sparqsim.architectures.tiling import (
-    ArrayRules,
-    ConvShape,
-    Cost,
-    Datum,
-    Drain,
-    Layout,
-    Mapping,
-    Rates,
-    Reuse,
-    search,
-)
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis, EnergyTable, table_names
 from sparqsim.simulator.mac import dense
@@ -56,9 +50,19 @@ from sparqsim.workloads.layers import Layer
 
 KIB = 1024 * 8  # bits
 PUBLISHED, BUS = "published", "bus"
-_CHOICES = ("energy_table", "dram_standard", "dram_channels")  # fields that describe no machine
+# Fields that describe no machine.
+_CHOICES = ("energy_table", "dram_standard", "dram_channels", "objective", "authors_model")
 # Parts of an array machine's energy that are paid by the cycle.
 _CYCLES = {"array static": "core_static_per_cycle", "DRAM static": "dram_static_per_cycle"}
+_POSITIVE = ("clock_mhz", "node_nm", "dram_clock_mhz", "memory_gbytes_per_s")
+_KINDS: dict[str, type] = {
+    "energy_table": str,
+    "dram_standard": str,
+    "sparsity": str,
+    "dataflow": Dataflow,
+    "objective": Objective,
+    "authors_model": bool,
+}
 ADDER_PJ = 0.1  # recalled: Horowitz, a 32-bit addition at 45 nm
 _DRAM = "dram"
 
@@ -67,14 +71,16 @@ _DRAM = "dram"
 class Timing:
     """How long a layer takes on a machine: the netlist and its analytic twin.
 
-    ``products_per_step`` is what the array multiplies in a step when it is full, ``rule`` how fill
-    and drain are charged. ``capacities`` and ``used`` are bits of each buffer, by
-    :class:`~sparqsim.architectures.tiling.Datum`; ``ports`` say which firings move whose bits.
+    ``products_per_step`` is what the array multiplies in a step when it is full, ``multiplied`` the
+    products it does in all, ``rule`` how fill and drain are charged. ``capacities`` and ``used``
+    are bits of each buffer, by :class:`~.shapes.Datum`; ``ports`` say which firings move whose
+    bits.
     """
 
     netlist: Netlist
     analytic: Cost
     products_per_step: int
+    multiplied: int
     repeats: int
     capacities: tuple[int, int, int]
     used: tuple[int, int, int]
@@ -95,7 +101,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         What prices a run: ``published`` is the machine's own table, else a shipped one.
     """
 
-    published: ClassVar[EnergyTable]  # with an entry for each of Rates
+    published: ClassVar[EnergyTable | None] = None  # with an entry for each of Rates
     dram_energy: ClassVar[str] = "dram.ddr3"  # its entry in shipped tables
     assumed: ClassVar[frozenset[str]] = frozenset()  # fields of which nothing is published
 
@@ -107,30 +113,39 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
     energy_table: str = PUBLISHED
 
     def __post_init__(self) -> None:
-        where, choices = type(self).__name__, (PUBLISHED, *table_names())
+        where = type(self).__name__
+        choices = ([] if self.published is None else [PUBLISHED]) + table_names()
         if self.energy_table not in choices:
             raise InputError(
-                f"{where}.energy_table must be one of {', '.join(choices)}, "
-                f"got {self.energy_table!r}"
+                f"{where}.energy_table must be one of {', '.join(choices)}"
+                + (" (no energies of its own are published)" if self.published is None else "")
+                + f", got {self.energy_table!r}"
             )
         for field, value in msgspec.structs.asdict(self).items():
-            if field in ("clock_mhz", "node_nm"):
+            if field in _POSITIVE:
                 check_positive(where, **{field: value})
-            elif field == "dataflow":
-                if not isinstance(value, Dataflow):
-                    raise InputError(f"{where}.dataflow must be a Dataflow, got {value!r}")
-            elif field not in ("energy_table", "dram_standard", "sparsity"):
+            elif field in _KINDS:
+                if not isinstance(value, _KINDS[field]):
+                    kind = _KINDS[field].__name__
+                    raise InputError(f"{where}.{field} must be a {kind}, got {value!r}")
+            else:
                 check_whole(where, **{field: value})
+        if 8 * self.bandwidth() < self.clock_hz:
+            raise InputError(
+                f"the DRAM of {where} must move at least a bit in a cycle of {self.clock_mhz} "
+                f"MHz, got {self.bandwidth():g} bytes a second"
+            )
 
     # ------------------------------------------------------------------ what a machine says
 
     @property
-    def multipliers_at_8_bits(self) -> int:
+    def multipliers_at_8_bits(self) -> float:
         """8-bit multiply-accumulates of a full array in a cycle."""
         raise NotImplementedError
 
-    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
-        """The rules of an event-driven run, with activations and weights of those bits."""
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """What the array moves in a cycle at the input, weight and output buffer."""
         raise NotImplementedError
 
     def operand(self, layer: EncodedLayer, role: Role) -> Operand:
@@ -161,9 +176,10 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
 
     @property
     def energies(self) -> EnergyTable:
-        """The machine's own energies, or those of a shipped table."""
+        """The machine's own energies as they follow its fields, or those of a shipped table."""
         if self.energy_table == PUBLISHED:
-            return self.published
+            assert self.published is not None
+            return at_point(self.published, self.point, type(self)().point)  # type: ignore[call-arg]
         return shipped_energies(
             self.energy_table,
             node_nm=self.node_nm,
@@ -173,21 +189,28 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         )
 
     @property
+    def point(self) -> Point:
+        """What its own energies follow; those of the defaults are published."""
+        return Point(
+            node_nm=self.node_nm,
+            clock_mhz=self.clock_mhz,
+            multipliers=self.multipliers_at_8_bits,
+            buffers_kib=self.buffers_kib,
+            port_bits=self.port_bits,
+        )
+
+    @property
     def sum_bits(self) -> int:
         """Width of an accumulator, at most 32; sums wrap around it."""
         return dense.ACCUMULATOR_BITS
 
-    @property
-    def dram(self) -> Dram | None:
-        """DRAM with rows and banks, or None for a bus."""
-        return None
-
     def bandwidth(self) -> float:
         """Bytes a second of the DRAM."""
-        if self.dram is not None:
-            return self.dram.peak_bytes_per_s
-        rules = self.layer_rules(ConvShape(batch=1, in_channels=1, out_channels=1), (8, 8))
-        return rules.dram_bits_per_cycle * self.clock_hz / 8
+        raise NotImplementedError
+
+    def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
+        """Fields that give the DRAM another bandwidth."""
+        raise NotImplementedError
 
     def peak(self) -> Peak:
         """Of the full array on 8-bit operands."""
@@ -195,8 +218,8 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         return Peak(macs_per_s=macs, operands="8 x 8 bits")
 
     def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
-        """An array of about the same shape, or another width of the DRAM bus; buffers stay."""
-        fields: dict[str, int] = {}
+        """An array of about the same shape, or another bandwidth; buffers stay."""
+        fields: dict[str, float] = {}
         if macs_per_s is not None:
             share = macs_per_s / self.peak().macs_per_s
             given = msgspec.structs.asdict(self)
@@ -207,12 +230,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                 columns = given["columns"] * share * given["rows"] / fields["rows"]
                 fields["columns"] = max(1, round(columns))
         if bandwidth is not None:
-            if self.dram is not None:
-                raise InputError(
-                    f"the bandwidth of {self.name} is that of its DRAM standard; choose "
-                    "dram_channels, or leave dram_standard out"
-                )
-            fields["dram_bits_per_cycle"] = max(1, round(8 * bandwidth / self.clock_hz))
+            fields |= self.of_bandwidth(bandwidth)
         return msgspec.structs.replace(self, **fields)
 
     @property
@@ -238,41 +256,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         With its ``work`` the firings of the netlist can execute it. ``dynamic`` outputs leave as
         sums and come back when the last of them has told the scale.
         """
-        rules = self.layer_rules(shape, widths)
-        chosen = mapping or search(shape, rules, self.rates)
-        stored = rules.output_bits
-        if dynamic:
-            rules = msgspec.structs.replace(rules, output_bits=max(stored, self.sum_bits))
-            chosen = mapping or search(shape, rules, self.rates)
-        rescale = (self.sum_bits, min(stored, max(widths[0], 2))) if dynamic else None
-        tiled = tile_netlist(
-            shape,
-            rules,
-            chosen,
-            clock_hz=self.clock_hz,
-            name=name,
-            dram=self.dram,
-            actions=None if work is None else lambda cost: work.actions(shape, chosen, cost),
-            rescale=rescale,
-        )
-        used = tuple(
-            min(2 * room // kept.held_bits, kept.transfers) * kept.held_bits
-            for room, kept in zip(rules.rooms, tiled.analytic.residences, strict=True)
-        )
-        return Timing(
-            netlist=tiled.netlist,
-            analytic=tiled.analytic,
-            products_per_step=self.products_per_step(rules),
-            repeats=rules.repeats,
-            capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
-            used=used,  # type: ignore[arg-type]
-            rule=f"{_told(rules)}; {_bandwidth(self.dram, rules, self.clock_hz)}",
-            ports=tile_ports(tiled, rules),
-        )
-
-    def products_per_step(self, rules: ArrayRules) -> int:
-        """Multiplications that the full array does in a step."""
-        return rules.pixels_per_step * rules.outputs_per_step * rules.reduction_per_step
+        raise NotImplementedError
 
     def plan(self, layer: Layer, *, batch: int = 1, mapping: Mapping | None = None) -> Program:
         """The timing of a shape at the widths its table publishes, under a mapping if one is given.
@@ -282,7 +266,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         widths = self.published_widths(layer)
         shape = self.shape_of(layer, batch)
         timing = self.timing(shape, widths, layer.name, mapping)
-        note = "timing only: no tensors; every multiply-accumulate of the shape counts as effectual"
+        note = "timing only: no tensors; every product that is multiplied counts as effectual"
         return self.program_of(timing, name=layer.name, macs=shape.macs, notes=[note])
 
     def lower(self, layer: EncodedLayer) -> Program:
@@ -366,8 +350,8 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             inputs=inputs,
             macs=Macs(
                 dense=macs,
-                effectual=macs if work is None else work.effectual,
-                padding=max(0, slots - macs),
+                effectual=timing.multiplied if work is None else work.effectual,
+                padding=max(0, slots - timing.multiplied),
             ),
             worker="array",
             multipliers=max(1, timing.products_per_step // timing.repeats),
@@ -425,28 +409,152 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         ]
 
 
-class BankedMachine(ArrayMachine, frozen=True, kw_only=True):
+class TiledMachine(ArrayMachine, frozen=True, kw_only=True):
+    """An array machine whose mapping is searched for.
+
+    Attributes
+    ----------
+    objective
+        What a mapping is chosen by: cycles, energy, or their product (edp).
+    """
+
+    objective: Objective = Objective.CYCLES
+
+    @property
+    def rates(self) -> Rates:
+        """The energies as the tiling search takes them.
+
+        Raises
+        ------
+        InputError
+            If the objective needs energies that are not known.
+        """
+        missing = [entry for entry in self.energies.entries if not entry.is_known]
+        if missing and self.objective is not Objective.CYCLES:
+            raise InputError(
+                f"{self.name}.objective {self.objective.value} needs every energy, but "
+                f"{missing[0].name} is {missing[0].source}; choose cycles"
+            )
+        return super().rates
+
+    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
+        """The rules of a run, with activations and weights of those bits."""
+        raise NotImplementedError
+
+    @property
+    def dram(self) -> Dram | None:
+        """DRAM with rows and banks, or None for a bus."""
+        return None
+
+    @property
+    def dram_bus(self) -> tuple[int, int]:
+        """What the DRAM moves as a bus: bits, and in how many cycles of the array."""
+        return bandwidth(self.bandwidth(), self.clock_hz)
+
+    @property
+    def rooms(self) -> tuple[int, int, int]:
+        """Usable bits of each buffer for what is in work: half of it."""
+        inputs, weights, outputs = (size * KIB // 2 for size in self.buffers_kib)
+        return inputs, weights, outputs
+
+    def timing(
+        self,
+        shape: ConvShape,
+        widths: tuple[int, int],
+        name: str,
+        mapping: Mapping | None = None,
+        work: Multiplied | None = None,
+        dynamic: bool = False,
+    ) -> Timing:
+        """The netlist of a layer under a mapping, by default the best."""
+        rules = self.layer_rules(shape, widths)
+        if self.dram is not None:
+            rules = with_banks(rules, self.dram, self.clock_hz)
+        rescale = None
+        if dynamic:
+            rescale = (self.sum_bits, rules.output_bits)
+            rules = msgspec.structs.replace(rules, output_bits=self.sum_bits)
+        chosen = mapping or best_mapping(
+            shape, rules, self.rates, self.objective, self.clock_hz, self.dram
+        )
+        tiled = tile_netlist(
+            shape,
+            rules,
+            chosen,
+            clock_hz=self.clock_hz,
+            name=name,
+            dram=self.dram,
+            actions=None if work is None else work.actions,
+            rescale=rescale,
+        )
+        inputs, weights, outputs = (kept.used_bits for kept in tiled.analytic.residences)
+        return Timing(
+            netlist=tiled.netlist,
+            analytic=tiled.analytic,
+            products_per_step=self.products_per_step(rules),
+            multiplied=shape.macs * rules.weights_of_group // rules.weight_group,
+            repeats=rules.repeats,
+            capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
+            used=(inputs, weights, outputs),
+            rule=f"{told(rules)}; {self._memory()}",
+            ports=tile_ports(tiled),
+        )
+
+    def products_per_step(self, rules: ArrayRules) -> int:
+        """Multiplications that the full array does in a step."""
+        places = rules.pixels_per_step * rules.outputs_per_step * rules.reduction_per_step
+        return places * rules.weights_of_group // rules.weight_group
+
+    def _memory(self) -> str:
+        """The memory the run had, in words."""
+        if self.dram is None:
+            return f"DRAM is a bus of {self.bandwidth() / 1e9:.4g} GB/s without latency"
+        return (
+            f"DRAM is {self.dram.channels} channel(s) of {self.dram.timing.name}, "
+            f"{self.dram.peak_bytes_per_s / 1e9:.4g} GB/s at best"
+        )
+
+
+class BankedMachine(TiledMachine, frozen=True, kw_only=True):
     """An array machine whose DRAM may have rows and banks.
 
     Attributes
     ----------
+    dram_bits_per_cycle, dram_clock_mhz
+        Width of the DRAM's bus, and its clock, which is not the array's.
     dram_standard
-        "bus", a server of so many bits a cycle, or the name of a DRAM standard.
+        "bus", a server of that, or the name of a DRAM standard.
     dram_channels
         Channels of that standard.
     """
 
+    dram_bits_per_cycle: int
+    dram_clock_mhz: float = 500.0
     dram_standard: str = BUS
     dram_channels: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dram_standard == BUS and self.dram_channels != 1:
-            raise InputError(
-                f"{type(self).__name__}.dram_channels are of a DRAM standard: name one "
-                f"(dram_standard), for example 'DDR4-2400', got {self.dram_standard!r}"
-            )
-        _ = self.dram  # an unknown standard is told at birth
+        where = type(self).__name__
+        if self.dram_standard == BUS:
+            if self.dram_channels != 1:
+                raise InputError(
+                    f"{where}.dram_channels are of a DRAM standard: name one (dram_standard), for "
+                    f"example 'DDR4-2400', got {self.dram_standard!r}"
+                )
+            return
+        for field in ("dram_bits_per_cycle", "dram_clock_mhz"):
+            if getattr(self, field) != _default(type(self), field):
+                raise InputError(
+                    f"{where}.{field} is of a bus, but {self.dram_standard} has its own: leave "
+                    "one of them out, or choose dram_channels"
+                )
+
+    @property
+    def energies(self) -> EnergyTable:
+        """As of any array; a DRAM standard has an energy of its own."""
+        table = super().energies
+        return table if self.dram_standard == BUS else with_dram(table, self.dram_standard)
 
     @property
     def dram(self) -> Dram | None:
@@ -456,29 +564,47 @@ class BankedMachine(ArrayMachine, frozen=True, kw_only=True):
         mapping = "RoBaCoBg" if self.dram_channels == 1 else "RoBaCoBgCh"
         return Dram(standard=self.dram_standard, channels=self.dram_channels, mapping=mapping)
 
+    def bandwidth(self) -> float:
+        """Bytes a second of the DRAM; of a standard, if its data buses never rested."""
+        if self.dram is not None:
+            return self.dram.peak_bytes_per_s
+        return self.dram_bits_per_cycle * self.dram_clock_mhz * 1e6 / 8
 
-def tile_ports(tiled: TiledNetlist, rules: ArrayRules) -> tuple[Port, ...]:
-    """Which firings of a netlist of tiles move the analytic model's bits.
+    def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
+        """Another width of the bus."""
+        if self.dram is not None:
+            raise InputError(
+                f"the bandwidth of {self.name} is that of its DRAM standard; choose "
+                "dram_channels, or leave dram_standard out"
+            )
+        return {"dram_bits_per_cycle": max(1, round(8e-6 * bytes_per_s / self.dram_clock_mhz))}
+
+
+def _default(kind: type[msgspec.Struct], field: str) -> object:
+    return next(each.default for each in msgspec.structs.fields(kind) if each.name == field)
+
+
+def tile_ports(tiled: TiledNetlist) -> tuple[Port, ...]:
+    """Which firings of a netlist of tiles move the closed form's bits.
 
     A DMA moves its transfers between DRAM and buffer, an equal share on each channel. What else a
     buffer reads and writes it does for the array, as much in every tile.
     """
-    analytic = tiled.analytic
-    counted, streams = msgspec.structs.asdict(analytic.traffic), streams_of(analytic, rules)
+    counted = msgspec.structs.asdict(tiled.analytic.traffic)
     ports = []
     for datum in Datum:
-        buffer, bits = f"{datum.name.lower()}_buffer", streams[datum].bits
+        buffer = f"{datum.name.lower()}_buffer"
         left = {"read": counted[f"{buffer}_read"], "write": counted[f"{buffer}_write"]}
         for dma in tiled.dmas:
             if dma.datum is not datum:
                 continue
+            one, other = (buffer, _DRAM) if dma.stores else (_DRAM, buffer)
+            share = dma.bits / len(dma.actors)
             for actor in dma.actors:
-                share = bits / len(dma.actors)
-                one, other = (buffer, _DRAM) if dma.stores else (_DRAM, buffer)
                 ports.append(Port(store=one, actor=actor, read_bits=share))
                 ports.append(Port(store=other, actor=actor, written_bits=share))
-            left["read" if dma.stores else "write"] -= int(bits.sum())
-        each = {way: total / analytic.tiles for way, total in left.items()}
+            left["read" if dma.stores else "write"] -= int(dma.bits.sum())
+        each = {way: total / tiled.analytic.tiles for way, total in left.items()}
         ports.append(
             Port(store=buffer, actor="array", read_bits=each["read"], written_bits=each["write"])
         )
@@ -487,80 +613,6 @@ def tile_ports(tiled: TiledNetlist, rules: ArrayRules) -> tuple[Port, ...]:
             each_firing = moved / len(actors) / tiled.netlist.actor(actor).count
             ports.append(Port(store=_DRAM, actor=actor, **{f"{way}_bits": each_firing}))
     return tuple(ports)
-
-
-def _bandwidth(dram: Dram | None, rules: ArrayRules, clock_hz: float) -> str:
-    """The memory the run had, in words."""
-    if dram is None:
-        gigabytes = rules.dram_bits_per_cycle * clock_hz / 8e9
-        return f"DRAM is a bus of {gigabytes:.4g} GB/s without latency"
-    return (
-        f"DRAM is {dram.channels} channel(s) of {dram.timing.name}, "
-        f"{dram.peak_bytes_per_s / 1e9:.4g} GB/s at best"
-    )
-
-
-def _told(rules: ArrayRules) -> str:
-    """How fill and drain are charged, in words."""
-    told = {
-        Drain.NONE: "fill and drain of the array are not in the analytic cycles",
-        Drain.PER_LAYER: "fill and drain of the array are charged once a layer",
-        Drain.SHORT_PASSES: "fill and drain of the array are charged once a layer; a pass takes "
-        f"at least the {rules.exchange_cycles} cycles its operands or results are shifted",
-        Drain.PER_PASS: "fill and drain of the array are charged every pass",
-    }
-    return told[rules.drain]
-
-
-def unfolded_rules(
-    *,
-    rows: int,
-    columns: int,
-    dataflow: Dataflow,
-    bits: int,
-    output_bits: int,
-    buffers_kib: tuple[int, int, int],
-    dram_bits_per_cycle: int,
-    drain: Drain,
-) -> ArrayRules:
-    """A grid fed by im2col that keeps sums, weights or inputs and stores results once.
-
-    Parameters
-    ----------
-    bits
-        Of both operands.
-    buffers_kib
-        Input, weight and output buffer, both halves.
-    """
-    pixels, outputs, reduction, reuse = {
-        Dataflow.OUTPUT_STATIONARY: (rows, columns, 1, Reuse.OUTPUT),
-        Dataflow.WEIGHT_STATIONARY: (1, columns, rows, Reuse.WEIGHT),
-        Dataflow.INPUT_STATIONARY: (columns, 1, rows, Reuse.INPUT),
-    }[dataflow]
-    rooms = [size * KIB // 2 for size in buffers_kib]
-    return ArrayRules(
-        pixels_per_step=pixels,
-        outputs_per_step=outputs,
-        reduction_per_step=reduction,
-        layout=Layout.UNFOLDED_PADDED,
-        reduction_granule=rows,
-        outputs_padded=False,
-        outputs_read_back=False,
-        last_store_counted=drain is not Drain.NONE,  # ANT's model hides it
-        output_granule=1,
-        input_bits=bits,
-        weight_bits=bits,
-        output_bits=output_bits,
-        input_room_bits=rooms[0],
-        weight_room_bits=rooms[1],
-        output_room_bits=rooms[2],
-        dram_bits_per_cycle=dram_bits_per_cycle,
-        reuse=reuse,
-        drain=drain,
-        drain_cycles=rows + columns - 1,
-        exchange_cycles=rows,  # derived: a fold's sums, or its weights, move a row a cycle
-        pass_is_fold=True,
-    )
 
 
 INT8 = ("int8_unsigned", "int8_signed")

@@ -58,4 +58,4 @@ def total_cycles(runs: list[LayerRun]) -> int:
 
 def total_energy_pj(runs: list[LayerRun]) -> float:
     """Energy of a network."""
-    return sum(each.report.energy.total_pj * each.layer.repeat for each in runs)
+    return sum(each.report.energy.known_pj * each.layer.repeat for each in runs)

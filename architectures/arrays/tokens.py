@@ -1,8 +1,10 @@
 """What the actors of a netlist of tiles do with their tokens, for ``verify="execute"``.
 
-The array multiplies the blocks its tokens name, whatever they are; the sums of a block of outputs
-travel with its token to the output DMA, which adds them in the DRAM. A token that is lost, doubled
-or out of order makes other sums than the MAC core's.
+A token of inputs or weights names the first tile of the piece that was loaded; the array multiplies
+what its tokens name, whatever it is. Sums travel with the token of their piece to the output DMA,
+which stores them; where partial sums come back, the token of the DMA that reads them carries what
+is in the DRAM then, the array adds to that, and the store replaces it. A token that is lost,
+doubled or out of order makes other sums than the MAC core's.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.tiling import ConvShape, Cost, Datum, Loop, Mapping
+from sparqsim.architectures.arrays.shapes import Datum, Loop
+from sparqsim.architectures.arrays.tiles import Walk
 from sparqsim.simulator.mac import dense
 from sparqsim.simulator.netlist import Execute
 from sparqsim.workloads.layers import Conv2d
@@ -22,6 +25,8 @@ from sparqsim.workloads.layers import Conv2d
 Products = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.int64]]
 Spans = dict[Loop | None, slice]
 Tokens = dict[str, list[Any]]
+# Where sums lie in the DRAM, the sums, and whether they were read back before.
+Sums = list[tuple[tuple[slice, ...], NDArray[np.int64], bool]]
 
 
 def whole_products(pixels: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.int64]:
@@ -57,16 +62,16 @@ class TileTokens:
     ) -> None:
         self.conv, self.x, self.w, self.products = conv, x, w, products
         self.carried = np.zeros(0, np.int64)  # [groups, batch, oh, ow, out], in the DRAM
-        self._held: dict[Datum, tuple[int, int]] = {}
-        self._block: list[tuple[tuple[slice, ...], NDArray[np.int64]]] = []
 
-    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]:
-        """What each actor of :func:`~sparqsim.architectures.systolic.tile_netlist` does."""
-        trips = mapping.trips(shape)
-        self._shape, self._mapping = shape, mapping
-        self._counts = (shape.groups, *(trips[loop] for loop in mapping.order))
-        self._tiles_a_block = cost.tiles // cost.residences[Datum.OUTPUT].transfers
+    def actions(self, walk: Walk) -> dict[str, Execute]:
+        """What each actor of :func:`~sparqsim.architectures.arrays.tiles.tile_netlist` does."""
+        self._shape, self._mapping, self._tiles = walk.shape, walk.mapping, walk.tiles
+        self._counts, self._pieces = walk.counts, walk.pieces
+        self._walk = walk
         return {
+            "input_dma": self._loads("inputs", Datum.INPUT),
+            "weight_dma": self._loads("weights", Datum.WEIGHT),
+            "psum_dma": self._read_back,
             "array": self._array,
             "drain": lambda lane, firing, got: {"drained": got["sums"]},
             "post": lambda lane, firing, got: {"outputs": got["drained"]},
@@ -90,7 +95,8 @@ class TileTokens:
         columns = dense.unfold_weights(self.w, groups)
         self._weights = columns.reshape(groups, *depth, shape.out_channels)
         self.carried = np.zeros((groups, *image, shape.out_channels), np.int64)
-        self._block.clear()
+        self._held: dict[tuple[Datum, int], tuple[int, int]] = {}
+        self._open: dict[int, dict[tuple[tuple[int, int], ...], Any]] = {}
 
     def _spans(self, tile: int) -> Spans:
         """Where a tile lies: a slice a loop, and of the groups under None."""
@@ -102,35 +108,70 @@ class TileTokens:
             found[loop] = slice(int(at) * size, stop)
         return found
 
+    def _where(self, tile: int) -> tuple[slice, ...]:
+        own = self._spans(tile)
+        return (*_pixels(own), own[Loop.OUTPUTS])
+
+    def _loads(self, channel: str, datum: Datum) -> Execute:
+        """Tokens that name the first tile of the piece whose last transfer has come."""
+        stream = self._walk.streams["input_dma" if datum is Datum.INPUT else "weight_dma"]
+
+        def load(lane: int, firing: int, got: Tokens) -> Tokens:
+            return {channel: [int(stream.rank[firing])]} if stream.closes[firing] else {}
+
+        return load
+
+    def _read_back(self, lane: int, firing: int, got: Tokens) -> Tokens:
+        stream = self._walk.streams["psum_dma"]
+        if not stream.closes[firing]:
+            return {}
+        first = int(stream.rank[firing])
+        tiles = range(first, first + self._walk.tiles_of_sums)
+        found = [(where, self.carried[where].copy(), True) for where in map(self._where, tiles)]
+        return {"psums": [found]}
+
     def _array(self, lane: int, firing: int, got: Tokens) -> Tokens:
         if firing == 0:
             self._begin()
+        named = []
         for name, datum in (("inputs", Datum.INPUT), ("weights", Datum.WEIGHT)):
+            slot = (datum, int(self._pieces[datum].slots[firing]))
             for first in got.get(name, []):
-                self._held[datum] = (first, firing)
-        x, w = (
-            self._spans(first + firing - since)
-            for first, since in (self._held[Datum.INPUT], self._held[Datum.WEIGHT])
-        )
+                self._held[slot] = (first, firing)
+            first, since = self._held[slot]
+            named.append(self._spans((first + firing - since) % self._tiles))
+        x, w = named
         left = self._pixels[(*_pixels(x), slice(None), x[Loop.INPUTS])]
         right = self._weights[w[None], :, w[Loop.INPUTS], w[Loop.OUTPUTS]][0]
-        own = self._spans(firing)
-        where = (*_pixels(own), own[Loop.OUTPUTS])
-        sums = np.zeros(self.carried[where].shape, np.int64)
-        if left.shape[:-2] == sums.shape[:-1] and left.shape[-2:] == right.shape[:2]:
-            # A block of another shape, from a token that lost its way, makes nothing.
-            sums += self.products(left, right)
-        self._block.append((where, sums))
-        if (firing + 1) % self._tiles_a_block:
-            return {}
-        done = list(self._block)
-        self._block.clear()
-        return {"sums": [done]}
+        where = self._where(firing)
+        made = np.zeros(self.carried[where].shape, np.int64)
+        if left.shape[:-2] == made.shape[:-1] and left.shape[-2:] == right.shape[:2]:
+            # A piece of another shape, from a token that lost its way, makes nothing.
+            made += self.products(left, right)
+        return self._add(firing, where, made, got.get("psums", []))
+
+    def _add(
+        self, firing: int, where: tuple[slice, ...], made: NDArray[np.int64], back: list[Sums]
+    ) -> Tokens:
+        """Add a tile's sums to those of its piece, and send these on when the piece ends."""
+        pieces, each = self._pieces[Datum.OUTPUT], self._open
+        slot = int(pieces.slots[firing])
+        if pieces.opens[firing]:
+            each[slot] = {_key(place): (place, sums, again) for read in back
+                          for place, sums, again in read}  # fmt: skip
+        place, sums, again = each[slot].get(_key(where), (where, 0, False))
+        each[slot][_key(where)] = (place, sums + made, again)
+        return {"sums": [list(each.pop(slot).values())]} if pieces.closes[firing] else {}
 
     def _store(self, lane: int, firing: int, got: Tokens) -> Tokens:
-        for where, sums in got["outputs"][0]:
-            self.carried[where] += sums
+        for piece in got.get("outputs", []):
+            for where, sums, again in piece:
+                self.carried[where] = sums if again else self.carried[where] + sums
         return {}
+
+
+def _key(where: tuple[slice, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((each.start, each.stop) for each in where)
 
 
 def _pixels(span: Spans) -> tuple[slice, ...]:

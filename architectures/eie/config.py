@@ -8,7 +8,8 @@ import msgspec
 
 from sparqsim.architectures.checks import check_bounds, check_clock
 from sparqsim.architectures.machine import Area, Figure, Machine, Peak
-from sparqsim.simulator.energy.tables import Basis, Entry, Kind, Unit
+from sparqsim.simulator.energy import scaling
+from sparqsim.simulator.energy.tables import Basis, Entry, Kind, Unit, get_table
 
 KIB = 1024 * 8  # bits
 WEIGHT_BITS = ACTIVATION_BITS = 16  # published, section IV: 16-bit fixed point
@@ -31,6 +32,11 @@ POWER_MW = {
     "act_rw": 1.122,
 }
 TABLE_II = "Table II (45 nm, 800 MHz), power over time"
+PAPER_SLOTS = 8  # published, section VI: queue depth 8
+PAPER_INDEX_BITS = 4  # published, section III
+PAPER_REGISTERS = 64  # published, section IV
+PAPER_ACCUMULATOR_BITS = 40  # assumed: 16 x 16 bits and room for 2^9 products; not published
+PAPER_ROW_ENTRIES = 8  # published, section VI: 64-bit interface of the sparse-matrix SRAM
 PE_MM2 = 0.638024  # published, Table II
 LNZD_NODE_MW = 0.023  # assumed: recalled from the paper, unchecked
 ACT_SRAM = Entry(
@@ -77,12 +83,12 @@ class Configuration(Machine, frozen=True, kw_only=True):
 
     pes: int = 64  # published, section VI
     clock_hz: float = PAPER_CLOCK_HZ
-    queue_slots: int = 8  # published, section VI: queue depth 8
-    sram_row_entries: int = 8  # published, section VI: 64-bit SRAM interface
-    index_bits: int = 4  # published, section III
-    act_registers: int = 64  # published, section IV
+    queue_slots: int = PAPER_SLOTS
+    sram_row_entries: int = PAPER_ROW_ENTRIES  # published, section VI
+    index_bits: int = PAPER_INDEX_BITS  # published, section III
+    act_registers: int = PAPER_REGISTERS  # published, section IV
     act_spill: bool = True
-    accumulator_bits: int = 40  # assumed: 16 x 16 bit and room for 2^9 products; not published
+    accumulator_bits: int = PAPER_ACCUMULATOR_BITS
 
     def __post_init__(self) -> None:
         bounds = {
@@ -115,6 +121,44 @@ class Configuration(Machine, frozen=True, kw_only=True):
         """Bits of a stored entry: a code and a relative index."""
         return CODE_BITS + self.index_bits
 
+    def powers_mw(self, reads: float = 1.0, pointer_bits: int = POINTER_BITS) -> dict[str, Entry]:
+        """Power of a PE's modules at 800 MHz: Table II's, as it follows the configuration.
+
+        Parameters
+        ----------
+        reads
+            Rows of the sparse-matrix SRAM that are read, over those that would be if they were as
+            wide as published.
+        pointer_bits
+            Width of a stored pointer.
+        """
+        row = self.sram_row_entries * self.entry_bits
+        then = PAPER_ROW_ENTRIES * (CODE_BITS + PAPER_INDEX_BITS)
+        rows = scaling.Factor(reads, f"rows read, {reads:.3g} times those of {then} bits")
+        adder, multiplier = _arithmetic_pj()
+        sums = (multiplier + adder * self.accumulator_bits) / (
+            multiplier + adder * PAPER_ACCUMULATOR_BITS
+        )
+        factors = {
+            "queue": [scaling.units(self.queue_slots, PAPER_SLOTS, "slots of a queue's registers")],
+            "ptr_read": [scaling.access(PTR_KIB, PTR_KIB, 2 * pointer_bits, 2 * POINTER_BITS)],
+            "spmat_read": [rows, scaling.access(SPMAT_KIB, SPMAT_KIB, row, then)],
+            "arithmetic": [
+                scaling.Factor(sums, "width of the accumulator, adder over multiplier as horowitz")
+            ],
+            "act_rw": [scaling.words(self.act_registers, PAPER_REGISTERS)],
+        }
+        return {
+            part: scaling.follow(
+                Entry(
+                    name=part, value=power, unit=Unit.MILLIWATT, node_nm=NODE_NM, kind=Kind.LOGIC,
+                    basis=Basis.DERIVED, source=TABLE_II,
+                ),
+                factors[part],
+            )
+            for part, power in POWER_MW.items()
+        }  # fmt: skip
+
     def peak(self) -> Peak:
         """A product a PE and cycle, of a shared weight and an activation."""
         return Peak(macs_per_s=self.pes * self.clock_hz, operands="16 x 16 bits")
@@ -138,7 +182,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
     def datasheet(self) -> list[Figure]:
         """The numbers of this configuration and where they come from."""
         published, derived, assumed = Basis.PUBLISHED, Basis.DERIVED, Basis.ASSUMED
-        total = sum(POWER_MW.values()) * self.pes + LNZD_NODE_MW * self.lnzd_nodes
+        of_pe = sum(power.value for power in self.powers_mw().values())
+        total = of_pe * self.pes + LNZD_NODE_MW * self.lnzd_nodes
         return [
             Figure("PEs", f"{self.pes}", published, "section VI (64)"),
             Figure("clock", f"{self.clock_hz / 1e6:g} MHz", published, "section VI (800 MHz)"),
@@ -151,3 +196,10 @@ class Configuration(Machine, frozen=True, kw_only=True):
             Figure("accumulator", f"{self.accumulator_bits} bits", assumed, "not published"),
             Figure("power", f"{total / 1e3:.3g} W at 800 MHz", derived, "Table II x PEs + LNZD"),
         ]
+
+
+def _arithmetic_pj() -> tuple[float, float]:
+    """A bit of an adder, and a 16-bit multiplier: what Table II's arithmetic consists of."""
+    table = get_table("horowitz")
+    small, large = table.entry("multiply.int8").value, table.entry("multiply.int32").value
+    return table.entry("add.int32").value / 32, (small * large) ** 0.5

@@ -60,9 +60,8 @@ class Work:
         entries: list[NDArray[np.int32]] = []
         reads: list[NDArray[np.int32]] = []
         sums: list[NDArray[np.int64]] = []
-        for number in range(len(self.broadcasts)):
-            for which in range(len(self.chunks)):
-                sums.append(self._multiply(number, which, entries, reads))
+        for number, which in np.ndindex(len(self.broadcasts), len(self.chunks)):
+            sums.append(self._multiply(number, which, entries, reads))
         self.entries, self.spmat_reads = np.concatenate(entries), np.concatenate(reads)
         self.sums = np.concatenate(sums).reshape(len(self.broadcasts), rows)
         self.accumulators = wrap(self.sums, machine.accumulator_bits)
@@ -85,20 +84,8 @@ class Work:
             columns = low + np.flatnonzero(vector[low:end])
             walked = np.zeros((len(columns), machine.pes), np.int32)
             read = np.zeros((len(columns), machine.pes), np.int32)
-            self.macs += mac.spmv(
-                matrix.pointers,
-                matrix.codes,
-                matrix.runs,
-                self.stored.table,
-                columns,
-                vector[columns],
-                self.bias_column,
-                self.bias[which],
-                machine.sram_row_entries,
-                sums,
-                walked,
-                read,
-            )
+            rows = machine.sram_row_entries
+            self.macs += self._walk(which, columns, vector, rows, sums, walked, read)
             entries.append(walked)
             reads.append(read)
             self.spans.append((number, which, columns))
@@ -112,6 +99,42 @@ class Work:
                 )
             )
         return sums.T.reshape(-1)[: matrix.shape[0]]
+
+    def _walk(
+        self,
+        which: int,
+        columns: NDArray[np.int64],
+        vector: NDArray[np.integer],
+        row_entries: int,
+        *out: NDArray[Any],
+    ) -> int:
+        """The MAC core over columns of a stretch of rows; sums, entries and reads go to ``out``."""
+        matrix = self.encoded[which]
+        return mac.spmv(
+            matrix.pointers,
+            matrix.codes,
+            matrix.runs,
+            self.stored.table,
+            columns,
+            vector[columns],
+            self.bias_column,
+            self.bias[which],
+            row_entries,
+            *out,
+        )
+
+    def reads_of_rows(self, row_entries: int) -> int:
+        """Rows of the sparse-matrix SRAM that would be read if they held so many entries."""
+        if row_entries == self.machine.sram_row_entries:
+            return int(self.spmat_reads.sum())
+        found = 0
+        for number, which, columns in self.spans:
+            sums = np.zeros(self.bias[which].shape, np.int64)
+            walked = np.zeros((len(columns), self.machine.pes), np.int32)
+            read = np.zeros_like(walked)
+            self._walk(which, columns, self.broadcasts[number], row_entries, sums, walked, read)
+            found += int(read.sum())
+        return found
 
     def _transfer(self, activations: int) -> int:
         """Cycles in which the activation SRAM moves so many, if the layer needs it at all."""

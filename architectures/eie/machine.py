@@ -45,11 +45,10 @@ from sparqsim.architectures.eie.config import (
     KIB,
     LNZD_NODE_MW,
     PAPER_CLOCK_HZ,
+    PAPER_ROW_ENTRIES,
     POINTER_BITS,
-    POWER_MW,
     PTR_KIB,
     SPMAT_KIB,
-    TABLE_II,
 )
 from sparqsim.architectures.eie.counts import checked_counts, load_counts
 from sparqsim.architectures.eie.datapath import Work
@@ -76,6 +75,8 @@ class Walked:
     passes
     entries, spmat_reads : integers [broadcasts, pes]
         Entries walked and SRAM rows read.
+    spmat_reads_then
+        Rows read if they were as wide as published.
     fullest_entries, pointers
         Entries and column pointers of the PE that holds most.
     activations
@@ -87,6 +88,7 @@ class Walked:
     passes: list[Pass]
     entries: NDArray[np.integer]
     spmat_reads: NDArray[np.integer]
+    spmat_reads_then: int
     fullest_entries: int
     pointers: int
     activations: int
@@ -145,6 +147,7 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
             passes=work.passes,
             entries=work.entries,
             spmat_reads=work.spmat_reads,
+            spmat_reads_then=work.reads_of_rows(PAPER_ROW_ENTRIES),
             fullest_entries=work.fullest_entries,
             pointers=work.pointers,
             activations=sum(stored.weights.shape),
@@ -172,7 +175,7 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
                 output_bits=ACTIVATION_BITS,
             ),
             counters=self._counters(walked, account),
-            energy=self._energy,
+            energy=partial(self._energy, walked),
             executed=work.executed,
             notes=[*self._notes(layer, work, shift), *_wide_pointers(walked)],
         )
@@ -248,6 +251,7 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
             passes=[Pass(positions=active, length=counts.shape[1], fresh=True)],
             entries=entries,
             spmat_reads=mac.count_spmat_reads(counts, active, self.sram_row_entries),
+            spmat_reads_then=int(mac.count_spmat_reads(counts, active, PAPER_ROW_ENTRIES).sum()),
             fullest_entries=int(counts.sum(axis=1).max()),
             pointers=counts.shape[1] + 1,
             activations=counts.shape[1] - bias,
@@ -266,7 +270,7 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
             multipliers=self.pes,
             account=account,
             counters=self._counters(walked, account),
-            energy=self._energy,
+            energy=partial(self._energy, walked),
             notes=[*notes, *_wide_pointers(walked)],
         )
 
@@ -349,17 +353,20 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
 
         return counters
 
-    def _energy(self, timeline: Timeline) -> list[EnergyPart]:
-        """Power over time: the energy of a cycle stays what it was at 800 MHz."""
+    def _energy(self, walked: Walked, timeline: Timeline) -> list[EnergyPart]:
+        """Power over time, as the configuration's modules follow those of Table II: the energy of
+        a cycle stays what it was at 800 MHz."""
         seconds_then = timeline.cycles / PAPER_CLOCK_HZ
+        reads = int(walked.spmat_reads.sum()) / max(walked.spmat_reads_then, 1)
+        powers = self.powers_mw(reads, walked.pointer_bits)
         parts = [
             EnergyPart(
                 part=part,
-                energy_pj=milliwatt * 1e9 * seconds_then * self.pes,
-                basis=Basis.DERIVED,
-                source=TABLE_II,
+                energy_pj=power.value * 1e9 * seconds_then * self.pes,
+                basis=power.basis,
+                source=power.source,
             )
-            for part, milliwatt in POWER_MW.items()
+            for part, power in powers.items()
         ]
         parts.append(
             EnergyPart(

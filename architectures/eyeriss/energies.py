@@ -1,7 +1,13 @@
-"""What a multiply-accumulate costs, and a word's move by the paper's ratios to it."""
+"""What a multiply-accumulate costs, and a word's move by the paper's ratios to it.
+
+The ratios are those of the chip; for another grid or buffer they follow its size.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from sparqsim.simulator.energy.scaling import Factor, follow
 from sparqsim.simulator.energy.tables import Basis, Entry, Kind, Unit, get_table
 
 WORD_BITS = 16  # published
@@ -20,10 +26,10 @@ def mac_energy_pj() -> tuple[float, str]:
     return multiply + add.value, "horowitz: 16-bit multiply between 8 and 32 bits, at 65 nm"
 
 
-def per_bit(part: str) -> Entry:
-    """What a bit costs of a word's move, by the paper's ratios."""
+def per_bit(part: str, factors: Iterable[Factor] = ()) -> Entry:
+    """What a bit costs of a word's move, by the paper's ratios and what has changed since."""
     mac, source = mac_energy_pj()
-    return Entry(
+    chip = Entry(
         name=part,
         value=mac * RELATIVE[part] / WORD_BITS,
         unit=Unit.PJ_PER_BIT,
@@ -32,3 +38,4 @@ def per_bit(part: str) -> Entry:
         basis=Basis.ASSUMED,
         source=f"{RELATIVE[part]:g} x MAC a word (ISCA 2016); MAC: {source}",
     )
+    return follow(chip, factors)

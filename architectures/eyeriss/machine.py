@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sparqsim.architectures.account import Account, Store
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss.config import (
     KIB,
     SPAD_WORDS,
     Configuration,
     RowStationary,
 )
-from sparqsim.architectures.eyeriss.energies import RELATIVE, WORD_BITS, mac_energy_pj, per_bit
+from sparqsim.architectures.eyeriss.energies import WORD_BITS, mac_energy_pj, per_bit
 from sparqsim.architectures.eyeriss.mapping import glb_bits, processing_cycles, unfit
 from sparqsim.architectures.eyeriss.netlist import Carried, netlist_of
 from sparqsim.architectures.eyeriss.search import search
@@ -19,8 +20,8 @@ from sparqsim.architectures.eyeriss.sequence import Sequence
 from sparqsim.architectures.fixed_point import COMPUTES, FixedPointLayer
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.base import InputError
+from sparqsim.simulator.energy.scaling import Factor, words
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.report import EnergyPart, Macs
@@ -146,7 +147,12 @@ def _stores(sequence: Sequence) -> list[Store]:
     chip, mapping = sequence.chip, sequence.mapping
     wide = sequence.shape.kernel_width
     held = mapping.p * mapping.q * wide + mapping.q * wide + mapping.p
-    spad, noc, glb, dram = (per_bit(part) for part in RELATIVE)
+    then = Configuration()
+    wires = (chip.pes / then.pes) ** 0.5
+    spad, dram = per_bit("spad"), per_bit("dram")
+    noc = per_bit("noc", [Factor(wires, f"length of the networks, the side of {chip.pes} PEs")])
+    glb = per_bit("glb", [words(chip.glb_kib, then.glb_kib)])
+    filters = per_bit("glb", [words(chip.filter_kib, then.filter_kib)])
     return [
         Store(
             name="spads",
@@ -177,8 +183,8 @@ def _stores(sequence: Sequence) -> list[Store]:
             capacity_bits=chip.filter_kib * KIB,
             used_bits=int(sequence.filter_bits.max()),
             source="assumed: the GLB's part for the filters of the next pass",
-            read=glb,
-            write=glb,
+            read=filters,
+            write=filters,
         ),
         Store(
             name="dram",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss.config import (
     KIB,
     SPAD_WORDS,
@@ -15,7 +16,6 @@ from sparqsim.architectures.eyeriss.config import (
     RowStationary,
 )
 from sparqsim.architectures.eyeriss.energies import WORD_BITS
-from sparqsim.architectures.tiling import ConvShape
 
 
 class Pass(NamedTuple):

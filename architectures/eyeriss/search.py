@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss.config import (
     KIB,
     SPAD_WORDS,
@@ -28,7 +29,6 @@ from sparqsim.architectures.eyeriss.mapping import (
     processing_cycles,
     unfit,
 )
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.base import InputError, kernel
 
 LARGEST = np.iinfo(np.int64).max

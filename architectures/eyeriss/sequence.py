@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.account import Port
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss.config import Configuration, Ints, RowStationary
 from sparqsim.architectures.eyeriss.energies import WORD_BITS
 from sparqsim.architectures.eyeriss.mapping import Pass, place, steps
 from sparqsim.architectures.fixed_point import FixedPointLayer
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.workloads.encodings.run_length import encoded_bits
 
 IMAGES, ROWS, FILTERS, CHANNELS = range(4)  # columns of the spans of a pass, as in Pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -233,16 +234,6 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
             }
             return found | ({"activation_sum_additions": sums} if sums else {})
 
-        def energy(timeline: Timeline) -> list[EnergyPart]:
-            return [
-                EnergyPart(
-                    part="board",
-                    energy_pj=BOARD_W * timeline.seconds * 1e12,
-                    basis=Basis.ASSUMED,
-                    source=f"{BOARD_W} W published for DeiT-S on the ZCU102 (secondary), over time",
-                )
-            ]
-
         return Program(
             netlist=diagram.netlist(name, {} if operands is None else operands.actions(tiles)),
             layer=name,
@@ -256,11 +247,32 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
             multipliers=self.multipliers,
             account=diagram.account(),
             counters=counters,
-            energy=energy,
+            energy=self._energy,
             executed=None if operands is None else operands.executed,
             notes=notes,
             **numbers,
         )
+
+    def _energy(self, timeline: Timeline) -> list[EnergyPart]:
+        """The board's power over time; of another engine than was measured nothing is known."""
+        given = msgspec.structs.asdict(self)
+        changed = [
+            name for name, value in msgspec.structs.asdict(type(self)()).items()
+            if given[name] != value
+        ]  # fmt: skip
+        told = f"{BOARD_W} W published for DeiT-S on the ZCU102 (secondary)"
+        if changed:
+            why = f"{told}, with one engine; no rule leads to another: {', '.join(changed)}"
+            return [EnergyPart(part="board", energy_pj=None, basis=Basis.UNKNOWN, source=why)]
+        joules = BOARD_W * timeline.seconds
+        return [
+            EnergyPart(
+                part="board",
+                energy_pj=joules * 1e12,
+                basis=Basis.ASSUMED,
+                source=f"{told}, over time",
+            )
+        ]
 
 
 def product_of(layer: Layer) -> Product:

@@ -8,12 +8,16 @@ import msgspec
 
 from sparqsim.architectures.checks import check_bounds, check_clock
 from sparqsim.architectures.machine import Area, Figure, Machine, Peak
+from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
 
 VALUE_BITS = 16  # published, JSSC abstract: 16-bit fixed point
 NODE_NM = 16.0  # published, JSSC abstract
 AREA_MM2 = 2.3  # published, JSSC abstract
 PAPER_CLOCK_HZ = 480e6  # published, JSSC abstract: at 0.80 V, for ResNet-50
+PAPER_SUPPLY_V, LEAST_SUPPLY_V = 0.80, 0.55  # published, JSSC abstract: 480 and 260 MHz
+PAPER_CORES = 4  # assumed: recalled from the paper, unchecked
+PAPER_ACCUMULATOR_BITS = 48  # assumed: 32-bit products and room for 2^16 of them
 SRAM_KB = 280.6  # assumed: recalled from the paper, unchecked
 MOST_CORES = 64  # assumed: a bound on what is tried
 
@@ -55,6 +59,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Width of the sums in the output buffer, which wrap around.
     clock_hz
         Clock frequency.
+    supply_v
+        Supply voltage.
     """
 
     name: ClassVar[str] = "snap"
@@ -62,7 +68,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     recipe: ClassVar[str] = "int16"
     needs_numbers: ClassVar[bool] = True
 
-    cores: int = 4  # assumed: recalled from the paper, unchecked
+    cores: int = PAPER_CORES
     rows: int = 7  # assumed: recalled from the paper, unchecked
     columns: int = 3  # assumed: recalled from the paper, unchecked
     multipliers: int = 3  # assumed: recalled from the paper, unchecked
@@ -76,8 +82,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
     banks: int = 8  # assumed: the power of two above the rows
     step_slots: int = 4  # assumed: not published
     match_slots: int = 2  # assumed: double buffering
-    accumulator_bits: int = 48  # assumed: 32-bit products and room for 2^16 of them
+    accumulator_bits: int = PAPER_ACCUMULATOR_BITS
     clock_hz: float = PAPER_CLOCK_HZ
+    supply_v: float = PAPER_SUPPLY_V
 
     def __post_init__(self) -> None:
         bounds = {
@@ -96,11 +103,21 @@ class Configuration(Machine, frozen=True, kw_only=True):
         }
         check_bounds("snap", self, bounds)
         check_clock("snap", self.clock_hz)
+        if not LEAST_SUPPLY_V <= self.supply_v <= PAPER_SUPPLY_V:
+            raise InputError(
+                f"snap.supply_v must be {LEAST_SUPPLY_V} to {PAPER_SUPPLY_V:.2f} V, at which the "
+                f"chip was measured, got {self.supply_v!r}"
+            )
 
     @property
     def pes(self) -> int:
         """PEs of all cores."""
         return self.cores * self.rows * self.columns
+
+    @property
+    def sram_kb(self) -> float:
+        """SRAM of all cores; each has as much as on the chip."""
+        return SRAM_KB * self.cores / PAPER_CORES
 
     @property
     def index_bits(self) -> int:
@@ -159,5 +176,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
             Figure("output banks a core", f"{self.banks}", assumed, unknown),
             Figure("step, match slots", f"{self.step_slots}, {self.match_slots}", assumed, unknown),
             Figure("accumulator", f"{self.accumulator_bits} bits", assumed, unknown),
-            Figure("SRAM", f"{SRAM_KB} kB", assumed, recalled),
+            Figure("SRAM", f"{self.sram_kb:g} kB", assumed, recalled),
+            Figure("supply", f"{self.supply_v:g} V", published, "0.55 to 0.80 V"),
         ]

@@ -40,10 +40,17 @@ from sparqsim.architectures.account import Account, Port, Store, priced_part
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
 from sparqsim.architectures.snap import reference
-from sparqsim.architectures.snap.config import NODE_NM, SRAM_KB, VALUE_BITS, Configuration
+from sparqsim.architectures.snap.config import (
+    NODE_NM,
+    PAPER_ACCUMULATOR_BITS,
+    PAPER_SUPPLY_V,
+    VALUE_BITS,
+    Configuration,
+)
 from sparqsim.architectures.snap.datapath import Work
 from sparqsim.architectures.snap.stored import Stored
 from sparqsim.base import InputError
+from sparqsim.simulator.energy import scaling
 from sparqsim.simulator.energy.tables import Basis, Entry, get_table
 from sparqsim.simulator.mac.fixed_point import narrow, shift_for
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
@@ -220,15 +227,17 @@ class SNAP(Configuration, frozen=True, kw_only=True):
         fetched = work.done.fetched.sum(axis=1, dtype=np.int64) + work.weights_fetched
         psums = work.psums.astype(np.int64) * self.accumulator_bits
         whole = get_table(ENERGIES).sram(
-            capacity_kib=SRAM_KB * 1000 / 1024 / self.cores, node_nm=NODE_NM
+            capacity_kib=self.sram_kb * 1000 / 1024 / self.cores, node_nm=NODE_NM
         )
-        bit = msgspec.structs.replace(
-            whole, basis=Basis.ASSUMED, source=f"{whole.source}; the SRAM of a core as one"
+        bit = self._at_supply(
+            msgspec.structs.replace(
+                whole, basis=Basis.ASSUMED, source=f"{whole.source}; the SRAM of a core as one"
+            )
         )
         stores = [
             Store(
                 name="operand_buffers",
-                capacity_bits=int(SRAM_KB * 8000),
+                capacity_bits=int(self.sram_kb * 8000),
                 used_bits=work.stored.bits,
                 source="assumed: 280.6 kB in all, recalled; used by the compressed layer",
                 read=bit,
@@ -255,24 +264,39 @@ class SNAP(Configuration, frozen=True, kw_only=True):
         add = table.entry("add.int32", node_nm=NODE_NM)
 
         def share(entry: Entry, of: float, how: str) -> Entry:
-            return msgspec.structs.replace(
+            made = msgspec.structs.replace(
                 entry, value=entry.value * of, basis=Basis.ASSUMED, source=f"{how}; {entry.source}"
             )
+            return self._at_supply(made)
+
+        sums = scaling.units(self.accumulator_bits, PAPER_ACCUMULATOR_BITS, "bits of a sum")
+        added = share(add, 1, "a 32-bit addition")
 
         priced = {
-            "multipliers": (
-                share(multiply, MULTIPLY_16_PJ_OVER_32, "a quarter of a 32-bit multiplication"),
-                counted["products"],
-            ),
-            "adders": (
-                share(add, 1, "a 32-bit addition"),
-                counted["products"] + counted["psums_written"],
-            ),
-            "comparators": (
-                share(
-                    add, self.index_bits / 32, f"{self.index_bits} of the 32 bits of an addition"
-                ),
-                counted["aim_passes"] * self.comparators**2,
-            ),
+            "multipliers": [
+                (
+                    share(multiply, MULTIPLY_16_PJ_OVER_32, "a quarter of a 32-bit multiplication"),
+                    counted["products"],
+                )
+            ],
+            "adders": [
+                (added, counted["products"]),
+                (scaling.follow(added, [sums]), counted["psums_written"]),
+            ],
+            "comparators": [
+                (
+                    share(
+                        add,
+                        self.index_bits / 32,
+                        f"{self.index_bits} of the 32 bits of an addition",
+                    ),
+                    counted["aim_passes"] * self.comparators**2,
+                )
+            ],
         }
-        return [priced_part(name, [each]) for name, each in priced.items()]
+        return [priced_part(name, each) for name, each in priced.items()]
+
+    def _at_supply(self, entry: Entry) -> Entry:
+        """As at the supply of the chip's measured frames, or at a lower one."""
+        supply = scaling.supply(NODE_NM, self.supply_v, PAPER_SUPPLY_V)
+        return scaling.follow(entry, [supply])

@@ -221,9 +221,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
     sparse_split_k
         Whether the sparse library may.
     tdp_w
-        Power of the board at its dense peak.
+        Power of the board at its dense peak: of the preset with this TDP, else as configured.
     idle_w
-        Power of the idle board.
+        Power of that board when idle; it goes with the SMs.
     power_limit_w
         Power that lowers the clock where the main loop would exceed it; 0 is no limit.
     """

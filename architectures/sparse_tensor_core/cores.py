@@ -21,6 +21,7 @@ from sparqsim.architectures.sparse_tensor_core.config import (
     Sparsity,
     Tiling,
 )
+from sparqsim.architectures.sparse_tensor_core.power import board_of, idle_w
 from sparqsim.simulator.energy.tables import get_table
 
 PARTS = {"registers": "registers", "shared": "shared memory", "l2": "l2"}  # store -> of the energy
@@ -139,13 +140,14 @@ class TensorCores:
         """Energy of a tile's step: multiplying, and operands out of each memory on their way.
 
         The parts are to each other as in the ``horowitz`` table, at its node; all are scaled alike
-        so that the dense peak takes ``tdp_w``. A sparse step of as many multiplications takes
-        more: the activations it picks from are M/N times as many.
+        so that the dense peak of the board (:func:`.power.board_of`) takes ``tdp_w``. A sparse step
+        of as many multiplications takes more: the activations it picks from are M/N times as many.
         """
         peak = Tiling(*TILES[0], 1, STEP_BITS // self.kind.bits, 1, 1)
-        gpu, dense = self.gpu, self.dense
-        rate = gpu.sms * self.macs_per_sm * gpu.clock_hz
-        peak_pj = (gpu.tdp_w - gpu.idle_w) / rate * 1e12
+        board = board_of(self.gpu)
+        dense = TensorCores(board, self.dtype, DENSE)
+        rate = board.sms * dense.macs_per_sm * board.clock_hz
+        peak_pj = (board.tdp_w - board.idle_w) / rate * 1e12
         scale = peak_pj * dense.slots(peak) / sum(dense._table_pj(peak).values())
         return {part: scale * energy for part, energy in self._table_pj(tiling).items()}
 
@@ -161,10 +163,10 @@ class TensorCores:
         }
 
     def main_loop_power_w(self, shape: Shape, tiling: Tiling) -> float:
-        """Power in the main loop at the full clock: ``idle_w``, and the energy of its steps."""
+        """Power in the main loop at the full clock: idle power, and the energy of its steps."""
         busy = min(count_tiles(shape, tiling), self.gpu.sms)
         steps_per_s = busy / self.step_cycles(tiling) * self.gpu.clock_hz
-        return self.gpu.idle_w + sum(self.step_energy_pj(tiling).values()) * 1e-12 * steps_per_s
+        return idle_w(self.gpu) + sum(self.step_energy_pj(tiling).values()) * 1e-12 * steps_per_s
 
     def sustained_clock_hz(self, shape: Shape, tiling: Tiling) -> float:
         """The clock at which the main loop stays within the power limit.
@@ -174,7 +176,8 @@ class TensorCores:
         gpu, full = self.gpu, self.main_loop_power_w(shape, tiling)
         if not gpu.power_limit_w or full <= gpu.power_limit_w:
             return gpu.clock_hz
-        return gpu.clock_hz * (gpu.power_limit_w - gpu.idle_w) / (full - gpu.idle_w)
+        idle = idle_w(gpu)
+        return gpu.clock_hz * (gpu.power_limit_w - idle) / (full - idle)
 
     def dram_bytes_per_cycle(self, clock_hz: float) -> float:
         """Bytes DRAM moves in a cycle of a clock."""

@@ -20,6 +20,7 @@ from sparqsim.architectures.sparse_tensor_core.matrices import (
 from sparqsim.architectures.sparse_tensor_core.netlist import Diagram
 from sparqsim.architectures.sparse_tensor_core.numbers import Product
 from sparqsim.architectures.sparse_tensor_core.plan import Plan, best_tiling
+from sparqsim.architectures.sparse_tensor_core.power import board_of, idle_w
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.report import EnergyPart, Macs
@@ -127,14 +128,20 @@ class SparseTensorCore(Configuration, frozen=True, kw_only=True):
             }
 
         def energy(timeline: Timeline) -> list[EnergyPart]:
-            board = EnergyPart(
+            idle, board = idle_w(self), board_of(self)
+            resting = EnergyPart(
                 part="idle board",
-                energy_pj=self.idle_w * timeline.seconds * 1e12,
+                energy_pj=idle * timeline.seconds * 1e12,
                 basis=Basis.ASSUMED,
-                source=f"{self.idle_w:g} W over the run",
+                source=f"{self.idle_w:g} W over the run"
+                + ("" if board.sms == self.sms else f", for {self.sms} of {board.sms} SMs"),
             )
-            told = "a share of TDP less idle power at the dense peak; shares by the horowitz table"
-            return [board] + [
+            told = (
+                f"a share of {board.tdp_w - board.idle_w:g} W, TDP less idle power, at the dense "
+                f"peak of {board.sms} SMs at {board.clock_hz / 1e6:g} MHz; shares by the horowitz "
+                "table"
+            )
+            return [resting] + [
                 EnergyPart(part=part, energy_pj=steps * each, basis=Basis.ASSUMED, source=told)
                 for part, each in cores.step_energy_pj(tiling).items()
             ]

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 from msgspec.structs import replace
 
-from sparqsim.architectures.tiling import Drain, cost, search
+from sparqsim.architectures.arrays.cost import cost
+from sparqsim.architectures.arrays.rules import Drain
+from sparqsim.architectures.arrays.search import Objective, candidates
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts.validation._arrays import Case, ant_case, bitfusion_case, read_rows
 
@@ -46,7 +48,8 @@ def slowdown(machine: str, network: str, cases: list[Case]) -> Slowdown:
         drained += cost(case.shape, every, case.mapping).cycles
         overlapped = replace(case.rules, drain=Drain.SHORT_PASSES)
         short += cost(case.shape, overlapped, case.mapping).cycles
-        searched += cost(case.shape, every, search(case.shape, every, case.rates)).cycles
+        found = candidates(case.shape, every, case.rates, Objective.CYCLES)[0]
+        searched += cost(case.shape, every, found).cycles
     return Slowdown(machine, network, drained / published, short / published, searched / published)
 
 

@@ -2,9 +2,9 @@
 
 A table is a CSV file with a row a layer: its shape, bits, buffers, tiling and loop order, and what
 the authors' code counted. Every row is rebuilt as (shape, rules, mapping), costed, and compared:
-cycles and counters exactly, energies to 1e-6 or the digits the table prints. The columns are those
-of the published-model runs shipped in ``tests/data`` (``bitfusion_layers.csv``,
-``ant_layers.csv``, ``scalesim_layers.csv``).
+cycles and counters exactly, energies to 1e-6 or the digits the table prints. A row that the machine
+refuses is told, and the others go on. The columns are those of the published-model runs shipped in
+``tests/data`` (``bitfusion_layers.csv``, ``ant_layers.csv``, ``scalesim_layers.csv``).
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from typing import NamedTuple
 import click
 import msgspec
 
-from sparqsim.architectures.ant import Ant
-from sparqsim.architectures.bitfusion import BitFusion
-from sparqsim.architectures.systolic import NM, Charge, Dataflow, SystolicGrid
-from sparqsim.architectures.tiling import ArrayRules, ConvShape, Loop, Rates, Tile, cost
-from sparqsim.architectures.tiling import Mapping as TileMapping
+from sparqsim.architectures.arrays.ant import Ant
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.cost import Rates, cost
+from sparqsim.architectures.arrays.folds import NM, Charge, Dataflow, SystolicGrid
+from sparqsim.architectures.arrays.rules import ArrayRules
+from sparqsim.architectures.arrays.search import promoted
+from sparqsim.architectures.arrays.shapes import ConvShape, Loop, Tile
+from sparqsim.architectures.arrays.shapes import Mapping as TileMapping
 from sparqsim.base import InputError
 from sparqsim.scripts.output import check_differences, console, table, write_json
 
 Row = Mapping[str, str]
+Order = tuple[Loop, Loop, Loop, Loop, Loop]
 
 LOOPS = {
     "B/b": Loop.BATCH,
@@ -49,6 +53,25 @@ COUNTERS = {
     "dram_wr_bits": "dram_write",
 }
 ENERGY_TOLERANCE = 1e-6
+
+
+class BadTable(InputError):
+    """A table that cannot be read: no row of it is a matter of the machine."""
+
+
+class Refused(NamedTuple):
+    """A row that the machine does not run, and why."""
+
+    line: int
+    label: str
+    why: str
+
+
+class Compared(NamedTuple):
+    """A table beside ours."""
+
+    numbers: list[Comparison]
+    refused: list[Refused]
 
 
 class Case(NamedTuple):
@@ -89,7 +112,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[tuple[int, Row]]:
 
     Raises
     ------
-    InputError
+    BadTable
         If the file cannot be read, is empty, or a row has too few or too many fields.
     """
     try:
@@ -97,12 +120,12 @@ def read_rows(path: str | os.PathLike[str]) -> list[tuple[int, Row]]:
             reader = csv.DictReader(file)
             rows: list[tuple[int, Row]] = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the table {path}: {error}") from None
+        raise BadTable(f"cannot read the table {path}: {error}") from None
     if not rows:
-        raise InputError(f"the table {path} must have a header and at least one row")
+        raise BadTable(f"the table {path} must have a header and at least one row")
     for line, row in rows:
         if None in row or None in row.values():
-            raise InputError(
+            raise BadTable(
                 f"{path}, line {line}: must have as many fields as the header; the file may be "
                 "truncated"
             )
@@ -114,11 +137,11 @@ def text(row: Row, column: str) -> str:
 
     Raises
     ------
-    InputError
+    BadTable
         If the table has no such column.
     """
     if column not in row:
-        raise InputError(f"the table must have a column {column!r}; it has {', '.join(row)}")
+        raise BadTable(f"the table must have a column {column!r}; it has {', '.join(row)}")
     return row[column]
 
 
@@ -128,7 +151,7 @@ def whole(row: Row, column: str) -> int:
     try:
         return int(field)
     except ValueError:
-        raise InputError(f"column {column!r} must be a whole number, got {field!r}") from None
+        raise BadTable(f"column {column!r} must be a whole number, got {field!r}") from None
 
 
 def number(row: Row, column: str) -> tuple[float, float]:
@@ -140,35 +163,33 @@ def number(row: Row, column: str) -> tuple[float, float]:
     except ArithmeticError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"column {column!r} must be a finite number, got {field!r}")
+        raise BadTable(f"column {column!r} must be a finite number, got {field!r}")
     exponent = printed.as_tuple().exponent
     assert isinstance(exponent, int)  # finite
     return value, 0.5 * 10.0**exponent
 
 
-def _mapping(row: Row, order: str) -> TileMapping:
+def _tiles(row: Row, order: str) -> tuple[Tile, Order]:
     names = text(row, order).split(">")
     if sorted(names) != sorted(LOOPS):
-        raise InputError(
+        raise BadTable(
             f"column {order!r} must name {', '.join(LOOPS)} once each, outermost first and "
             f"joined by '>', got {row[order]!r}"
         )
-    return TileMapping(
-        tile=Tile(
-            batch=whole(row, "tile_b"),
-            out_width=whole(row, "tile_ow"),
-            out_height=whole(row, "tile_oh"),
-            in_channels=whole(row, "tile_ic"),
-            out_channels=whole(row, "tile_oc"),
-        ),
-        order=tuple(LOOPS[name] for name in names),  # type: ignore[arg-type]
+    tile = Tile(
+        batch=whole(row, "tile_b"),
+        out_width=whole(row, "tile_ow"),
+        out_height=whole(row, "tile_oh"),
+        in_channels=whole(row, "tile_ic"),
+        out_channels=whole(row, "tile_oc"),
     )
+    return tile, tuple(LOOPS[name] for name in names)  # type: ignore[return-value]
 
 
 def _kib(row: Row, column: str) -> int:
     size = whole(row, column)
     if size % 1024:
-        raise InputError(f"column {column!r} must be whole KiB given in bytes, got {size}")
+        raise BadTable(f"column {column!r} must be whole KiB given in bytes, got {size}")
     return size // 1024
 
 
@@ -181,6 +202,8 @@ def bitfusion_case(row: Row) -> Case:
         input_buffer_kib=_kib(row, "ibuf_B"),
         output_buffer_kib=_kib(row, "obuf_B"),
         dram_bits_per_cycle=whole(row, "mem_bits_per_cycle"),
+        dram_clock_mhz=whole(row, "freq_Hz") / 1e6,
+        clock_mhz=whole(row, "freq_Hz") / 1e6,
     )
     shape = ConvShape.square(
         batch=whole(row, "B"),
@@ -194,7 +217,8 @@ def bitfusion_case(row: Row) -> Case:
         whole(row, "abits"), whole(row, "wbits"), unfold=whole(row, "im2col") == 1
     )
     label = f"{text(row, 'network')}/{text(row, 'layer')}"
-    return Case(label, shape, rules, machine.rates, _mapping(row, "order"))
+    mapping = promoted(shape, rules, *_tiles(row, "order"))
+    return Case(label, shape, rules, machine.rates, mapping)
 
 
 def ant_case(row: Row) -> Case:
@@ -205,6 +229,8 @@ def ant_case(row: Row) -> Case:
         input_buffer_kib=_kib(row, "ibuf_B"),
         output_buffer_kib=_kib(row, "obuf_B"),
         dram_bits_per_cycle=whole(row, "mem_bits_per_cycle"),
+        dram_clock_mhz=whole(row, "freq_Hz") / 1e6,
+        clock_mhz=whole(row, "freq_Hz") / 1e6,
         dataflow=_dataflow(row),
     )
     shape = ConvShape.square(
@@ -217,7 +243,8 @@ def ant_case(row: Row) -> Case:
     )
     label = f"{text(row, 'design')}/{text(row, 'network')}/{text(row, 'layer_idx')}"
     rules = machine.rules(whole(row, "bits"))
-    return Case(label, shape, rules, machine.rates, _mapping(row, "order_outer_to_inner"))
+    mapping = promoted(shape, rules, *_tiles(row, "order_outer_to_inner"))
+    return Case(label, shape, rules, machine.rates, mapping)
 
 
 def _dataflow(row: Row) -> Dataflow:
@@ -225,7 +252,7 @@ def _dataflow(row: Row) -> Dataflow:
     try:
         return Dataflow(field)
     except ValueError:
-        raise InputError(
+        raise BadTable(
             f"column 'dataflow' must be one of {', '.join(Dataflow)}, got {field!r}"
         ) from None
 
@@ -262,14 +289,14 @@ def _sparsity(row: Row) -> NM | None:
         return None
     parts = field.split(":")
     if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise InputError(f"column 'sparsity' must be N:M, like 2:4, or empty, got {field!r}")
+        raise BadTable(f"column 'sparsity' must be N:M, like 2:4, or empty, got {field!r}")
     return NM(kept=int(parts[0]), of=int(parts[1]))
 
 
 def _compare_folds(row: Row, line: int) -> Iterator[Comparison]:
     sides = text(row, "array").lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-        raise InputError(f"column 'array' must be ROWSxCOLUMNS, got {row['array']!r}")
+        raise BadTable(f"column 'array' must be ROWSxCOLUMNS, got {row['array']!r}")
     grid = SystolicGrid(
         rows=int(sides[0]),
         columns=int(sides[1]),
@@ -293,30 +320,43 @@ def _compare_folds(row: Row, line: int) -> Iterator[Comparison]:
 
 
 def _compare_all(
-    path: str | os.PathLike[str], compare: Callable[[Row, int], Iterator[Comparison]]
-) -> list[Comparison]:
-    found: list[Comparison] = []
+    path: str | os.PathLike[str],
+    compare: Callable[[Row, int], Iterator[Comparison]],
+    label: tuple[str, ...],
+) -> Compared:
+    found = Compared([], [])
     for line, row in read_rows(path):
         try:
-            found += compare(row, line)
+            found.numbers.extend(list(compare(row, line)))
+        except BadTable as error:
+            raise BadTable(f"{path}, line {line}: {error}") from None
         except InputError as error:
-            raise InputError(f"{path}, line {line}: {error}") from None
+            name = "/".join(row.get(column, "?") for column in label)
+            found.refused.append(Refused(line, name, str(error)))
     return found
 
 
-def compare_bitfusion(path: str | os.PathLike[str]) -> list[Comparison]:
+def compare_bitfusion(path: str | os.PathLike[str]) -> Compared:
     """Return every number of a table like ``bitfusion_layers.csv`` beside ours."""
-    return _compare_all(path, lambda row, line: _compare_case(bitfusion_case(row), row, line))
+    return _compare_all(
+        path,
+        lambda row, line: _compare_case(bitfusion_case(row), row, line),
+        ("network", "layer"),
+    )
 
 
-def compare_ant(path: str | os.PathLike[str]) -> list[Comparison]:
+def compare_ant(path: str | os.PathLike[str]) -> Compared:
     """Return every number of a table like ``ant_layers.csv`` beside ours."""
-    return _compare_all(path, lambda row, line: _compare_case(ant_case(row), row, line))
+    return _compare_all(
+        path,
+        lambda row, line: _compare_case(ant_case(row), row, line),
+        ("design", "network", "layer_idx"),
+    )
 
 
-def compare_scalesim(path: str | os.PathLike[str]) -> list[Comparison]:
+def compare_scalesim(path: str | os.PathLike[str]) -> Compared:
     """Return every number of a table like ``scalesim_layers.csv`` beside ours."""
-    return _compare_all(path, _compare_folds)
+    return _compare_all(path, _compare_folds, ("net", "layer"))
 
 
 against_option = click.option(
@@ -327,17 +367,19 @@ against_option = click.option(
 )
 
 
-def report_table(path: Path, compared: list[Comparison], json_path: str | None) -> None:
-    """Print each number of a table that differs from ours, and how many agree.
+def report_table(path: Path, found: Compared, json_path: str | None) -> None:
+    """Print each number of a table that differs from ours, the rows refused, and how many agree.
 
-    As JSON: ``rows`` (of the table), ``numbers`` compared and ``mismatches``, one entry each.
+    As JSON: ``rows`` (of the table), ``numbers`` compared, ``mismatches`` and ``refused``, one
+    entry each.
 
     Raises
     ------
     Differs
-        If a number differs.
+        If a number differs, or a row is refused.
     """
-    rows = len({each.line for each in compared})
+    compared = found.numbers
+    rows = len({each.line for each in compared}) + len(found.refused)
     wrong = [each for each in compared if not each.agrees]
     if json_path:
         content = {
@@ -354,21 +396,22 @@ def report_table(path: Path, compared: list[Comparison], json_path: str | None) 
                 }
                 for each in wrong
             ],
+            "refused": [each._asdict() for each in found.refused],
         }
         write_json(content, json_path)
     if json_path != "-":
-        _show_table(path, rows, compared, wrong)
-    check_differences(
-        str(path),
-        [
-            f"line {each.line}, {each.column}: {each.reference:.10g} in the table, "
-            f"{each.simulated:.10g} ours"
-            for each in wrong
-        ],
-    )
+        _show_table(path, rows, found, wrong)
+    differences = [
+        f"line {each.line}, {each.column}: {each.reference:.10g} in the table, "
+        f"{each.simulated:.10g} ours"
+        for each in wrong
+    ]
+    differences += [f"line {each.line}: refused, {each.why}" for each in found.refused]
+    check_differences(str(path), differences)
 
 
-def _show_table(path: Path, rows: int, compared: list[Comparison], wrong: list[Comparison]) -> None:
+def _show_table(path: Path, rows: int, found: Compared, wrong: list[Comparison]) -> None:
+    compared = found.numbers
     if wrong:
         made = table(
             f"{path.name}: what differs", ("line", "row", "column"), ("table", "ours", "error")
@@ -383,10 +426,15 @@ def _show_table(path: Path, rows: int, compared: list[Comparison], wrong: list[C
                 f"{100 * each.error:.4g} %",
             )
         console().print(made)
-    lines = len({each.line for each in wrong})
+    if found.refused:
+        made = table(f"{path.name}: what the machine refuses", ("line", "row", "why"), ())
+        for refused in found.refused:
+            made.add_row(str(refused.line), refused.label, refused.why)
+        console().print(made)
+    lines = len({each.line for each in wrong}) + len(found.refused)
     console().print(
         f"{path.name}: {rows - lines} of {rows} rows agree in every number; "
-        f"{len(wrong)} of {len(compared)} numbers differ."
+        f"{len(wrong)} of {len(compared)} numbers differ, {len(found.refused)} rows are refused."
     )
     console().print(f"compared: {', '.join(dict.fromkeys(each.column for each in compared))}")
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import click
 import msgspec
 
+from sparqsim.architectures.arrays.diannao import DianNao
 from sparqsim.architectures.arrays.plans import run_network
-from sparqsim.architectures.diannao import DianNao
 from sparqsim.scripts.output import console, json_option, table, write_json
 from sparqsim.workloads.models import get_model
 
@@ -53,7 +53,7 @@ def chip_power_w() -> float:
     """Power of NFU and buffers on AlexNet's third convolution, by the shipped energies."""
     runs = run_network(DianNao(), get_model("alexnet"))
     report = next(each.report for each in runs if each.layer.name == "conv3")
-    chip = sum(p.energy_pj for p in report.energy.parts if not p.part.startswith("DRAM"))
+    chip = sum(p.energy_pj or 0.0 for p in report.energy.parts if not p.part.startswith("DRAM"))
     return chip * 1e-12 / report.seconds
 
 

@@ -26,10 +26,10 @@ import click
 import msgspec
 import numpy as np
 
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss import Eyeriss, RowStationary
 from sparqsim.architectures.eyeriss.mapping import place
 from sparqsim.architectures.machine import Program, run
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts.output import (
     PatientBar,
@@ -210,7 +210,7 @@ def simulate(
     report = run(machine, under(machine, made, mapping), record="summary").report
     alone = run(apart, under(apart, made.layer, mapping), record="summary").report
     count, off_chip = report.counters, report.memory["dram"]
-    chip = sum(part.energy_pj for part in report.energy.parts if part.part != "dram")
+    chip = sum(part.energy_pj or 0.0 for part in report.energy.parts if part.part != "dram")
     pairs = {
         "processing": (line.processing_ms, alone.seconds * 1e3),
         "total": (line.total_ms, report.seconds * 1e3),

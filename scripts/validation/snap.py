@@ -79,7 +79,7 @@ def summary(reports: list[Report], multipliers: int) -> dict[str, float]:
     products = sum(report.macs.effectual for report in reports)
     psums = sum(report.counters["psums_written"] for report in reports)
     seconds = sum(report.seconds for report in reports)
-    energy = sum(report.energy.total_pj for report in reports)
+    energy = sum(report.energy.known_pj for report in reports)
     return {
         "cycles": cycles,
         "frames_per_second": 1 / seconds,
@@ -105,7 +105,7 @@ def efficiency_gain(machine: SNAP, seed: int) -> float:
             ),
             recipe=RECIPE,
             record="summary",
-        ).report.energy.total_pj
+        ).report.energy.known_pj
         for density in (1.0, 0.1)
     )
     return dense / sparse

@@ -17,7 +17,8 @@ import click
 import msgspec
 import numpy as np
 
-from sparqsim.architectures.systolic import Charge, Dataflow, SystolicGrid, element_netlist
+from sparqsim.architectures.arrays.elements import element_netlist
+from sparqsim.architectures.arrays.folds import Charge, Dataflow, SystolicGrid
 from sparqsim.scripts.output import console, json_option, table, write_json
 from sparqsim.scripts.validation._arrays import compare_scalesim, report_table
 from sparqsim.simulator.engines import simulate
@@ -98,9 +99,9 @@ def command(against: Path | None, json_path: str | None) -> None:
     if json_path:
         write_json(
             {
-                "rows": len({each.line for each in compared}),
-                "numbers": len(compared),
-                "mismatches": [each._asdict() for each in compared if not each.agrees],
+                "rows": len({each.line for each in compared.numbers}),
+                "numbers": len(compared.numbers),
+                "mismatches": [each._asdict() for each in compared.numbers if not each.agrees],
                 "elements": small,
             },
             json_path,

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import click
 
+from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import run
-from sparqsim.architectures.tpu import TPU
 from sparqsim.scripts.output import json_option
 from sparqsim.scripts.validation._arrays import Headline, report_headlines
 from sparqsim.workloads.encoded import outline

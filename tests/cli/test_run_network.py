@@ -17,7 +17,7 @@ from sparqsim.simulator.report import NetworkReport, Report
 OFF_BY_ONE = """
 from dataclasses import replace
 
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.simulator.report import Verification
 
 class Wrong(BitFusion, frozen=True, kw_only=True):
@@ -173,7 +173,7 @@ def test_a_machine_from_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     """Its fields are options, as those of any machine; `machines` shows its datasheet."""
     file = tmp_path / "mine.py"
     file.write_text(
-        "from sparqsim.architectures.bitfusion import BitFusion\n"
+        "from sparqsim.architectures.arrays.bitfusion import BitFusion\n"
         "class Mine(BitFusion, frozen=True, kw_only=True):\n"
         "    name = 'mine'\n"
         "    title = 'Mine'\n"

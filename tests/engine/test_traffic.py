@@ -8,11 +8,11 @@ from array_layers import LAYERS, MACHINES, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparqsim.architectures.ant import Ant
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.ant import Ant
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Result, run
-from sparqsim.architectures.tpu import TPU
 from sparqsim.base import InputError
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Actor, Netlist

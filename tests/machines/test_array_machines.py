@@ -15,18 +15,18 @@ from array_layers import LAYERS, MACHINES, TILED, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparqsim.architectures.ant import Ant
+from sparqsim.architectures.arrays.ant import Ant
+from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.arrays.datapath import requantized
 from sparqsim.architectures.arrays.energies import shipped_energies
+from sparqsim.architectures.arrays.folds import NM, Dataflow, SystolicGrid
 from sparqsim.architectures.arrays.machine import ArrayMachine
+from sparqsim.architectures.arrays.olive import Olive
+from sparqsim.architectures.arrays.plain import PlainArray
 from sparqsim.architectures.arrays.plans import run_network, total_cycles
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import program as lowered
 from sparqsim.architectures.machine import run
-from sparqsim.architectures.olive import Olive
-from sparqsim.architectures.plain import PlainArray
-from sparqsim.architectures.systolic import NM, Dataflow, SystolicGrid
-from sparqsim.architectures.tpu import TPU
 from sparqsim.base import InputError
 from sparqsim.workloads.layers import Linear, MatMul, Model
 from sparqsim.workloads.models import get_model
@@ -139,15 +139,13 @@ def test_energy_is_counters_times_rates(machine: str) -> None:
 def test_the_user_switches_energy_tables(kind: type[ArrayMachine]) -> None:
     """Another table, other energies and sources, the same cycles; an unknown one is a letter."""
     work = tensors(LAYERS["image"])
-    reports = {
-        table: run(kind(energy_table=table), work).report
-        for table in ("published", "cacti-aladdin", "horowitz")
-    }
-    totals = {report.energy.total_pj for report in reports.values()}
-    assert len(totals) == (2 if kind is TPU else 3)  # the TPU has no table of its own
+    own = () if kind is TPU else ("published",)  # the TPU has no table of its own
+    tables = (*own, "cacti-aladdin", "horowitz")
+    reports = {table: run(kind(energy_table=table), work).report for table in tables}
+    assert len({report.energy.total_pj for report in reports.values()}) == len(tables)
     assert "CACTI" in str(reports["cacti-aladdin"].energy.parts)
     assert "Horowitz" in str(reports["horowitz"].energy.parts)
-    with pytest.raises(InputError, match=r"energy_table must be one of published, .*got 'mine'"):
+    with pytest.raises(InputError, match=r"energy_table must be one of .*got 'mine'"):
         kind(energy_table="mine")
 
 
@@ -389,7 +387,6 @@ def test_n_of_m_weights_halve_the_reduction() -> None:
         ({"sparsity": "4:2"}, "N up to M"),
         ({"sparsity": "half"}, "N:M"),
         ({"sparsity": "3:4"}, "divides M"),
-        ({"sparsity": "1:4"}, "whole number of bits"),
     ],
 )
 def test_patterns_that_cannot_be_kept_are_refused(fields: dict[str, str], message: str) -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparqsim.architectures.diannao import NFU_STAGES, PARTS, DianNao
+from sparqsim.architectures.arrays.diannao import NFU_STAGES, PARTS, DianNao
 from sparqsim.architectures.machine import program, run
 from sparqsim.base import InputError
 from sparqsim.scripts.validation import diannao as validation
@@ -54,7 +54,7 @@ def test_alexnet_is_bound_as_it_must_be() -> None:
     found = {row.layer: row for row in validation.rows()}
     assert found["conv1"].multipliers_busy == pytest.approx(3 / 16, rel=0.01)
     assert found["conv3"].multipliers_busy > 0.99
-    synapses = get_layer("alexnet/fc6").weights * 16 / NFU.dram_bits_per_cycle
+    synapses = get_layer("alexnet/fc6").weights * 16 / (NFU.bandwidth() * 8 / NFU.clock_hz)
     assert synapses <= found["fc6"].cycles <= 1.05 * synapses
     assert found["fc6"].bound == "memory" and found["conv3"].bound == "compute"
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sparqsim.architectures.account import Account, Port
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.laws import broken
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.registry import get_machine, machine_names

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss import Eyeriss, RowStationary
 from sparqsim.architectures.eyeriss.mapping import (
     active_pes,
@@ -24,7 +25,6 @@ from sparqsim.architectures.eyeriss.mapping import (
 )
 from sparqsim.architectures.eyeriss.search import candidates, rank, search, search_plain, shares
 from sparqsim.architectures.machine import program, run
-from sparqsim.architectures.tiling import ConvShape
 from sparqsim.base import InputError
 from sparqsim.scripts.validation import eyeriss as validation
 from sparqsim.scripts.validation.eyeriss import under

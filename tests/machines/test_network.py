@@ -11,12 +11,12 @@ import pytest
 
 from sparqsim.architectures import tasks
 from sparqsim.architectures.account import Account
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Machine, Program, UnitTime, run
 from sparqsim.architectures.network import effective_recipe, run_layer, run_network
 from sparqsim.architectures.registry import get_machine, machine_names
-from sparqsim.architectures.tpu import TPU
 from sparqsim.base import InputError
 from sparqsim.simulator.report import Beside, LayerRun, NetworkReport, Refused
 from sparqsim.workloads import recipes

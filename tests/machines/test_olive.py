@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from sparqsim.architectures.arrays.olive import Olive
 from sparqsim.architectures.machine import run
-from sparqsim.architectures.olive import Olive
 from sparqsim.base import InputError
 from sparqsim.scripts.validation.olive import command, headlines
 from sparqsim.workloads.encoded import encode
@@ -61,7 +61,7 @@ def test_pairs_lie_along_channels() -> None:
 
 def test_outliers_survive_where_integers_lose_them() -> None:
     """At 4 bits OliVe's outputs are nearer to the real layer's than plain integers'."""
-    from sparqsim.architectures.plain import PlainArray
+    from sparqsim.architectures.arrays.plain import PlainArray
 
     work = layer_of(64, 256, 64, seed=4)
     exact = work.activation @ np.asarray(work.weight).T

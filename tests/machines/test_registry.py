@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.registry import file_of, get_machine, installed
 from sparqsim.base import InputError
 
 ONE = """
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.bitfusion import BitFusion
 
 class Mine(BitFusion, frozen=True, kw_only=True):
     name = "mine"

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DATA
 
-from sparqsim.architectures.bitfusion import BitFusion
-from sparqsim.architectures.systolic import NM, Charge, Dataflow, SystolicGrid
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.folds import NM, Charge, Dataflow, SystolicGrid
 from sparqsim.base import InputError
 from sparqsim.scripts.validation._arrays import compare_scalesim
 from sparqsim.scripts.validation.systolic import REFERENCE
@@ -105,7 +105,7 @@ def test_one_fold_takes_as_long_as_a_clocked_array(
 
 def test_every_row_of_scalesim() -> None:
     """Cycles (theirs counts from 0), utilisation and mapping efficiency, three dataflows."""
-    compared = compare_scalesim(REFERENCE)
+    compared = compare_scalesim(REFERENCE).numbers
     assert len(compared) == 3 * 11
     assert [c for c in compared if not c.agrees] == []
 

@@ -1,8 +1,8 @@
 """Does tiling count what it says, and does the search find the least?
 
 ``cost`` is held against laws (nothing moves less than once, nothing is faster than the array or the
-bus) and hand-worked layers; the compiled ``search`` against an exhaustive walk of every
-power-of-two tile in all 120 orders with the plain ``cost``.
+bus) and hand-worked layers; the compiled search against an exhaustive walk of every tile it tries
+in every order, with the plain ``cost``.
 """
 
 from __future__ import annotations
@@ -12,51 +12,67 @@ import math
 import time
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sparqsim.architectures.tiling import (
-    DEPENDS,
+from sparqsim.architectures.arrays.ant import Ant
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.cost import Rates, array_bits, cost, residences
+from sparqsim.architectures.arrays.rules import (
     ArrayRules,
-    ConvShape,
-    Datum,
+    AuthorsModel,
     Drain,
     Layout,
+    Reuse,
+    Side,
+    bandwidth,
+)
+from sparqsim.architectures.arrays.search import (
+    Objective,
+    best_mapping,
+    candidates,
+    patches,
+    powers,
+    promoted,
+    splits,
+)
+from sparqsim.architectures.arrays.shapes import (
+    DEPENDS,
+    ConvShape,
+    Datum,
     Loop,
     Mapping,
-    Rates,
-    Reuse,
     Tile,
-    cost,
-    residence,
-    search,
+    needed,
+    sizes_of,
 )
+from sparqsim.architectures.arrays.tiles import Walk
 from sparqsim.base import InputError
 from sparqsim.workloads.layers import Conv2d, Linear, MatMul
 from sparqsim.workloads.models import get_model
 
 ORDER = (Loop.BATCH, Loop.COLUMNS, Loop.ROWS, Loop.INPUTS, Loop.OUTPUTS)
+AUTHORS = AuthorsModel(layout=Layout.PATCH, outputs_read_back=True, last_store_counted=True)
 RULES = ArrayRules(
     pixels_per_step=1,
     outputs_per_step=4,
     reduction_per_step=8,
-    layout=Layout.PATCH,
     reduction_granule=8,
     outputs_padded=True,
-    outputs_read_back=True,
-    last_store_counted=True,
     output_granule=4,
     input_bits=8,
     weight_bits=8,
-    output_bits=32,
+    sum_bits=32,
+    output_bits=8,
     input_room_bits=4096,
     weight_room_bits=4096,
     output_room_bits=4096,
-    dram_bits_per_cycle=64,
+    dram_bits=64,
     drain_cycles=11,
-    exchange_cycles=8,
+    drain=Drain.PER_LAYER,
 )
 RATES = Rates(
     core_static_per_cycle=1.0,
@@ -77,237 +93,426 @@ def whole(high: int) -> st.SearchStrategy[int]:
     return st.integers(1, high)
 
 
-shapes = st.builds(
-    ConvShape,
-    batch=whole(3),
-    out_height=whole(4),
-    out_width=whole(3),
-    kernel_height=whole(3),
-    kernel_width=whole(2),
-    stride_height=whole(2),
-    stride_width=whole(2),
-    dilation_height=whole(2),
-    dilation_width=whole(2),
-    in_channels=whole(5),
-    out_channels=whole(6),
-    groups=whole(2),
-)
-rules = st.builds(
-    ArrayRules,
-    pixels_per_step=whole(3),
-    outputs_per_step=whole(4),
-    reduction_per_step=whole(4),
-    layout=st.sampled_from(Layout),
-    reduction_granule=whole(4),
-    outputs_padded=st.booleans(),
-    outputs_read_back=st.booleans(),
-    last_store_counted=st.booleans(),
-    output_granule=whole(3),
-    input_bits=st.sampled_from([1, 4, 8]),
-    weight_bits=st.sampled_from([1, 4, 8]),
-    output_bits=st.sampled_from([8, 32]),
-    input_room_bits=st.integers(64, 1200),
-    weight_room_bits=st.integers(384, 1200),
-    output_room_bits=st.integers(128, 1200),
-    dram_bits_per_cycle=whole(200),
-    reuse=st.sampled_from(Reuse),
-    drain=st.sampled_from(Drain),
-    drain_cycles=st.integers(10, 20),
-    exchange_cycles=st.integers(0, 10),
-    pass_is_fold=st.booleans(),
-    repeats=whole(2),
-)
-
-
-def powers(extent: int, granule: int = 1) -> list[int]:
-    """Return granule, 2 granule, ... up to the first that reaches the extent, capped by it."""
-    sizes = [granule]
-    while sizes[-1] < extent:
-        sizes.append(2 * sizes[-1])
-    return sorted({min(size, extent) for size in sizes})
-
-
-def every_tile(shape: ConvShape, array: ArrayRules) -> list[Tile]:
-    """Return every tile the search may use and whose blocks fit."""
-    sides = powers(max(shape.out_height, shape.out_width))
-    tiles = [
-        Tile(
-            batch=batch,
-            out_height=min(side, shape.out_height),
-            out_width=min(side, shape.out_width),
-            in_channels=inputs,
-            out_channels=outputs,
-        )
-        for batch in powers(shape.batch)
-        for side in sides
-        for inputs in powers(shape.in_channels)
-        for outputs in powers(shape.out_channels, array.output_granule)
-    ]
-    return [
-        tile
-        for tile in tiles
-        if all(n <= r for n, r in zip(array.tile_bits(shape, tile), array.rooms, strict=True))
-    ]
-
-
-@settings(max_examples=25, deadline=None)
-@given(shape=shapes, array=rules)
-def test_search_finds_the_exhaustive_minimum(shape: ConvShape, array: ArrayRules) -> None:
-    """Pruned and compiled, the search reaches the least cycles and, among them, least energy."""
-    costs = [
-        cost(shape, array, Mapping(tile=tile, order=order))
-        for tile in every_tile(shape, array)
-        for order in itertools.permutations(Loop)
-    ]
-    if not costs:
-        with pytest.raises(InputError, match="no tile of"):
-            search(shape, array, RATES)
-        return
-    least = min(c.cycles for c in costs)
-    energy = min(c.energy(RATES).total_nj for c in costs if c.cycles == least)
-    found = cost(shape, array, search(shape, array, RATES))
-    assert found.cycles == least
-    assert found.energy(RATES).total_nj == pytest.approx(energy, rel=1e-12)
-
-
-@given(
-    trips=st.tuples(*[whole(5)] * 5),
-    order=st.permutations(list(Loop)),
-    datum=st.sampled_from(Datum),
-    tile_bits=whole(50),
-    spare=st.integers(0, 3000),
-    more=st.integers(0, 3000),
-)
-def test_a_buffer_moves_every_block_once_or_more_and_never_more_with_more_room(
-    trips: tuple[int, ...], order: list[Loop], datum: Datum, tile_bits: int, spare: int, more: int
-) -> None:
-    """Compulsory traffic bounds it from below, a tile a visit from above; room only helps."""
-    room = tile_bits + spare
-    small = residence(datum, tile_bits, room, trips, tuple(order))
-    large = residence(datum, tile_bits, room + more, trips, tuple(order))
-    blocks = math.prod(trips[loop] for loop in Loop if DEPENDS[datum][loop])
-    assert tile_bits * blocks <= large.bits <= small.bits <= tile_bits * math.prod(trips)
-    assert small.held_bits <= room
-    if tile_bits * blocks <= room:
-        assert small.bits == tile_bits * blocks
-
-
-@given(
-    trips=st.tuples(*[whole(4)] * 5),
-    order=st.permutations(list(Loop)),
-    datum=st.sampled_from(Datum),
-    tile_bits=whole(50),
-    spare=st.integers(0, 800),
-)
-def test_a_buffer_that_keeps_its_block_serves_every_tile_of_the_walk(
-    trips: tuple[int, ...], order: list[Loop], datum: Datum, tile_bits: int, spare: int
-) -> None:
-    """Walking all tiles, what is held holds every tile asked for, and loads are what is counted."""
-    kept = residence(datum, tile_bits, tile_bits + spare, trips, tuple(order))
-    outer = len(order) - kept.absorbed
-    held: set[tuple[int, ...]] = set()
-    where: tuple[int, ...] | None = None
-    loads = 0
-    for index in itertools.product(*(range(trips[loop]) for loop in order)):
-        if index[:outer] != where:
-            where, held, loads = index[:outer], set(), loads + 1
-        held.add(tuple(i for i, loop in zip(index, order, strict=True) if DEPENDS[datum][loop]))
-        assert len(held) * tile_bits <= kept.held_bits
-    assert loads == kept.transfers
-
-
-@settings(deadline=None)
-@given(shape=shapes, array=rules, data=st.data())
-def test_cost_obeys_the_array_and_the_bus(
-    shape: ConvShape, array: ArrayRules, data: st.DataObject
-) -> None:
-    """No layer beats one full step a cycle, nor the bus; traffic adds up."""
-    tiles = every_tile(shape, array)
-    if not tiles:
-        return
-    order = tuple(data.draw(st.permutations(list(Loop))))
-    c = cost(shape, array, Mapping(tile=data.draw(st.sampled_from(tiles)), order=order))
-    peak = array.pixels_per_step * array.outputs_per_step * array.reduction_per_step
-    moved = c.traffic.dram_read + c.traffic.dram_write
-    assert c.cycles == c.compute_cycles + c.bubble_cycles + c.stall_cycles
-    assert c.compute_cycles * peak >= shape.macs * array.repeats
-    assert c.cycles * array.dram_bits_per_cycle >= moved
-    back = c.residences[Datum.OUTPUT].bits if array.outputs_read_back else 0
-    assert c.traffic.dram_read == sum(c.residences[d].bits for d in Datum if d != 2) + back
-    # The whole output is stored at least once.
-    assert c.traffic.dram_write >= shape.groups * shape.batch * shape.out_height * (
-        shape.out_width * shape.out_channels * array.output_bits
+@st.composite
+def shapes(draw: st.DrawFn) -> ConvShape:
+    """Small convolutions; their zero padding is at most what a kernel reaches."""
+    high, wide = draw(whole(3)), draw(whole(2))
+    return ConvShape(
+        batch=draw(whole(2)),
+        out_height=draw(whole(4)),
+        out_width=draw(whole(3)),
+        kernel_height=high,
+        kernel_width=wide,
+        stride_height=draw(whole(2)),
+        stride_width=draw(whole(2)),
+        dilation_height=draw(whole(2)),
+        dilation_width=draw(whole(2)),
+        in_channels=draw(whole(5)),
+        out_channels=draw(whole(6)),
+        groups=draw(whole(2)),
+        pad_top=draw(st.integers(0, high - 1)),
+        pad_bottom=draw(st.integers(0, high - 1)) if high > 2 else 0,
+        pad_left=draw(st.integers(0, wide - 1)),
     )
 
 
+@st.composite
+def rules(draw: st.DrawFn, authors: bool | None = None) -> ArrayRules:
+    streams = draw(st.sampled_from([None, *Side]))
+    group = draw(whole(3))
+    theirs = draw(st.booleans()) if authors is None else authors
+    model = None
+    if theirs:
+        model = AuthorsModel(
+            layout=draw(st.sampled_from(Layout)),
+            outputs_read_back=draw(st.booleans()),
+            last_store_counted=draw(st.booleans()),
+            output_tile_fits=draw(st.booleans()),
+        )
+    return ArrayRules(
+        pixels_per_step=draw(whole(3)),
+        outputs_per_step=draw(whole(4)),
+        reduction_per_step=draw(whole(4)),
+        streams=streams,
+        taps_joined=draw(st.booleans()),
+        repeats=draw(whole(2)),
+        reduction_granule=draw(whole(4)),
+        outputs_padded=draw(st.booleans()),
+        output_granule=draw(whole(3)),
+        input_bits=draw(st.sampled_from([1, 4, 8])),
+        weight_bits=draw(st.sampled_from([1, 4, 8])),
+        weight_group=1 if theirs else group,
+        weights_of_group=1 if theirs else draw(st.integers(1, group)),
+        sum_bits=draw(st.sampled_from([16, 32])),
+        output_bits=draw(st.sampled_from([4, 8])),
+        sums_in_buffer=draw(st.booleans()),
+        input_room_bits=draw(st.integers(64, 1200)),
+        weight_room_bits=draw(st.integers(384, 1200)),
+        output_room_bits=draw(st.integers(128, 1200)),
+        dram_bits=draw(whole(200)),
+        dram_cycles=draw(whole(3)),
+        store_cycles=0 if theirs else draw(st.integers(0, 3)),
+        reuse=draw(st.sampled_from(Reuse)),
+        drain=draw(st.sampled_from(Drain)),
+        drain_cycles=draw(st.integers(10, 20)),
+        exchange_cycles=0 if streams is None else draw(st.integers(0, 10)),
+        authors=model,
+    )
+
+
+def every_tile(shape: ConvShape, array: ArrayRules) -> list[Tile]:
+    """Return every tile the search may use; some do not fit."""
+    if array.authors is not None:
+        sides = powers(max(shape.out_height, shape.out_width))
+        pairs = [(min(side, shape.out_height), min(side, shape.out_width)) for side in sides]
+        batches, inputs, outputs = (
+            powers(shape.batch), powers(shape.in_channels),
+            powers(shape.out_channels, array.output_granule),
+        )  # fmt: skip
+    else:
+        step = 1 if array.taps_joined else array.reduction_per_step
+        pairs = patches(shape, array.pixels_per_step)
+        batches, inputs, outputs = (
+            splits(shape.batch),
+            splits(shape.in_channels, math.lcm(array.weight_group, step)),
+            splits(shape.out_channels, array.output_granule),
+        )
+    return [
+        Tile(batch=b, out_height=high, out_width=wide, in_channels=i, out_channels=o)
+        for b in batches
+        for high, wide in pairs
+        for i in inputs
+        for o in outputs
+    ]
+
+
+def every_mapping(shape: ConvShape, array: ArrayRules) -> list[Mapping]:
+    """Every tile that fits, in every order, keeping what fits."""
+    found = []
+    for tile in every_tile(shape, array):
+        for order in itertools.permutations(Loop):
+            mapping = promoted(shape, array, tile, order)
+            try:
+                residences(shape, array, mapping)
+            except InputError:
+                break  # the tile does not fit, whatever the order
+            found.append(mapping)
+    return found
+
+
+@pytest.mark.parametrize("objective", Objective)
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_search_finds_the_exhaustive_minimum(objective: Objective, data: st.DataObject) -> None:
+    """Pruned and compiled, the search reaches the least of all its tiles in all 120 orders.
+
+    Of ours it tries fewer orders: pixel loops lie within each other in one way, which loses less
+    than 2 %.
+    """
+    authors = data.draw(st.booleans())
+    shape, array = data.draw(shapes()), data.draw(rules(authors=authors))
+    costs = [cost(shape, array, mapping) for mapping in every_mapping(shape, array)]
+    if not costs:
+        with pytest.raises(InputError, match="no tile of"):
+            candidates(shape, array, RATES, objective)
+        return
+
+    def weight(one) -> float:  # type: ignore[no-untyped-def]
+        energy = one.energy(RATES).total_nj
+        by = {"cycles": one.cycles, "energy": energy, "edp": energy * one.cycles}
+        return float(by[objective])
+
+    least = min(map(weight, costs))
+    found = cost(shape, array, candidates(shape, array, RATES, objective)[0])
+    if authors:
+        assert weight(found) == pytest.approx(least, rel=1e-12)
+        energy = min(c.energy(RATES).total_nj for c in costs if weight(c) <= least * (1 + 1e-12))
+        assert found.energy(RATES).total_nj == pytest.approx(energy, rel=1e-12)
+    else:
+        near = 1.001 if objective is Objective.CYCLES else 1.0
+        assert weight(found) <= 1.02 * near * least
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=shapes(), array=rules(), objective=st.sampled_from(Objective))
+def test_the_compiled_search_keeps_what_promoted_keeps(
+    shape: ConvShape, array: ArrayRules, objective: Objective
+) -> None:
+    """Each candidate is what its tile and order give; the first of several costs the least."""
+    try:
+        found = candidates(shape, array, RATES, objective, 3)
+    except InputError:
+        return
+    for mapping in found:
+        assert mapping == promoted(shape, array, mapping.tile, mapping.order)
+        cost(shape, array, mapping)  # fits
+
+
+@given(
+    extent=st.integers(1, 600),
+    granule=st.integers(1, 64),
+)
+def test_splits_are_equal_parts_in_whole_granules(extent: int, granule: int) -> None:
+    """The whole loop is among them, every size is worth trying, and none exceeds the loop."""
+    sizes = splits(extent, granule)
+    assert sizes[0] == extent and sizes == sorted(set(sizes), reverse=True)
+    assert sizes[-1] == 1
+    assert all(size % granule == 0 or size < granule or size == extent for size in sizes)
+
+
+@given(shape=shapes(), high=whole(4), wide=whole(3))
+def test_needed_inputs_are_those_that_outputs_read(shape: ConvShape, high: int, wide: int) -> None:
+    """By walking every output and tap: what a tile needs, what none before did, no padding."""
+    for axis, size in ((shape.rows, high), (shape.columns, wide)):
+        size = min(size, axis.outputs)
+        each, first = needed(axis, size)
+        seen: set[int] = set()
+        for tile, begin in enumerate(range(0, axis.outputs, size)):
+            mine = {
+                o * axis.stride + k * axis.dilation
+                for o in range(begin, min(begin + size, axis.outputs))
+                for k in range(axis.kernel)
+            }
+            mine = {p for p in mine if axis.before <= p < axis.reach - axis.after}
+            assert each[tile] == len(mine)
+            assert first[tile] == len(mine - seen)
+            seen |= mine
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=shapes(), array=rules(), data=st.data())
+def test_a_buffer_keeps_the_pieces_of_its_block_for_every_tile(
+    shape: ConvShape, array: ArrayRules, data: st.DataObject
+) -> None:
+    """Walking all tiles: a piece is there when a tile needs it, is the one the tile needs, and
+    loads are what is counted."""
+    tiles = every_tile(shape, array)
+    order = tuple(data.draw(st.permutations(list(Loop))))
+    tile = data.draw(st.sampled_from(tiles))
+    mapping = promoted(shape, array, tile, order)
+    try:
+        walk = Walk(shape, array, mapping, 64)
+    except InputError:
+        return
+    counts = walk.counts
+    for datum, pieces in walk.pieces.items():
+        kept = walk.analytic.residences[datum]
+        assert len(pieces.bits) == kept.transfers == pieces.opens.sum() == pieces.closes.sum()
+        held: dict[int, int] = {}
+        next_piece = 0
+        for number in range(walk.tiles):
+            place = np.unravel_index(number, counts)
+            if pieces.opens[number]:
+                assert pieces.first[next_piece] == number
+                held[int(pieces.slots[number])] = next_piece
+                next_piece += 1
+            mine = held[int(pieces.slots[number])]
+            first = np.unravel_index(int(pieces.first[mine]), counts)
+            for at, loop in enumerate(order, start=1):
+                if DEPENDS[datum][loop] and array.authors is None:
+                    assert place[at] == first[at]
+            assert place[0] == first[0]
+            assert len(held) <= kept.pieces
+            if pieces.closes[number] and datum is not Datum.OUTPUT:
+                held.clear()
+        if datum is Datum.OUTPUT:
+            assert pieces.bits.sum() == walk.analytic.traffic.dram_write
+        elif array.authors is None:
+            assert pieces.bits.sum() == kept.moved_bits
+
+
+@settings(max_examples=80, deadline=None)
+@given(shape=shapes(), array=rules(), data=st.data(), more=st.integers(0, 3000))
+def test_more_room_only_helps(
+    shape: ConvShape, array: ArrayRules, data: st.DataObject, more: int
+) -> None:
+    """A larger buffer keeps at least as much, so moves no more; a mapping stays what it was."""
+    order = tuple(data.draw(st.permutations(list(Loop))))
+    tile = data.draw(st.sampled_from(every_tile(shape, array)))
+    small = promoted(shape, array, tile, order)
+    try:
+        before = cost(shape, array, small)
+    except InputError:
+        return
+    for field in ("input_room_bits", "weight_room_bits", "output_room_bits"):
+        roomy = replace(array, **{field: getattr(array, field) + more})
+        large = promoted(shape, roomy, tile, order)
+        assert all(a >= b for a, b in zip(large.kept, small.kept, strict=True))
+        after = cost(shape, roomy, large)
+        assert after.traffic.dram_read <= before.traffic.dram_read
+        assert after.traffic.dram_write <= before.traffic.dram_write
+        assert cost(shape, roomy, small).traffic == before.traffic
+
+
+@settings(deadline=None)
+@given(shape=shapes(), array=rules(), data=st.data())
+def test_cost_obeys_the_array_and_the_bus(
+    shape: ConvShape, array: ArrayRules, data: st.DataObject
+) -> None:
+    """No layer beats one full step a cycle, nor the bus; traffic adds up and is compulsory."""
+    order = tuple(data.draw(st.permutations(list(Loop))))
+    tile = data.draw(st.sampled_from(every_tile(shape, array)))
+    mapping = promoted(shape, array, tile, order)
+    try:
+        c = cost(shape, array, mapping)
+    except InputError:
+        return
+    slots = array.pixels_per_step * array.outputs_per_step * array.reduction_per_step
+    moved = c.traffic.dram_read + c.traffic.dram_write
+    assert c.cycles == c.compute_cycles + c.bubble_cycles + c.stall_cycles
+    assert c.compute_cycles * slots >= shape.macs * array.repeats
+    assert c.cycles * array.dram_bits >= moved * array.dram_cycles
+    loaded = sum(c.residences[d].moved_bits for d in (Datum.INPUT, Datum.WEIGHT))
+    assert c.traffic.dram_write == c.residences[Datum.OUTPUT].moved_bits
+    assert c.traffic.dram_read >= loaded
+    if array.authors is None:
+        bits = array.weights_bits(shape, shape.in_channels, shape.out_channels)
+        assert loaded >= shape.inputs * array.input_bits + shape.groups * bits
+        assert c.traffic.dram_write >= shape.outputs * array.output_bits
+        assert c.traffic.dram_read - loaded == c.traffic.dram_write - (
+            shape.outputs * array.output_bits
+        )  # every partial sum that was stored is read back
+
+
 def test_a_layer_worked_by_hand() -> None:
-    """4 tiles of 3 x 2 steps; weights stay, inputs pass once, sums stay until they are complete."""
+    """4 tiles of 3 x 2 steps; all three fit whole, so that everything moves once."""
     shape = ConvShape(batch=3, in_channels=32, out_channels=8)
     tile = Tile(batch=3, out_width=1, out_height=1, in_channels=16, out_channels=4)
     order = (Loop.BATCH, Loop.COLUMNS, Loop.ROWS, Loop.OUTPUTS, Loop.INPUTS)
-    c = cost(shape, RULES, Mapping(tile=tile, order=order))
+    mapping = promoted(shape, RULES, tile, order)
+    assert mapping.kept == (5, 5, 5)
+    c = cost(shape, RULES, mapping)
+    assert (c.tiles, c.compute_cycles, c.bubble_cycles) == (4, 4 * 3 * 2, 11)
+    inputs, weights, outputs = 3 * 32 * 8, 32 * 8 * 8, 3 * 8 * 8
+    assert [r.moved_bits for r in c.residences] == [inputs, weights, outputs]
+    assert c.traffic.dram_read == inputs + weights
+    assert c.traffic.dram_write == outputs
+    # The last weights come when all has been loaded, 12 + 32 cycles; then one tile, the array's
+    # drain, three stages, and half the outputs.
+    assert c.cycles == 12 + 32 + 6 + (11 + 3) + 96 // 64 + 1
+    # Output stationary is cheapest: an operand a multiply-accumulate, a sum once a tile.
+    assert c.traffic.input_buffer_read == 3 * 32 * 8 * 8
+    assert c.traffic.output_buffer_read == 2 * 3 * 8 * 32 + outputs
+
+
+def test_a_layer_worked_by_hand_as_the_authors_have_it() -> None:
+    """Sums move there and back at 32 bits; everything is loaded before, and stored after."""
+    shape = ConvShape(batch=3, in_channels=32, out_channels=8)
+    tile = Tile(batch=3, out_width=1, out_height=1, in_channels=16, out_channels=4)
+    order = (Loop.BATCH, Loop.COLUMNS, Loop.ROWS, Loop.OUTPUTS, Loop.INPUTS)
+    array = replace(RULES, authors=AUTHORS, drain=Drain.NONE)
+    c = cost(shape, array, promoted(shape, array, tile, order))
     assert (c.tiles, c.compute_cycles, c.bubble_cycles) == (4, 4 * 3 * 2, 0)
     inputs, weights, outputs = 3 * 32 * 8, 32 * 8 * 8, 3 * 8 * 32
-    assert [r.bits for r in c.residences] == [inputs, weights, outputs]
+    assert [r.moved_bits for r in c.residences] == [inputs, weights, outputs]
     assert c.traffic.dram_read == inputs + weights + outputs
-    assert c.traffic.dram_write == outputs
-    # All three fit whole: everything is loaded before, and stored after.
-    assert c.latency_cycles == -(-(inputs + weights + outputs) // 64) + outputs // 64
-    assert c.stall_cycles == c.latency_cycles
-    # Output stationary: an operand a multiply-accumulate, a sum once a tile.
-    assert c.traffic.input_buffer_read == 3 * 32 * 8 * 8
-    assert c.traffic.output_buffer_read == 2 * outputs + outputs
+    assert c.stall_cycles == -(-(inputs + weights + outputs) // 64) + outputs // 64
 
 
 @pytest.mark.parametrize(
-    ("drain", "by_fold", "bubbles"),
+    ("drain", "streams", "bubbles"),
     [
-        (Drain.NONE, False, 0),
-        (Drain.PER_LAYER, False, 11),
-        (Drain.SHORT_PASSES, False, 11 + 3 * (8 - 6)),
-        (Drain.PER_PASS, False, 11 + 3 * 11),
-        (Drain.SHORT_PASSES, True, 11 + 7 * (8 - 3)),  # a tile is two folds of the reduction
-        (Drain.PER_PASS, True, 11 + 7 * 11),
+        (Drain.NONE, None, 0),
+        (Drain.PER_LAYER, None, 11),
+        (Drain.PER_PASS, None, 11 + 3 * 11),
+        (Drain.SHORT_PASSES, Side.PIXELS, 11 + 7 * (8 - 3)),  # a tile is two folds
+        (Drain.PER_PASS, Side.PIXELS, 11 + 7 * 11),
     ],
 )
-def test_bubbles_are_what_cannot_overlap(drain: Drain, by_fold: bool, bubbles: int) -> None:
+def test_bubbles_are_what_cannot_overlap(drain: Drain, streams: Side | None, bubbles: int) -> None:
     """Four tiles of six steps; the array takes 11 cycles to empty, 8 to shift its results out."""
     shape = ConvShape(batch=3, in_channels=32, out_channels=8)
     tile = Tile(batch=3, out_width=1, out_height=1, in_channels=16, out_channels=4)
-    array = replace(RULES, drain=drain, pass_is_fold=by_fold)
-    assert cost(shape, array, Mapping(tile=tile, order=ORDER)).bubble_cycles == bubbles
+    array = replace(
+        RULES,
+        drain=drain,
+        streams=streams,
+        exchange_cycles=0 if streams is None else 8,
+        authors=AUTHORS,
+    )
+    found = cost(shape, array, promoted(shape, array, tile, ORDER))
+    assert found.bubble_cycles == bubbles
 
 
-@settings(max_examples=40, deadline=None)
-@given(shape=shapes, array=rules)
-def test_counting_drains_in_the_search_never_hurts(shape: ConvShape, array: ArrayRules) -> None:
+def test_tiles_at_the_edge_are_as_small_as_they_are() -> None:
+    """28 rows of 28 pixels in tiles of 16: 7 folds of 64 and 6, not 7 and 7; and real traffic."""
+    shape = ConvShape(batch=1, out_height=28, out_width=28, in_channels=8, out_channels=64)
+    array = Ant().layer_rules(shape, (4, 4))
+    tile = Tile(batch=1, out_width=28, out_height=16, in_channels=8, out_channels=64)
+    c = cost(shape, array, promoted(shape, array, tile, ORDER))
+    assert c.compute_cycles == (7 + 6) * 8
+    assert c.compute_cycles + c.bubble_cycles == (7 + 6) * 64 + 127  # 64 to shift a fold out
+    assert c.traffic.dram_write == 28 * 28 * 64 * 4
+    assert c.traffic.dram_read == (28 * 28 * 8 + 8 * 64) * 4
+
+
+def test_spilled_sums_come_back() -> None:
+    """Two tiles of the reduction outside all else: sums leave once, come back, and leave again."""
+    shape = ConvShape(batch=64, in_channels=16, out_channels=8)
+    tile = Tile(batch=16, out_width=1, out_height=1, in_channels=8, out_channels=8)
+    order = (Loop.INPUTS, Loop.BATCH, Loop.COLUMNS, Loop.ROWS, Loop.OUTPUTS)
+    c = cost(shape, RULES, promoted(shape, RULES, tile, order))
+    assert c.traffic.dram_write == 64 * 8 * (32 + 8)
+    assert c.traffic.dram_read == 64 * 16 * 8 + 16 * 8 * 8 + 64 * 8 * 32
+    kept = cost(shape, RULES, promoted(shape, RULES, tile, (*order[1:], order[0])))
+    assert kept.traffic.dram_write == 64 * 8 * 8
+
+
+def test_padding_and_copies_are_in_no_memory() -> None:
+    """A 3 x 3 layer that fits: 7 x 7 inputs of 64 channels once, not 9 x 9, nor nine copies."""
+    layer = Conv2d(name="c", in_channels=64, out_channels=64, input=(7, 7), kernel=(3, 3),
+                   padding=(1, 1))  # fmt: skip
+    shape = ConvShape.of(layer)
+    assert shape.inputs == 7 * 7 * 64
+    for machine in (BitFusion(), Ant()):
+        array = machine.layer_rules(shape, (4, 4))
+        found = candidates(shape, array, machine.rates, Objective.ENERGY)[0]
+        read = cost(shape, array, found).traffic.dram_read
+        assert read == (7 * 7 * 64 + 9 * 64 * 64) * 4
+
+
+@pytest.mark.parametrize("pattern", [(1, 4), (2, 4), (1, 2), (2, 8)])
+def test_sparse_weights_are_stored_by_groups(pattern: tuple[int, int]) -> None:
+    """N values and their places in every M, the last group of channels in whole."""
+    kept, of = pattern
+    bits = kept * (8 + (of - 1).bit_length())
+    array = replace(RULES, weight_group=of, weights_of_group=kept, weight_bits=bits)
+    shape = ConvShape(batch=2, kernel_width=3, in_channels=2 * of + 1, out_channels=5)
+    assert array.weights_bits(shape, shape.in_channels, 5) == 3 * 3 * bits * 5
+    mapping = candidates(shape, array, RATES, Objective.ENERGY)[0]
+    (inputs, weights, _), _ = array_bits(shape, array, mapping)
+    assert weights <= shape.macs * bits // of + bits
+    assert inputs <= shape.macs * kept // of * 8
+
+
+def test_counting_drains_in_the_search_never_hurts() -> None:
     """Under a rule that charges drains, the search that counts them is at least as good."""
-    if not every_tile(shape, array):
-        return
-    found = []
-    for drain in Drain:
-        charged = replace(array, drain=drain)
-        blind = search(shape, replace(array, drain=Drain.NONE), RATES)
-        seeing = cost(shape, charged, search(shape, charged, RATES))
-        assert seeing.cycles <= cost(shape, charged, blind).cycles
-        found.append(seeing.cycles)
-    assert found == sorted(found)  # each rule charges at least what the one before it does
+    machine = Ant()
+    for layer in get_model("resnet18").layers[::4]:
+        shape = ConvShape.of(layer)
+        found = []
+        for drain in Drain:
+            charged = machine.rules(4, drain=drain)
+            blind = candidates(shape, machine.rules(4), machine.rates, Objective.CYCLES)[0]
+            seeing = candidates(shape, charged, machine.rates, Objective.CYCLES)[0]
+            found.append(cost(shape, charged, seeing).cycles)
+            assert found[-1] <= cost(shape, charged, blind).cycles
+        assert found[0] <= found[1] <= found[2]
 
 
 def test_groups_are_one_more_outer_loop() -> None:
-    """G independent problems move G times the data and compute G times as long, loaded once."""
+    """G independent problems move G times the data and compute G times as long."""
     one = ConvShape(batch=4, out_height=4, out_width=4, in_channels=8, out_channels=8)
     many = replace(one, groups=6)
-    mapping = search(one, RULES, RATES)
+    mapping = candidates(one, RULES, RATES, Objective.CYCLES)[0]
     single, six = cost(one, RULES, mapping), cost(many, RULES, mapping)
     assert six.compute_cycles == 6 * single.compute_cycles
     for field in single.traffic.__struct_fields__:
         assert getattr(six.traffic, field) == 6 * getattr(single.traffic, field)
-    assert six.latency_cycles == single.latency_cycles
 
 
 def test_shapes_of_layers_keep_their_multiply_accumulates() -> None:
-    """Every kind of layer has as many multiply-accumulates as its tiling shape."""
+    """Every kind of layer has as many multiply-accumulates, inputs, outputs as its shape."""
     layers = [
         Conv2d(
             name="c", in_channels=6, out_channels=9, input=(17, 13), kernel=(3, 5), stride=(2, 1),
@@ -319,30 +524,49 @@ def test_shapes_of_layers_keep_their_multiply_accumulates() -> None:
     for layer in layers:
         assert ConvShape.of(layer).macs == layer.macs
         assert ConvShape.of(layer, batch=4).macs == 4 * layer.macs
+        assert ConvShape.of(layer).outputs == layer.output_elements
     assert ConvShape.of(layers[2], batch=4).groups == 24  # a new right operand a sample
     # A dilated patch: 2 * (3 - 1) + 1 rows for one output, 2 more for the next.
     assert ConvShape.of(layers[0]).patch(2, 1) == (7, 5)
+    # Strides of 2 and dilation of 2 read every other row of 17, and all 13 columns.
+    assert ConvShape.of(layers[0]).inputs == 2 * 6 * 8 * 13
 
 
-def test_resnet50_is_searched_in_under_two_seconds() -> None:
-    """All layers, all tiles, all orders; compiled before the clock starts."""
-    layers = get_model("resnet50").layers
-    array = replace(
-        RULES,
-        outputs_per_step=32,
-        reduction_per_step=16,
-        input_room_bits=2**17,
-        weight_room_bits=2**18,
-        output_room_bits=2**16,
-        drain=Drain.SHORT_PASSES,
-    )
-    search(ConvShape.of(layers[0]), array, RATES)
-    search.cache_clear()
-    start = time.perf_counter()
-    for layer in layers:
-        search(ConvShape.of(layer, batch=16), array, RATES)
-    assert time.perf_counter() - start < 2.0
-    assert search.cache_info().hits > 0  # repeated shapes are remembered
+@pytest.mark.parametrize("name", ["resnet50", "bert_base"])
+@pytest.mark.parametrize("objective", Objective)
+def test_networks_are_searched_in_under_two_seconds(name: str, objective: Objective) -> None:
+    """All layers of ResNet-50 and of BERT-base; compiled before the clock starts."""
+    machine = BitFusion(objective=objective)
+    found = [ConvShape.of(layer) for layer in get_model(name).layers]
+
+    def mapped(shape: ConvShape) -> Mapping:
+        array = machine.layer_rules(shape, (8, 8))
+        return best_mapping(shape, array, machine.rates, objective, machine.clock_hz)
+
+    best_mapping.cache_clear()
+    candidates.cache_clear()
+    mapped(ConvShape(batch=2, in_channels=16, out_channels=32))
+    start = time.process_time()
+    for shape in found:
+        mapped(shape)
+    assert time.process_time() - start < 2.0
+    assert best_mapping.cache_info().hits > 0  # repeated shapes are remembered
+
+
+def test_energy_decides_near_ties_and_objectives_are_what_they_say() -> None:
+    """Cycles, energy, their product: each objective's mapping is best in its own measure."""
+    shape = ConvShape.of(get_model("resnet50").layer("layer1.0.conv2"))
+    machine = BitFusion()
+    array = machine.layer_rules(shape, (8, 8))
+    found = {
+        objective: cost(shape, array, candidates(shape, array, machine.rates, objective)[0])
+        for objective in Objective
+    }
+    energy = {each: one.energy(machine.rates).total_nj for each, one in found.items()}
+    assert found[Objective.CYCLES].cycles <= 1.001 * min(one.cycles for one in found.values())
+    assert energy[Objective.ENERGY] == min(energy.values())
+    product = {each: one.cycles * energy[each] for each, one in found.items()}
+    assert product[Objective.EDP] == min(product.values())
 
 
 def test_a_tile_must_fit_its_buffer_and_its_layer() -> None:
@@ -350,10 +574,27 @@ def test_a_tile_must_fit_its_buffer_and_its_layer() -> None:
     shape = ConvShape(batch=3, in_channels=32, out_channels=8)
     tile = Tile(batch=3, out_width=1, out_height=1, in_channels=32, out_channels=8)
     small = replace(RULES, weight_room_bits=2047)
-    with pytest.raises(InputError, match="weight block must fit the usable 2047 bits"):
-        cost(shape, small, Mapping(tile=tile, order=ORDER))
+    mapping = Mapping(tile=tile, order=ORDER, kept=(0, 0, 0))
+    with pytest.raises(InputError, match="weights kept must fit the usable 2047 bits"):
+        cost(shape, small, mapping)
     with pytest.raises(InputError, match="tile of 4 along BATCH exceeds the layer's 3"):
-        cost(shape, RULES, Mapping(tile=replace(tile, batch=4), order=ORDER))
+        cost(shape, RULES, replace(mapping, tile=replace(tile, batch=4)))
+    half = replace(mapping, tile=replace(tile, batch=1), kept=(5, 0, 0))
+    with pytest.raises(InputError, match=r"inputs kept .* keep them for fewer loops than 5"):
+        cost(shape, replace(RULES, input_room_bits=300), half)
+
+
+def test_sizes_of_the_last_tile_are_what_is_left() -> None:
+    """7 in tiles of 3."""
+    assert sizes_of(7, 3).tolist() == [3, 3, 1]
+
+
+def test_bandwidth_is_of_the_dram_not_of_the_clock() -> None:
+    """12 GB/s are 192 bits a cycle of 500 MHz, 24 of 4 GHz, and 64 / 5 GB/s a fraction."""
+    assert bandwidth(12e9, 500e6) == (192, 1)
+    assert bandwidth(12e9, 4e9) == (24, 1)
+    bits, cycles = bandwidth(12.8e9, 500e6)
+    assert bits / cycles == 204.8
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.0, math.nan, True, "1", None])
@@ -369,19 +610,23 @@ def test_shapes_reject_what_is_not_a_count(field: str, bad: object) -> None:
     ("changes", "message"),
     [
         ({"input_bits": 0}, "ArrayRules.input_bits"),
-        ({"dram_bits_per_cycle": math.inf}, "ArrayRules.dram_bits_per_cycle"),
+        ({"dram_bits": math.inf}, "ArrayRules.dram_bits"),
         ({"drain_cycles": -1}, "ArrayRules.drain_cycles"),
         ({"exchange_cycles": -1}, "ArrayRules.exchange_cycles"),
         ({"exchange_cycles": 12}, "exchange_cycles must be at most drain_cycles"),
+        ({"exchange_cycles": 8}, "say what streams"),
         ({"drain": 2}, "ArrayRules.drain must be one of Drain.s NONE, "),
-        ({"pass_is_fold": 1}, "ArrayRules.pass_is_fold must be true or false"),
-        ({"layout": "im2col"}, "ArrayRules.layout must be one of Layout.s PATCH"),
+        ({"streams": "rows"}, "ArrayRules.streams must be one of Side.s PIXELS"),
+        ({"taps_joined": 1}, "ArrayRules.taps_joined must be true or false"),
+        ({"weights_of_group": 2}, "must be at most weight_group"),
     ],
 )
 def test_rules_reject_nonsense(changes: dict[str, object], message: str) -> None:
     """Rules are checked at birth, choices are of their type."""
     with pytest.raises(InputError, match=message):
         replace(RULES, **changes)
+    with pytest.raises(InputError, match=r"AuthorsModel.layout must be one of Layout.s PATCH"):
+        replace(AUTHORS, layout="im2col")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, "1"])
@@ -395,6 +640,8 @@ def test_orders_and_fields_are_checked() -> None:
     """An order names every loop once; unknown keys are refused when read from a file."""
     tile = Tile(batch=1, out_width=1, out_height=1, in_channels=1, out_channels=1)
     with pytest.raises(InputError, match="each of the five loops once"):
-        Mapping(tile=tile, order=(Loop.BATCH,) * 5)
+        Mapping(tile=tile, order=(Loop.BATCH,) * 5, kept=(0, 0, 0))
+    with pytest.raises(InputError, match=r"Mapping.kept must be three numbers from 0 to 5"):
+        Mapping(tile=tile, order=ORDER, kept=(0, 6, 0))
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.convert({"batch": 1, "in_channels": 1, "out_channels": 1, "pad": 1}, ConvShape)

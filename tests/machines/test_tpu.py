@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparqsim.architectures.arrays.rules import POST_STAGES
+from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import run
-from sparqsim.architectures.systolic import POST_STAGES
-from sparqsim.architectures.tpu import TPU
 from sparqsim.base import InputError
 from sparqsim.scripts.validation.tpu import command, headlines, network
 from sparqsim.workloads.encoded import outline
@@ -96,11 +96,12 @@ def test_throughput_is_the_papers() -> None:
 
 def test_a_mapping_is_not_the_users_to_choose() -> None:
     """The TPU's order is fixed; a letter says so."""
-    from sparqsim.architectures.ant import Ant
-    from sparqsim.architectures.tiling import ConvShape, search
+    from sparqsim.architectures.arrays.ant import Ant
+    from sparqsim.architectures.arrays.search import Objective, candidates
+    from sparqsim.architectures.arrays.shapes import ConvShape
 
     shape = ConvShape(batch=4, in_channels=64, out_channels=64)
-    mapping = search(shape, Ant().rules(8), Ant().rates)
+    mapping = candidates(shape, Ant().rules(8), Ant().rates, Objective.CYCLES)[0]
     layer = Linear(name="f", in_features=64, out_features=64, rows=4)
     with pytest.raises(InputError, match="one way"):
         TPU().plan(layer, mapping=mapping)

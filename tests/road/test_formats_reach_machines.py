@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparqsim.architectures.ant import Ant
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.ant import Ant
+from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.plain import PlainArray
+from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import Machine, run
 from sparqsim.architectures.machine import program as lowered
 from sparqsim.architectures.operands import take
-from sparqsim.architectures.plain import PlainArray
-from sparqsim.architectures.tpu import TPU
 from sparqsim.base import InputError
 from sparqsim.workloads import recipes
 from sparqsim.workloads.compress import compress_weight, fitted

@@ -1,45 +1,55 @@
 """Is the analytic ANT the authors' own model, to the last bit and cycle?
 
 ``ant_layers.csv`` are 132 output-stationary layers run from the authors' code with its tilings and
-orders, 111 on ANT and 21 on Bit Fusion's widths in the same array; ``ant_networks.csv`` sums whole
-networks, weight-stationary ones too, of which no layer was seen before.
+orders, 111 on ANT and 21 on Bit Fusion's widths in the same array; ``ant_ws_layers.csv`` 15
+weight-stationary ones, likewise; ``ant_networks.csv`` sums whole networks of both kinds.
 """
 
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 from paths import DATA
 
-from sparqsim.architectures.ant import ENERGY, Ant
-from sparqsim.architectures.systolic import Dataflow
-from sparqsim.architectures.tiling import ConvShape, Rates, cost, search
+from sparqsim.architectures.arrays.ant import ENERGY, Ant
+from sparqsim.architectures.arrays.cost import Rates, cost
+from sparqsim.architectures.arrays.folds import Dataflow
+from sparqsim.architectures.arrays.search import Objective, candidates
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.base import InputError
 from sparqsim.scripts.validation._arrays import ant_case, compare_ant, read_rows
 from sparqsim.workloads.models import get_model
 
-TABLE = DATA / "ant_layers.csv"
+TABLE, STATIONARY = DATA / "ant_layers.csv", DATA / "ant_ws_layers.csv"
 with (DATA / "ant_networks.csv").open() as file:
     NETWORKS = {(row["design"], row["network"]): row for row in csv.DictReader(file)}
 OUTPUT, WEIGHT = Dataflow.OUTPUT_STATIONARY, Dataflow.WEIGHT_STATIONARY
 
 
-def test_every_count_of_every_row() -> None:
+@pytest.mark.parametrize(("table", "rows"), [(TABLE, 132), (STATIONARY, 15)])
+def test_every_count_of_every_row(table: Path, rows: int) -> None:
     """Cycles, stalls, compute, eight counters exactly; energies to 1e-6 or the digits printed."""
-    compared = compare_ant(TABLE)
-    assert len(compared) == 132 * (3 + 8 + 4)
-    assert [c for c in compared if not c.agrees] == []
+    found = compare_ant(table)
+    assert len(found.numbers) == rows * (3 + 8 + 4) and not found.refused
+    assert [c for c in found.numbers if not c.agrees] == []
 
 
-def test_our_search_finds_their_cycles_on_every_row() -> None:
-    """Same cycles, and no more energy than their mapping takes."""
-    for _, row in read_rows(TABLE):
+@pytest.mark.parametrize("table", [TABLE, STATIONARY])
+def test_our_search_finds_their_cycles_and_energy_on_every_row(table: Path) -> None:
+    """Same cycles and the same energy as their mapping takes: their rule, to the last digit.
+
+    It holds no tile of outputs against its buffer; one weight-stationary tile exceeds it threefold.
+    """
+    for _, row in read_rows(table):
         case = ant_case(row)
-        ours = cost(case.shape, case.rules, search(case.shape, case.rules, case.rates))
-        theirs = cost(case.shape, case.rules, case.mapping)
+        found = candidates(case.shape, case.rules, case.rates, Objective.CYCLES)[0]
+        ours, theirs = (cost(case.shape, case.rules, each) for each in (found, case.mapping))
         assert ours.cycles == int(row["total_cycles"])
-        assert ours.energy(case.rates).total_nj <= theirs.energy(case.rates).total_nj * (1 + 1e-12)
+        assert ours.energy(case.rates).total_nj == pytest.approx(
+            theirs.energy(case.rates).total_nj, rel=1e-9
+        )
         assert case.shape.macs == int(row["macs_true"])
 
 
@@ -77,19 +87,20 @@ def test_whole_networks(design: str, network: str, model: str, dataflow: Dataflo
     assert total["stall"] == int(row["mem_stall_cycles"])
     for key in ("static", "core"):
         assert total[key] == pytest.approx(float(row[f"E_{key}_nJ"]), rel=1e-6)
-    # Among mappings of equal cycles the energies may be split differently, never add up to more.
-    parts = total["dram"] + total["sram"]
-    assert parts <= (float(row["E_dram_nJ"]) + float(row["E_sram_nJ"])) * (1 + 1e-5)
-    if dataflow is OUTPUT:
-        for key in ("dram", "sram"):
-            assert total[key] == pytest.approx(float(row[f"E_{key}_nJ"]), rel=1e-6)
+    # Of BERT's weight-stationary mappings of equal cycles ours take 0.1 % less energy than theirs.
+    parts = (float(row["E_dram_nJ"]), float(row["E_sram_nJ"]))
+    assert 0.999 * sum(parts) <= total["dram"] + total["sram"] <= (1 + 1e-6) * sum(parts)
+    if (design, network) != ("ANT-WS", "mnli"):
+        assert (total["dram"], total["sram"]) == pytest.approx(parts, rel=1e-6)
 
 
 def test_weight_stationary_vgg16_is_found_96_cycles_faster() -> None:
-    """The one network where the search beats theirs, by its stalls: 96 of 247 million cycles."""
+    """Same energies; of 247 million cycles 96 fewer, all of them stalls."""
     row, total = NETWORKS["ANT-WS", "vgg16"], totals("ant/vgg16", WEIGHT)
     assert int(row["total_cycles"]) - total["cycles"] == 96
     assert int(row["mem_stall_cycles"]) - total["stall"] == 96
+    for key in ("dram", "sram"):
+        assert total[key] == pytest.approx(float(row[f"E_{key}_nJ"]), rel=1e-6)
 
 
 def test_sides_of_the_array() -> None:

@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 from paths import DATA
 
-from sparqsim.architectures.bitfusion import ENERGY, BitFusion
-from sparqsim.architectures.tiling import ConvShape, Drain, Rates, cost, search
+from sparqsim.architectures.arrays.bitfusion import ENERGY, BitFusion
+from sparqsim.architectures.arrays.cost import Rates, cost
+from sparqsim.architectures.arrays.rules import Drain
+from sparqsim.architectures.arrays.search import Objective, candidates
+from sparqsim.architectures.arrays.shapes import ConvShape, Datum
 from sparqsim.base import InputError
 from sparqsim.scripts.validation._arrays import bitfusion_case, compare_bitfusion, read_rows
 from sparqsim.workloads.models import get_model
@@ -32,7 +35,7 @@ MODELS = {
 
 def test_every_count_of_every_row() -> None:
     """Cycles, stalls, compute, eight counters exactly; energies to 1e-6 or the digits printed."""
-    compared = compare_bitfusion(TABLE)
+    compared = compare_bitfusion(TABLE).numbers
     assert len(compared) == 61 * (3 + 8 + 4)
     assert [c for c in compared if not c.agrees] == []
 
@@ -43,7 +46,8 @@ def test_every_count_of_every_row() -> None:
 def test_our_search_finds_their_cycles(line: int, row: dict[str, str]) -> None:
     """Same cycles, and no more energy than their mapping takes."""
     case = bitfusion_case(row)
-    ours = cost(case.shape, case.rules, search(case.shape, case.rules, case.rates))
+    found = candidates(case.shape, case.rules, case.rates, Objective.CYCLES)[0]
+    ours = cost(case.shape, case.rules, found)
     theirs = cost(case.shape, case.rules, case.mapping)
     assert ours.cycles == int(row["total_cycles"])
     assert ours.energy(case.rates).total_nj <= theirs.energy(case.rates).total_nj * (1 + 1e-12)
@@ -116,11 +120,13 @@ def test_wide_operands_take_passes_and_one_bit_is_stored_as_one() -> None:
     machine = BitFusion()
     shape = ConvShape(batch=16, in_channels=16, out_channels=32)
     bits = {pair: machine.rules(*pair) for pair in ((8, 8), (16, 16), (2, 2), (1, 1))}
-    tile = search(shape, bits[16, 16], machine.rates).tile
-    steps = {pair: rules.steps(shape, tile) for pair, rules in bits.items()}
+    mapping = candidates(shape, bits[16, 16], machine.rates, Objective.CYCLES)[0]
+    costs = {pair: cost(shape, rules, mapping) for pair, rules in bits.items()}
+    steps = {pair: each.compute_cycles for pair, each in costs.items()}
     assert steps[16, 16] == 4 * steps[8, 8]
     assert steps[1, 1] == steps[2, 2]
-    assert 2 * bits[1, 1].tile_bits(shape, tile)[1] == bits[2, 2].tile_bits(shape, tile)[1]
+    one, two = (costs[pair].residences[Datum.WEIGHT].moved_bits for pair in ((1, 1), (2, 2)))
+    assert 2 * one == two
 
 
 @pytest.mark.parametrize("bits", [0, 3, 5, 32, -8, 8.5, math.nan])
@@ -169,7 +175,7 @@ def test_a_changed_number_is_found(tmp_path: Path) -> None:
     column = lines[0].split(",").index("wbuf_rd_bits")
     cells[column] = str(int(cells[column]) + 1)
     path = _written(tmp_path, "\n".join([lines[0], lines[1], ",".join(cells)]) + "\n")
-    wrong = [c for c in compare_bitfusion(path) if not c.agrees]
+    wrong = [c for c in compare_bitfusion(path).numbers if not c.agrees]
     assert [(c.line, c.column) for c in wrong] == [(3, "wbuf_rd_bits")]
     assert wrong[0].simulated == wrong[0].reference - 1
 
@@ -192,6 +198,24 @@ def test_a_spoiled_table_is_a_letter(tmp_path: Path, spoil: object, message: str
     path = _written(tmp_path, spoil(TABLE.read_text()))  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
         compare_bitfusion(path)
+
+
+def test_a_row_that_is_refused_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    """A tile too large for its buffer, or a width that cannot be composed: a row each, with why."""
+    lines = TABLE.read_text().splitlines()
+    header = lines[0].split(",")
+    spoiled = []
+    for line, column, value in ((lines[1], "tile_oc", "96"), (lines[2], "wbits", "3")):
+        cells = line.split(",")
+        cells[header.index(column)] = value
+        spoiled.append(",".join(cells))
+    path = _written(tmp_path, "\n".join([lines[0], *spoiled, lines[3]]) + "\n")
+    found = compare_bitfusion(path)
+    assert [refused.line for refused in found.refused] == [2, 3]
+    assert "must fit the usable" in found.refused[0].why
+    assert "store the tensor at the next wider" in found.refused[1].why
+    assert {each.line for each in found.numbers} == {4}
+    assert all(each.agrees for each in found.numbers)
 
 
 def test_an_absent_table_is_a_letter(tmp_path: Path) -> None:

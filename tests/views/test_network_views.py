@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from test_page import Reader
 
-from sparqsim.architectures.bitfusion import BitFusion
+from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError

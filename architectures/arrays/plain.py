@@ -1,10 +1,11 @@
 """A plain systolic array of integer multipliers, 8 or 4 bits wide: what the others compare with.
 
-Output-, weight- or input-stationary; every layer is unfolded (im2col); three double-buffered SRAMs,
-one DRAM port. An element multiplies two integers and adds to a 32-bit accumulator. Nothing is
-decoded and nothing composed: a layer that needs 8 bits cannot run on an array of 4-bit elements,
-and a layer of 4 bits gains nothing on one of 8. Sizes, clock and energies are those of ANT's array,
-so that what differs in a comparison is the arithmetic; all of it is assumed.
+Output-, weight- or input-stationary; every layer is unfolded (im2col) at the border, which makes
+the copies as it reads the image in its buffer; three double-buffered SRAMs, one DRAM port. An
+element multiplies two integers and adds to a 32-bit accumulator. Nothing is decoded and nothing
+composed: a layer that needs 8 bits cannot run on an array of 4-bit elements, and a layer of 4 bits
+gains nothing on one of 8. Sizes, clock and energies are those of ANT's array, so that what differs
+in a comparison is the arithmetic; all of it is assumed.
 
 With ``sparsity="N:M"`` a weight-stationary array keeps only the N weights of M neighbours along
 the reduction (channels of one tap) that are not zero, each with its place among the M, by which an
@@ -23,11 +24,12 @@ import msgspec
 import numpy as np
 
 from sparqsim.architectures.arrays.energies import ANT_ENERGY, borrowed
-from sparqsim.architectures.arrays.machine import BankedMachine, unfolded_rules
+from sparqsim.architectures.arrays.folds import NM, Dataflow
+from sparqsim.architectures.arrays.machine import BankedMachine
+from sparqsim.architectures.arrays.rules import ArrayRules, grid_rules
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.systolic import NM, Dataflow
-from sparqsim.architectures.tiling import ArrayRules, ConvShape, Drain
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import EnergyTable
 from sparqsim.workloads import recipes
@@ -56,10 +58,10 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         Weight buffer, both halves.
     output_buffer_kib
         Output buffer, both halves.
-    output_bits
-        Width of a stored output.
     dram_bits_per_cycle
-        Width of the DRAM interface at the array's clock.
+        Width of the DRAM interface.
+    dram_clock_mhz
+        Its clock, which is not the array's.
     clock_mhz
         Clock of the array.
     node_nm
@@ -72,6 +74,8 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         "bus", so many bits a cycle without latency, or the name of a DRAM standard.
     dram_channels
         Channels of that standard.
+    objective
+        What a mapping is chosen by: cycles, energy, or their product (edp).
     energy_table
         What prices a run: "published" is ANT's energies, assumed, else a shipped table.
     """
@@ -85,8 +89,8 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             "input_buffer_kib",
             "weight_buffer_kib",
             "output_buffer_kib",
-            "output_bits",
             "dram_bits_per_cycle",
+            "dram_clock_mhz",
             "clock_mhz",
             "node_nm",
             "dataflow",
@@ -103,7 +107,6 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
     weight_buffer_kib: int = 128
     input_buffer_kib: int = 256
     output_buffer_kib: int = 128
-    output_bits: int = 16
     dram_bits_per_cycle: int = 1024
     clock_mhz: float = 500.0
     node_nm: float = 28.0
@@ -124,11 +127,6 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             raise InputError(
                 f"PlainArray.sparsity N:M must have an N that divides M, got {self.sparsity}"
             )
-        if kept is not None and self._stored_bits(kept) % kept.of:
-            raise InputError(
-                f"PlainArray.sparsity {self.sparsity} at {self.bits} bits does not store a whole "
-                "number of bits a place; choose another pattern, such as 2:4"
-            )
 
     @property
     def kept(self) -> NM | None:
@@ -143,14 +141,15 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             )
         return NM(int(found[1]), int(found[2]))
 
-    def _stored_bits(self, kept: NM) -> int:
-        """Bits of the values and indices of one group of M places."""
-        return kept.kept * (self.bits + (kept.of - 1).bit_length())
+    @property
+    def multipliers_at_8_bits(self) -> float:
+        """One an element; an element of 4 bits is priced as a quarter."""
+        return self.rows * self.columns * self.bits**2 / 64
 
     @property
-    def multipliers_at_8_bits(self) -> int:
-        """One an element; an element of 4 bits is priced as a quarter."""
-        return max(1, self.rows * self.columns * self.bits**2 // 64)
+    def port_bits(self) -> tuple[float, float, float]:
+        """Inputs of a row's elements, weights and sums of a column's."""
+        return self.rows * self.bits, self.columns * self.bits, self.columns
 
     def computes(self, layer: EncodedLayer) -> Computes:
         """Integers of the array's width, with or without a sign."""
@@ -198,15 +197,14 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Folds back to back while they are not shorter than what is shifted behind them."""
-        rules = unfolded_rules(
+        rules = grid_rules(
             rows=self.rows,
             columns=self.columns,
             dataflow=self.dataflow,
             bits=self.bits,
-            output_bits=self.output_bits,
-            buffers_kib=self.buffers_kib,
-            dram_bits_per_cycle=self.dram_bits_per_cycle,
-            drain=Drain.SHORT_PASSES,
+            sum_bits=self.sum_bits,
+            rooms=self.rooms,
+            dram=self.dram_bus,
         )
         kept = self.kept
         if kept is None:
@@ -214,13 +212,10 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             rules,
             reduction_per_step=self.rows * kept.of // kept.kept,
-            weight_bits=self._stored_bits(kept) // kept.of,
+            weight_bits=kept.kept * (self.bits + (kept.of - 1).bit_length()),  # values and places
+            weight_group=kept.of,
+            weights_of_group=kept.kept,
         )
-
-    def products_per_step(self, rules: ArrayRules) -> int:
-        """One an element: of N:M weights only those that are kept are multiplied."""
-        places = super().products_per_step(rules)
-        return places if self.kept is None else places * self.kept.kept // self.kept.of
 
 
 def _noted(program: Program, note: str) -> Program:

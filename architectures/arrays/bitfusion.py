@@ -10,34 +10,31 @@ SRAMs, one DRAM port.
 
 Here: the configuration, its composition and energies, and the authors' performance model as an
 analytic twin (:meth:`BitFusion.analytic`, which leaves out array fill and drain). An event-driven
-run (:meth:`BitFusion.lower`) is :mod:`sparqsim.architectures.systolic`'s netlist of tiles, back to
-back as the RTL has them. Activations are integers, unsigned where none is negative; weights are
-signed, a scale an output channel; 1 bit is a sign. Left out: DRAM latency and rows, and pooling.
-Source: the ISCA 2018 paper and the authors' released simulator and RTL.
+run (:meth:`BitFusion.lower`) is :mod:`.tiles`' netlist of tiles, back to back as the RTL has them;
+outputs leave at the width of the next layer's activations, sums only where they do not stay. With
+``authors_model`` the run moves what the authors' model moves: 32-bit sums there and back, padding
+included. Convolutions of an image are unfolded (im2col), by the authors in DRAM; here the input
+buffer holds the image and its port makes the copies (assumed). Activations are integers, unsigned
+where none is negative; weights are signed, a scale an output channel; 1 bit is a sign. Left out:
+pooling. Source: the ISCA 2018 paper and the authors' released simulator and RTL.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.arrays.cost import Cost, cost
 from sparqsim.architectures.arrays.datapath import Operand
-from sparqsim.architectures.arrays.machine import KIB, BankedMachine
+from sparqsim.architectures.arrays.folds import back_to_back_cycles, column_edge
+from sparqsim.architectures.arrays.machine import BankedMachine
+from sparqsim.architectures.arrays.rules import ArrayRules, AuthorsModel, Drain, Layout
+from sparqsim.architectures.arrays.search import Objective, candidates
+from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.systolic import back_to_back_cycles, column_edge
-from sparqsim.architectures.tiling import (
-    ArrayRules,
-    ConvShape,
-    Cost,
-    Drain,
-    Layout,
-    Mapping,
-    Reuse,
-    cost,
-    search,
-)
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
 from sparqsim.simulator.mac import bitbrick
@@ -114,7 +111,9 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
     accumulator_bits
         Width of a partial sum in the output buffer.
     dram_bits_per_cycle
-        Width of the DRAM interface at the array's clock.
+        Width of the DRAM interface.
+    dram_clock_mhz
+        Its clock, which is not the array's.
     clock_mhz
         Clock of the array.
     node_nm
@@ -123,6 +122,10 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         "bus", so many bits a cycle without latency, or the name of a DRAM standard.
     dram_channels
         Channels of that standard.
+    objective
+        What a mapping is chosen by: cycles, energy, or their product (edp).
+    authors_model
+        Whether tiles, padding and sums move as in the authors' performance model.
     energy_table
         What prices a run: "published" is the authors' energies, else a shipped table.
     """
@@ -142,6 +145,7 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
     dram_bits_per_cycle: int = 192
     clock_mhz: float = 500.0
     node_nm: float = 45.0
+    authors_model: bool = False
 
     def products_per_unit(self, activation_bits: int, weight_bits: int) -> int:
         """Return the products a Fusion Unit sums in a cycle: (8/a)(8/w), 1 bit counted as 2.
@@ -168,7 +172,7 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         unfold: bool = False,
         drain: Drain = Drain.NONE,
     ) -> ArrayRules:
-        """Return what tiling needs to know at one pair of widths.
+        """Return the authors' model at one pair of widths.
 
         Parameters
         ----------
@@ -177,35 +181,50 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         unfold : bool
             Lay activations out as im2col does, as the authors do where :meth:`unfolds`.
         drain : Drain
-            ``NONE`` is the authors' model.
+            When fill and drain are paid: never, as the authors have it, by default.
         """
-        reduction = self.rows * self.products_per_unit(activation_bits, weight_bits)
+        return msgspec.structs.replace(
+            self._rules((activation_bits, weight_bits), unfold),
+            output_bits=self.accumulator_bits,
+            output_granule=1 if unfold else self.columns,
+            drain=drain,
+            authors=AuthorsModel(
+                layout=Layout.UNFOLDED if unfold else Layout.PATCH,
+                outputs_read_back=True,
+                last_store_counted=True,
+            ),
+        )
+
+    def _rules(self, widths: tuple[int, int], unfold: bool) -> ArrayRules:
+        reduction = self.rows * self.products_per_unit(*widths)
+        inputs, weights, outputs = self.rooms
+        bits, cycles = self.dram_bus
         return ArrayRules(
             pixels_per_step=1,
             outputs_per_step=self.columns,
             reduction_per_step=reduction,
-            layout=Layout.UNFOLDED if unfold else Layout.PATCH,
+            taps_joined=unfold,
+            repeats=self.passes(*widths),
             reduction_granule=reduction,
             outputs_padded=True,
-            outputs_read_back=True,
-            last_store_counted=True,
-            output_granule=1 if unfold else self.columns,
-            input_bits=activation_bits,
-            weight_bits=weight_bits,
-            output_bits=self.accumulator_bits,
-            input_room_bits=self.input_buffer_kib * KIB // 2,
-            weight_room_bits=self.weight_buffer_kib * KIB // 2,
-            output_room_bits=self.output_buffer_kib * KIB // 2,
-            dram_bits_per_cycle=self.dram_bits_per_cycle,
-            reuse=Reuse.CHEAPEST,
-            drain=drain,
+            output_granule=self.columns,
+            input_bits=widths[0],
+            weight_bits=widths[1],
+            sum_bits=self.accumulator_bits,
+            output_bits=min(max(widths[0], BRICK_BITS), self.accumulator_bits),
+            input_room_bits=inputs,
+            weight_room_bits=weights,
+            output_room_bits=outputs,
+            dram_bits=bits,
+            dram_cycles=cycles,
+            drain=Drain.PER_LAYER,
             drain_cycles=self.rows + self.columns - 1,
-            repeats=self.passes(activation_bits, weight_bits),
         )
 
     def analytic(self, shape: ConvShape, rules: ArrayRules, mapping: Mapping | None = None) -> Cost:
-        """Return the performance model's cost, with the best mapping unless one is given."""
-        return cost(shape, rules, mapping or search(shape, rules, self.rates))
+        """Return the closed form's cost, with the mapping of least cycles unless one is given."""
+        chosen = mapping or candidates(shape, rules, self.rates, Objective.CYCLES)[0]
+        return cost(shape, rules, chosen)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -224,6 +243,11 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
     def multipliers_at_8_bits(self) -> int:
         """One a Fusion Unit."""
         return self.rows * self.columns
+
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """A row's inputs, every unit's weights, a column's sum: each unit has its slice."""
+        return self.rows, self.rows * self.columns, self.columns * self.accumulator_bits
 
     def computes(self, layer: EncodedLayer) -> Computes:
         """Signs, and integers of 2 to 16 bits with or without a sign, in any two widths."""
@@ -246,7 +270,9 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Tiles back to back; fill and drain once a layer."""
-        return self.rules(*widths, unfold=self.unfolds(shape), drain=Drain.PER_LAYER)
+        if self.authors_model:
+            return self.rules(*widths, unfold=self.unfolds(shape), drain=Drain.PER_LAYER)
+        return self._rules(widths, self.unfolds(shape))
 
     def multiply(
         self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand

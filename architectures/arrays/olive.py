@@ -21,14 +21,11 @@ from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.datapath import Operand, in_shape, term_products
 from sparqsim.architectures.arrays.energies import ANT_ENERGY, borrowed
-from sparqsim.architectures.arrays.machine import (
-    BankedMachine,
-    four_or_eight,
-    unfolded_rules,
-)
+from sparqsim.architectures.arrays.folds import Dataflow
+from sparqsim.architectures.arrays.machine import BankedMachine, four_or_eight
+from sparqsim.architectures.arrays.rules import ArrayRules, Drain, ant_authors_rules, grid_rules
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.systolic import Dataflow
-from sparqsim.architectures.tiling import ArrayRules, ConvShape, Drain
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import EnergyTable
 from sparqsim.simulator.mac import flint, olive
@@ -59,10 +56,10 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
         Weight buffer, both halves.
     output_buffer_kib
         Output buffer, both halves.
-    output_bits
-        Width of a stored output.
     dram_bits_per_cycle
-        Width of the DRAM interface at the array's clock.
+        Width of the DRAM interface.
+    dram_clock_mhz
+        Its clock, which is not the array's.
     clock_mhz
         Clock of the array.
     node_nm
@@ -73,6 +70,11 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
         "bus", so many bits a cycle without latency, or the name of a DRAM standard.
     dram_channels
         Channels of that standard.
+    objective
+        What a mapping is chosen by: cycles, energy, or their product (edp).
+    authors_model
+        Whether copies, padding and sums move as in the model of ANT's authors, in which the arrays
+        that OliVe is compared with were run.
     energy_table
         What prices a run: "published" is ANT's energies, assumed, else a shipped table.
     """
@@ -87,8 +89,8 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
             "input_buffer_kib",
             "weight_buffer_kib",
             "output_buffer_kib",
-            "output_bits",
             "dram_bits_per_cycle",
+            "dram_clock_mhz",
             "clock_mhz",
             "node_nm",
             "side_at_8_bits",
@@ -99,11 +101,11 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
     weight_buffer_kib: int = 128  # assumed: ANT's
     input_buffer_kib: int = 256  # assumed: ANT's
     output_buffer_kib: int = 128  # assumed: ANT's
-    output_bits: int = 16  # assumed: ANT's
     dram_bits_per_cycle: int = 1024  # assumed: ANT's
     clock_mhz: float = 500.0  # assumed: ANT's
     node_nm: float = 22.0  # assumed: recalled from the paper, unchecked
     bits: int = 4  # published
+    authors_model: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,6 +121,11 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
     def multipliers_at_8_bits(self) -> int:
         """A gang of four elements each."""
         return self.side_at_8_bits**2
+
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """A side of the array each."""
+        return self.side_at_8_bits, self.side_at_8_bits, self.side_at_8_bits
 
     def computes(self, layer: EncodedLayer) -> Computes:
         """Pairs at 4 bits, and what is a pair without outliers; at 8 bits if either is wider."""
@@ -137,16 +144,19 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Output-stationary folds back to back while they are not shorter than what leaves."""
-        side = self.side(widths[0])
-        return unfolded_rules(
+        side, outputs = self.side(widths[0]), Dataflow.OUTPUT_STATIONARY
+        if self.authors_model:
+            return ant_authors_rules(
+                side, outputs, widths[0], self.rooms, self.dram_bus, Drain.SHORT_PASSES
+            )
+        return grid_rules(
             rows=side,
             columns=side,
-            dataflow=Dataflow.OUTPUT_STATIONARY,
+            dataflow=outputs,
             bits=widths[0],
-            output_bits=self.output_bits,
-            buffers_kib=self.buffers_kib,
-            dram_bits_per_cycle=self.dram_bits_per_cycle,
-            drain=Drain.SHORT_PASSES,
+            sum_bits=self.sum_bits,
+            rooms=self.rooms,
+            dram=self.dram_bus,
         )
 
     def operand(self, layer: EncodedLayer, role: Role) -> Operand:

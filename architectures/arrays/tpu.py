@@ -20,21 +20,21 @@ al., ISCA 2017, sections 2 and 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
 
 from sparqsim.architectures.account import Port
+from sparqsim.architectures.arrays.cost import Cost, Residence, Traffic
 from sparqsim.architectures.arrays.datapath import Multiplied
-from sparqsim.architectures.arrays.energies import borrowed, shipped_energies
 from sparqsim.architectures.arrays.machine import KIB, ArrayMachine, Timing
+from sparqsim.architectures.arrays.rules import POST_STAGES, bandwidth
+from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.machine import Area, Program
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.systolic import POST_STAGES
-from sparqsim.architectures.tiling import ConvShape, Cost, Mapping, Residence, Traffic
 from sparqsim.base import InputError
-from sparqsim.simulator.energy.tables import Basis, EnergyTable
+from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource
 from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Layer
@@ -43,13 +43,6 @@ WEIGHT_BITS = ACTIVATION_BITS = 8  # published
 ACCUMULATOR_BITS = 32  # published
 SIDE = 256  # published
 TILE_KIB = SIDE * SIDE * WEIGHT_BITS // KIB  # 64
-CACTI = shipped_energies(
-    "cacti-aladdin",
-    node_nm=28.0,
-    multipliers=SIDE * SIDE,
-    buffers_kib=(24 * 1024, 4 * TILE_KIB, 4 * 1024),
-    dram="dram.ddr3",
-)
 
 
 class TPU(ArrayMachine, frozen=True, kw_only=True):
@@ -74,12 +67,11 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     node_nm
         Technology.
     energy_table
-        What prices a run: "published" is the table cacti-aladdin, assumed, else a shipped table.
+        A shipped table: the TPU's own energies are not published.
     """
 
     name: ClassVar[str] = "tpu"
     title: ClassVar[str] = "TPU v1 (ISCA 2017): 256 x 256 weight-stationary array, 8 bits"
-    published: ClassVar[EnergyTable] = borrowed(CACTI, "tpu", "assumed: the TPU's are unpublished")
 
     rows: int = SIDE
     columns: int = SIDE
@@ -89,6 +81,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     dram_bytes_per_s: int = 34_000_000_000
     clock_mhz: float = 700.0
     node_nm: float = 28.0
+    energy_table: str = "cacti-aladdin"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,6 +100,10 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """Bytes a second of the DRAM, which holds weights."""
         return float(self.dram_bytes_per_s)
 
+    def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
+        """Fields of another weight memory."""
+        return {"dram_bytes_per_s": max(1, round(bytes_per_s))}
+
     def area(self) -> Area | None:
         """Of the die, of which an upper bound is recalled; of another size none is known."""
         if msgspec.structs.replace(self, dram_bytes_per_s=TPU().dram_bytes_per_s) != TPU():
@@ -115,13 +112,6 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             mm2=331.0, node_nm=28.0, basis=Basis.ASSUMED,
             source="ISCA 2017: less than half of Haswell's 662 mm2; recalled, unchecked",
         )  # fmt: skip
-
-    def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
-        """An array of about the same shape, or another bandwidth; buffers stay."""
-        made = self if macs_per_s is None else super().resized(macs_per_s=macs_per_s)
-        if bandwidth is not None:
-            made = msgspec.structs.replace(made, dram_bytes_per_s=max(1, round(bandwidth)))
-        return made
 
     @property
     def tile_bits(self) -> int:
@@ -191,13 +181,13 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """How the tiles of a layer are walked: there is nothing to search."""
         pixels = shape.batch * shape.out_height * shape.out_width
         parts = -(-pixels // self.part_rows)
-        height, width = shape.patch(shape.out_height, shape.out_width)
         return _Walk(
             steps=-(-pixels // parts),
             down=-(-shape.taps * shape.in_channels // self.rows),
             blocks=shape.groups * parts * -(-shape.out_channels // self.columns),
-            inputs=shape.groups * shape.batch * height * width * shape.in_channels,
-            outputs=shape.groups * pixels * shape.out_channels,
+            inputs=shape.inputs,
+            outputs=shape.outputs,
+            macs=shape.macs,
         )
 
     def _timing(self, walks: list[_Walk], name: str, dynamic: bool = False) -> Timing:
@@ -230,12 +220,11 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             tiles=tiles,
             compute_cycles=streamed,
             bubble_cycles=occupied - streamed + self.rows + len(walks) * drain,
-            latency_cycles=load,
             stall_cycles=load + max(0, all_loads - load - (occupied - last)),
             residences=(
-                Residence(absorbed=0, held_bits=walks[0].inputs * ACTIVATION_BITS, transfers=1),
-                Residence(absorbed=0, held_bits=self.tile_bits, transfers=tiles),
-                Residence(absorbed=0, held_bits=walks[0].steps * sum_bits, transfers=blocks),
+                _held(walks[0].inputs * ACTIVATION_BITS, 1, 1),
+                _held(self.tile_bits, tiles, self.fifo_tiles),
+                _held(walks[0].steps * sum_bits, blocks, 2),
             ),
             traffic=traffic,
         )
@@ -243,6 +232,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             netlist=self._netlist(name, walks, drain, dynamic),
             analytic=analytic,
             products_per_step=self.rows * self.columns,
+            multiplied=sum(walk.macs for walk in walks),
             repeats=1,
             capacities=tuple(size * KIB for size in self.buffers_kib),  # type: ignore[arg-type]
             used=(
@@ -284,8 +274,8 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
 
     def _dram_cycles(self, tiles: int) -> int:
         """Cycles of the clock for that many tiles of weights, rounded up."""
-        clock = round(self.clock_hz)
-        return -(-tiles * self.tile_bits * clock // (8 * self.dram_bytes_per_s))
+        bits, cycles = bandwidth(self.bandwidth(), self.clock_hz)
+        return -(-tiles * self.tile_bits * cycles // bits)
 
     def _netlist(self, name: str, walks: list[_Walk], drain: int, dynamic: bool) -> Netlist:
         steps = np.repeat([walk.steps for walk in walks], [walk.tiles for walk in walks])
@@ -360,6 +350,18 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         )
 
 
+def _held(bits: int, times: int, places: int) -> Residence:
+    """Blocks of so many bits, each loaded in one piece, of which so many fit."""
+    return Residence(
+        piece_bits=bits,
+        pieces=1,
+        held_bits=bits,
+        blocks=times,
+        places=places,
+        moved_bits=bits * times,
+    )
+
+
 class _Walk(NamedTuple):
     """The tiles of a layer: ``blocks`` of ``down`` passes of ``steps`` rows of activations."""
 
@@ -368,6 +370,7 @@ class _Walk(NamedTuple):
     blocks: int
     inputs: int
     outputs: int
+    macs: int
 
     @property
     def tiles(self) -> int:

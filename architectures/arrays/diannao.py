@@ -9,8 +9,8 @@ NBin (inputs), SB (synapses, a row of 256 a cycle) and NBout (partial sums and o
       SB DMA => SB   ===^
 
 A layer is cut into tiles that fit half of each buffer, the other half being filled meanwhile; all
-DMAs share the memory interface. The tiling is searched (:mod:`sparqsim.architectures.tiling`), the
-netlist is that of :func:`sparqsim.architectures.systolic.tile_netlist` with the NFU for an array:
+DMAs share the memory interface. The tiling is searched (:mod:`.search`), the
+netlist is that of :func:`.tiles.tile_netlist` with the NFU for an array:
 16 outputs of one pixel, 16 channels of one kernel tap a cycle, so a first layer of 3 channels
 leaves 13 of 16 multipliers idle. Arithmetic is 16-bit fixed point with truncated products
 (:mod:`sparqsim.architectures.fixed_point`). Zeros save nothing.
@@ -31,20 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.datapath import Multiplied
-from sparqsim.architectures.arrays.machine import KIB, PUBLISHED, ArrayMachine, Timing
+from sparqsim.architectures.arrays.machine import TiledMachine, Timing
+from sparqsim.architectures.arrays.rules import ArrayRules, Drain, Reuse
+from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
+from sparqsim.architectures.arrays.tiles import Walk
 from sparqsim.architectures.arrays.tokens import TileTokens
 from sparqsim.architectures.fixed_point import COMPUTES, RECIPE, FixedPointLayer
 from sparqsim.architectures.machine import Area, Figure, Peak, Program
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.tiling import (
-    ArrayRules,
-    ConvShape,
-    Cost,
-    Drain,
-    Layout,
-    Mapping,
-    Reuse,
-)
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.mac import dense, fixed16
@@ -68,7 +62,7 @@ PARTS = {
 }
 
 
-class DianNao(ArrayMachine, frozen=True, kw_only=True):
+class DianNao(TiledMachine, frozen=True, kw_only=True):
     """Configuration of DianNao.
 
     Attributes
@@ -86,9 +80,11 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
     node_nm
         Technology.
     memory_gbytes_per_s
-        Of the memory interface.
+        Bandwidth of the memory interface.
     energy_table
         A shipped table: DianNao's own energies are not known to us.
+    objective
+        What a mapping is chosen by: cycles, energy, or their product (edp).
     """
 
     name: ClassVar[str] = "diannao"
@@ -101,26 +97,8 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
     output_buffer_kib: int = 2  # assumed: recalled
     clock_mhz: float = 980.0  # assumed: recalled
     node_nm: float = 65.0  # assumed: recalled
-    memory_gbytes_per_s: int = 250  # assumed: recalled
+    memory_gbytes_per_s: float = 250.0  # assumed: recalled
     energy_table: str = "horowitz"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.energy_table == PUBLISHED:
-            raise InputError(
-                "diannao.energy_table must be a shipped table such as horowitz: energies "
-                "published for DianNao are not known"
-            )
-        if self.dram_bits_per_cycle < 1:
-            raise InputError(
-                "diannao.memory_gbytes_per_s must move at least a bit a cycle, got "
-                f"{self.memory_gbytes_per_s!r} at {self.clock_mhz!r} MHz"
-            )
-
-    @property
-    def dram_bits_per_cycle(self) -> int:
-        """Bits the memory interface moves in a cycle of the NFU."""
-        return int(self.memory_gbytes_per_s * 8e9 // self.clock_hz)
 
     @property
     def multipliers(self) -> int:
@@ -155,8 +133,12 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
         return Peak(macs_per_s=self.multipliers * self.clock_hz, operands="16 x 16 bits")
 
     def bandwidth(self) -> float:
-        """Of the memory interface, in whole bits a cycle."""
-        return self.dram_bits_per_cycle * self.clock_hz / 8
+        """Bytes a second of the memory interface."""
+        return self.memory_gbytes_per_s * 1e9
+
+    def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
+        """Fields of another memory interface."""
+        return {"memory_gbytes_per_s": bytes_per_s / 1e9}
 
     def area(self) -> Area | None:
         """Of the published design; of another NFU or other buffers none is known."""
@@ -167,32 +149,32 @@ class DianNao(ArrayMachine, frozen=True, kw_only=True):
 
     def resized(self, *, macs_per_s: float | None = None, bandwidth: float | None = None) -> Self:
         """With an NFU of so many inputs and outputs a cycle, or that memory; the buffers stay."""
-        fields: dict[str, int] = {}
+        fields: dict[str, float] = {}
         if macs_per_s is not None:
             fields["tn"] = max(1, round(math.sqrt(macs_per_s / self.clock_hz)))
         if bandwidth is not None:
-            fields["memory_gbytes_per_s"] = max(1, round(bandwidth / 1e9))
+            fields |= self.of_bandwidth(bandwidth)
         return msgspec.structs.replace(self, **fields)
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Sixteen by sixteen a cycle; the pipeline is filled and emptied once a layer."""
+        (inputs, weights, outputs), (bits, cycles) = self.rooms, self.dram_bus
         return ArrayRules(
             pixels_per_step=1,
             outputs_per_step=self.tn,
             reduction_per_step=self.tn,
-            layout=Layout.PATCH,
             reduction_granule=self.tn,
             outputs_padded=True,
-            outputs_read_back=True,
-            last_store_counted=True,
             output_granule=self.tn,
             input_bits=widths[0],
             weight_bits=widths[1],
+            sum_bits=fixed16.BITS,
             output_bits=fixed16.BITS,
-            input_room_bits=self.input_buffer_kib * KIB // 2,
-            weight_room_bits=self.weight_buffer_kib * KIB // 2,
-            output_room_bits=self.output_buffer_kib * KIB // 2,
-            dram_bits_per_cycle=self.dram_bits_per_cycle,
+            input_room_bits=inputs,
+            weight_room_bits=weights,
+            output_room_bits=outputs,
+            dram_bits=bits,
+            dram_cycles=cycles,
             reuse=Reuse.OUTPUT,  # a sum stays in NFU-2 while its tile is added up
             drain=Drain.PER_LAYER,
             drain_cycles=NFU_STAGES,
@@ -271,10 +253,10 @@ class TruncatedWork(FixedPointLayer):
         super().__init__(layer)
         self.tokens: TileTokens | None = TileTokens(self.conv, self.x, self.w, self._products)
 
-    def actions(self, shape: ConvShape, mapping: Mapping, cost: Cost) -> dict[str, Execute]:
+    def actions(self, walk: Walk) -> dict[str, Execute]:
         """What the actors of a netlist of tiles do with their tokens."""
         assert self.tokens is not None
-        return self.tokens.actions(shape, mapping, cost)
+        return self.tokens.actions(walk)
 
     def executed(self) -> bool:
         """Whether the tokens of the last ``verify="execute"`` run carried the kernel's sums."""

@@ -5,13 +5,17 @@ flint. Decoders along the array's borders turn each 4-bit code into an exponent 
 a processing element multiplies the bases, adds the exponents, shifts and accumulates. Four 4-bit
 elements gang into one 8-bit integer element, so the array is 64 x 64 at 4 bits and 32 x 32 at 8. It
 runs output-stationary or weight-stationary. Three double-buffered SRAMs, one DRAM port; every layer
-is unfolded (im2col); outputs leave requantized in 16-bit words and are never read back.
+is unfolded (im2col). Where that is done the paper does not say: here the input buffer holds the
+image and the border makes the copies as it reads it (assumed, as TPU v1 does). Outputs leave
+requantized to the width of the inputs; partial sums, where they do not stay, in 32 bits, and come
+back.
 
-Here: the configuration and the authors' performance model as an analytic twin
-(:meth:`Ant.analytic`, which leaves out array fill and drain). An event-driven run
-(:meth:`Ant.lower`) chooses the types from the layer's tensors and runs the netlist of tiles. Left
-out: DRAM latency and rows. Known quirks of the released code (non-square kernels taken as square,
-an arithmetic 'geomean') are not copied. Source: the MICRO 2022 paper and the authors' released
+The authors' performance model is an analytic twin (:meth:`Ant.analytic`, which leaves out array
+fill and drain), and with ``authors_model`` a run moves what it moves: unfolded copies in DRAM,
+outputs in 16-bit words, partial sums that never come back. A tile of outputs is not held against
+its buffer there: with that rule the search finds every tiling of their tables, output- and
+weight-stationary. Known quirks of the released code (non-square kernels taken as square, an
+arithmetic 'geomean') are not copied. Source: the MICRO 2022 paper and the authors' released
 simulator.
 """
 
@@ -22,26 +26,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.arrays.cost import Cost, cost
 from sparqsim.architectures.arrays.datapath import Operand, coded_operand, term_products
 from sparqsim.architectures.arrays.energies import ANT_ENERGY as ENERGY
+from sparqsim.architectures.arrays.folds import Dataflow
 from sparqsim.architectures.arrays.machine import (
     INT8,
     BankedMachine,
     four_or_eight,
-    unfolded_rules,
     wider_than,
 )
+from sparqsim.architectures.arrays.rules import ArrayRules, Drain, ant_authors_rules, grid_rules
+from sparqsim.architectures.arrays.search import Objective, candidates
+from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.systolic import Dataflow
-from sparqsim.architectures.tiling import (
-    ArrayRules,
-    ConvShape,
-    Cost,
-    Drain,
-    Mapping,
-    cost,
-    search,
-)
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import EnergyTable
 from sparqsim.workloads import recipes
@@ -63,10 +61,10 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
         Weight buffer, both halves.
     output_buffer_kib
         Output buffer, both halves.
-    output_bits
-        Width of a stored output.
     dram_bits_per_cycle
-        Width of the DRAM interface at the array's clock.
+        Width of the DRAM interface.
+    dram_clock_mhz
+        Its clock, which is not the array's.
     clock_mhz
         Clock of the array.
     node_nm
@@ -79,6 +77,10 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
         "bus", so many bits a cycle without latency, or the name of a DRAM standard.
     dram_channels
         Channels of that standard.
+    objective
+        What a mapping is chosen by: cycles, energy, or their product (edp).
+    authors_model
+        Whether copies, padding and sums move as in the authors' performance model.
     energy_table
         What prices a run: "published" is the authors' energies, else a shipped table.
     """
@@ -94,12 +96,12 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
     weight_buffer_kib: int = 128
     input_buffer_kib: int = 256
     output_buffer_kib: int = 128
-    output_bits: int = 16
     dram_bits_per_cycle: int = 1024
     clock_mhz: float = 500.0
     node_nm: float = 28.0
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
     bits: int = 4
+    authors_model: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,30 +116,27 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
         return self.side_at_8_bits * (8 // bits)
 
     def rules(self, bits: int, *, drain: Drain = Drain.NONE) -> ArrayRules:
-        """Return what tiling needs to know with both operands at ``bits``.
+        """Return the authors' model with both operands at ``bits``.
 
-        ``drain=NONE`` is the authors' model.
+        ``drain`` says when fill and drain are paid: never, as the authors have it, by default.
         """
         side = self.side(bits)
-        return unfolded_rules(
-            rows=side,
-            columns=side,
-            dataflow=self.dataflow,
-            bits=bits,
-            output_bits=self.output_bits,
-            buffers_kib=self.buffers_kib,
-            dram_bits_per_cycle=self.dram_bits_per_cycle,
-            drain=drain,
-        )
+        return ant_authors_rules(side, self.dataflow, bits, self.rooms, self.dram_bus, drain)
 
     def analytic(self, shape: ConvShape, rules: ArrayRules, mapping: Mapping | None = None) -> Cost:
-        """Return the performance model's cost, with the best mapping unless one is given."""
-        return cost(shape, rules, mapping or search(shape, rules, self.rates))
+        """Return the closed form's cost, with the mapping of least cycles unless one is given."""
+        chosen = mapping or candidates(shape, rules, self.rates, Objective.CYCLES)[0]
+        return cost(shape, rules, chosen)
 
     @property
     def multipliers_at_8_bits(self) -> int:
         """A gang of four elements each."""
         return self.side_at_8_bits**2
+
+    @property
+    def port_bits(self) -> tuple[float, float, float]:
+        """A side of the array each."""
+        return self.side_at_8_bits, self.side_at_8_bits, self.side_at_8_bits
 
     def computes(self, layer: EncodedLayer) -> Computes:
         """ANT's types at 4 bits, for the tensor or a channel; 8-bit integers if either is wider."""
@@ -159,7 +158,17 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Folds back to back while they are not shorter than what is shifted behind them."""
-        return self.rules(widths[0], drain=Drain.SHORT_PASSES)
+        if self.authors_model:
+            return self.rules(widths[0], drain=Drain.SHORT_PASSES)
+        return grid_rules(
+            rows=self.side(widths[0]),
+            columns=self.side(widths[0]),
+            dataflow=self.dataflow,
+            bits=widths[0],
+            sum_bits=self.sum_bits,
+            rooms=self.rooms,
+            dram=self.dram_bus,
+        )
 
     def operand(self, layer: EncodedLayer, role: Role) -> Operand:
         """What the border decoders make of codes."""

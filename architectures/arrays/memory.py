@@ -1,0 +1,149 @@
+"""The DRAM of an array machine: a bus of so many bits a cycle, or rows and banks.
+
+Pieces travel in transfers, small enough that another DMA, whose piece is needed sooner, soon gets
+its turn.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.architectures.arrays.rules import TRANSFER_WORDS, ArrayRules, bandwidth
+from sparqsim.architectures.arrays.shapes import Datum
+from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.memory.dram import Dram, Granularity
+from sparqsim.simulator.netlist import Actor, Netlist, Resource
+
+# assumed: of a channel with rows and banks; no divisor of a row, for a row is opened ahead of its
+# first burst inside a transfer only
+TRANSFER_BYTES = 4608
+MEASURED = 512  # transfers of the streams that are measured: several refreshes
+
+Ints = NDArray[np.int64]
+
+
+class Transfers(NamedTuple):
+    """What one DMA moves, a firing each.
+
+    ``bits`` of each; ``opens`` and ``closes`` are 1 for the first and last transfer of a piece;
+    ``rank`` is the tile that waits for it.
+    """
+
+    bits: Ints
+    opens: Ints
+    closes: Ints
+    rank: Ints
+
+
+def transfers(bits: Ints, rank: Ints, most_bits: int) -> Transfers:
+    """Cut pieces into transfers of at most so many bits."""
+    parts = np.maximum(1, -(-bits // most_bits))
+    piece = np.repeat(np.arange(len(bits)), parts)
+    place = np.arange(len(piece)) - np.repeat(np.cumsum(parts) - parts, parts)
+    last = place == parts[piece] - 1
+    size = np.where(last, bits[piece] - place * most_bits, most_bits)
+    flags = ((place == 0).astype(np.int64), last.astype(np.int64))
+    return Transfers(size, *flags, rank[piece])
+
+
+class Bus:
+    """DRAM as a server of so many bits a cycle: a transfer holds it for its words.
+
+    A word may carry the end of one transfer and the beginning of the next of the same DMA, so that
+    a stream takes the cycles of its bits; every transfer takes a cycle at least.
+    """
+
+    channels = ("",)
+
+    def __init__(self, rules: ArrayRules) -> None:
+        self.rules = rules
+        self.resources = [Resource(name="dram")]
+        self.most_bits = max(1, TRANSFER_WORDS * rules.dram_bits // rules.dram_cycles)
+
+    def moves(self, stream: Transfers, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+        """What makes an actor move the stream, one for each channel."""
+        ends = np.concatenate([[0], np.cumsum(stream.bits)])
+        words = -(-ends * self.rules.dram_cycles // self.rules.dram_bits)
+        busy = np.maximum(np.diff(words), 1)
+        return [{"busy": busy, "rank": stream.rank, "resource": "dram"}]
+
+
+class Banks:
+    """DRAM with its rows and banks: a transfer is one request a channel.
+
+    Each buffer has a region of its own, in which its pieces lie in the order they are used
+    (assumed); the regions begin in different banks, so that streams that keep in step do not close
+    each other's rows. Transfers are whole bursts of every channel.
+    """
+
+    def __init__(self, dram: Dram, clock_hz: float, apart: bool = True) -> None:
+        self.dram, self.apart = dram, apart
+        self.resources = dram.resources(clock_hz)
+        self.channels = tuple(str(c) if c else "" for c in range(dram.channels))
+        timing = dram.timing
+        self.grain = timing.burst_bytes * dram.channels
+        self.most_bits = max(1, TRANSFER_BYTES // timing.burst_bytes) * self.grain * 8
+        self.bank = timing.bursts_per_row * timing.bank_groups * self.grain  # to the next bank
+        self.round = self.bank * timing.banks_per_group
+        self.region = (dram.capacity_bytes // len(Datum) // self.round - 1) * self.round
+
+    def moves(self, stream: Transfers, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+        """What makes an actor move the stream, one for each channel."""
+        size = -(-np.maximum(stream.bits, 1) // (8 * self.grain)) * self.grain
+        begin = np.cumsum(size) - size
+        # A transfer that would cross the end of the region starts over at its beginning.
+        turn = begin % self.region + size > self.region
+        first = datum * (self.region + self.round)
+        if self.apart:
+            first += datum * self.dram.timing.banks_per_group // len(Datum) * self.bank
+        address = first + np.where(turn, 0, begin % self.region)
+        requests = self.dram.requests(address, size, is_write, Granularity.TILE)
+        return [
+            {
+                "firings": len(size),
+                "rank": stream.rank,
+                "resource": resource.name,
+                "request": mine,
+            }
+            for resource, mine in zip(self.resources, requests, strict=True)
+        ]
+
+
+@functools.lru_cache(maxsize=64)
+def sustained_bytes_per_s(dram: Dram) -> float:
+    """Bandwidth of one stream of loads from a DRAM with rows and banks: what its channels moved."""
+    return MEASURED * TRANSFER_BYTES * dram.channels / _seconds(dram, TRANSFER_BYTES, False)
+
+
+@functools.lru_cache(maxsize=64)
+def turn_seconds(dram: Dram) -> float:
+    """Time lost around a store between loads, at worst: a row of the same bank, and two turns."""
+    burst = dram.timing.burst_bytes
+    alone = MEASURED * burst * dram.channels / sustained_bytes_per_s(dram)
+    return (_seconds(dram, burst, True) - 2 * alone) / MEASURED
+
+
+def _seconds(dram: Dram, size: int, stores: bool) -> float:
+    """Time of a stream of loads of that size on each channel, with a store behind each or not."""
+    clock_hz = 1e12 / dram.timing.tCK_ps
+    banks = Banks(dram, clock_hz, apart=not stores)
+    bits, ones = np.full(MEASURED, size * dram.channels * 8), np.ones(MEASURED, np.int64)
+    actors = []
+    for datum, is_write in ((Datum.INPUT, False), (Datum.OUTPUT, True))[: 1 + stores]:
+        stream = Transfers(bits, ones, ones, 2 * np.arange(MEASURED) + is_write)
+        for channel, move in enumerate(banks.moves(stream, datum, is_write)):
+            actors.append(Actor(name=f"{datum.name} {channel}", **move))
+    made = Netlist(actors, [], banks.resources, clock_hz=clock_hz)
+    return simulate(made, record="summary").seconds
+
+
+def with_banks(rules: ArrayRules, dram: Dram, clock_hz: float) -> ArrayRules:
+    """Rules whose bandwidth is that of a DRAM with rows and banks."""
+    bits, cycles = bandwidth(sustained_bytes_per_s(dram), clock_hz)
+    turn = max(0, round(turn_seconds(dram) * clock_hz))
+    return msgspec.structs.replace(rules, dram_bits=bits, dram_cycles=cycles, store_cycles=turn)
