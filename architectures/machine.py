@@ -233,6 +233,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         return None
 
+    def without_timing(self) -> Self:
+        """The same for configurations that compute and count the same and differ in timing alone.
+
+        Runs of such configurations share what they count, and a sweep puts them next to each other.
+        """
+        return self
+
     def time_beside(self, work: OtherWork) -> UnitTime | None:
         """Time of work without multiply-accumulates, or None where no unit for it is modelled."""
         return None
