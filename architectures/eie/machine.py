@@ -53,7 +53,7 @@ from sparqsim.architectures.eie.config import (
 )
 from sparqsim.architectures.eie.counts import checked_counts, load_counts
 from sparqsim.architectures.eie.datapath import Work
-from sparqsim.architectures.eie.schedule import Pass, netlist_of
+from sparqsim.architectures.eie.schedule import Pass, netlist_of, timed
 from sparqsim.architectures.eie.stored import Stored, as_output
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
@@ -152,8 +152,15 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
             biases=work.biases,
         )
         account = self._account(walked)
+        same = self.without_timing()
+        netlist = once(
+            "eie netlist",
+            same,
+            (work,),
+            lambda: netlist_of(same, layer.name, work.entries, work.passes, work.actions()),
+        )
         return Program(
-            netlist=netlist_of(self, layer.name, work.entries, work.passes, work.actions()),
+            netlist=timed(netlist, self),
             layer=layer.name,
             inputs=layer.source,
             macs=Macs(dense=layer.layer.macs, effectual=work.macs, padding=walked.padding),

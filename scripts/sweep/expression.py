@@ -105,7 +105,9 @@ class Expression:
         try:
             return _value(self.tree, names)
         except KeyError as error:
-            raise InputError(f"{self.text!r} asks for {error.args[0]!r}, which is not there") from None
+            raise InputError(
+                f"{self.text!r} asks for {error.args[0]!r}, which is not there"
+            ) from None
         except (ArithmeticError, TypeError, ValueError) as error:
             raise InputError(f"{self.text!r} has no value here: {error}") from None
 

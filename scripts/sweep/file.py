@@ -345,7 +345,9 @@ def _struct(path: list[str | int]) -> type[Struct]:
 # ------------------------------------------------------------------ lines
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
-_KEY = re.compile(r"^\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+_KEY = re.compile(
+    r"^\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*="
+)
 
 
 def line_of(text: str, path: tuple[str | int, ...]) -> int | None:
@@ -394,4 +396,7 @@ def _shared(left: list[str | int], right: tuple[str | int, ...]) -> int:
 def schema() -> dict[str, Any]:
     """JSON schema of the file, for editors."""
     made = msgspec.json.schema(SweepFile)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Sparqsim sweep"} | made
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Sparqsim sweep",
+    } | made

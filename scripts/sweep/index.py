@@ -91,7 +91,9 @@ class Index:
                 database.execute(TABLE)
                 database.execute(f"PRAGMA user_version = {LAYOUT}")
             return True
-        database.execute("SELECT key, size, mtime, status, model, message, columns FROM points LIMIT 1")
+        database.execute(
+            "SELECT key, size, mtime, status, model, message, columns FROM points LIMIT 1"
+        )
         return bool(layout == LAYOUT)
 
     # ------------------------------------------------------------------ from the files
@@ -204,7 +206,13 @@ def _row(entry: Entry, record: Record | None) -> tuple[Any, ...]:
         return (*entry, "broken", "", "", "{}")
     fields = {f"machine.{name}": value for name, value in record.fields.items()}
     columns = {**fields, **record.values, **record.measures}
-    return (*entry, record.status, record.model, record.message, msgspec.json.encode(columns).decode())
+    return (
+        *entry,
+        record.status,
+        record.model,
+        record.message,
+        msgspec.json.encode(columns).decode(),
+    )
 
 
 def _quoted(path: Path) -> str:

@@ -80,11 +80,15 @@ class Plan:
                 f"{sweep.where}: {self.starts[-1]:,} points are too many; at most {MOST_POINTS:,}"
             )
         numbers, keys = [], []
-        for number in range(int(self.starts[-1])):
-            point = self.point(number)
-            if point is not None:
-                numbers.append(number)
-                keys.append(point.key.encode())
+        for space, low, high in zip(self.spaces, self.starts, self.starts[1:], strict=False):
+            before = len(keys)
+            for number in range(int(low), int(high)):
+                point = self.point(number)
+                if point is not None:
+                    numbers.append(number)
+                    keys.append(point.key.encode())
+            if len(keys) == before:
+                raise InputError(f"{space.place('where')}: no point meets the constraints")
         every = np.array(keys, f"S{KEY_DIGITS}")
         _, first = np.unique(every, return_index=True)
         first = np.sort(first)
@@ -92,8 +96,6 @@ class Plan:
         self.keys = every[first]
         self.excluded = int(self.starts[-1]) - len(numbers)
         self.doubled = len(numbers) - len(first)
-        if not len(self.numbers):
-            raise InputError(f"{sweep.where}: no point meets the constraints in where")
 
     def __len__(self) -> int:
         return len(self.numbers)

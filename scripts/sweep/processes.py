@@ -67,7 +67,13 @@ def outcomes(bench: Bench, batch: Batch) -> Iterable[Outcome]:
         if mine != version:
             told = f"{socket.gethostname()} has model {mine} of {machine}, not {version}"
             yield Outcome(
-                batch=batch.number, place=0, key="", failed=True, message=told, data=b"", seconds=0.0
+                batch=batch.number,
+                place=0,
+                key="",
+                failed=True,
+                message=told,
+                data=b"",
+                seconds=0.0,
             )
             return
     for place, point in enumerate(batch.points):

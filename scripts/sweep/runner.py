@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.scripts.sweep.plan import Plan
-from sparqsim.scripts.sweep.points import Bench, Point, model_version
+from sparqsim.scripts.sweep.points import Bench, Networks, Point, model_version
 from sparqsim.scripts.sweep.processes import (
     Batch,
     Forks,
@@ -30,7 +30,7 @@ from sparqsim.scripts.sweep.processes import (
     outcomes,
     warm_up,
 )
-from sparqsim.scripts.sweep.store import Store
+from sparqsim.scripts.sweep.store import Record, Store, decoded
 
 BATCH_SECONDS = 0.25  # of work in a batch
 MOST_IN_BATCH = 256
@@ -41,7 +41,7 @@ FLUSH_POINTS = 64
 FLUSH_SECONDS = 0.2
 LOOK_UP = 500  # keys at once
 
-Tell = Callable[[Outcome], None]
+Tell = Callable[[Record], None]
 
 
 class Runner(Protocol):
@@ -78,15 +78,16 @@ def carry_out(
     InputError
         If the store cannot be written or the processes are of no use.
     """
-    waiting: list[tuple[str, bytes]] = []
+    waiting: list[tuple[Record, bytes]] = []
     last = time.monotonic()
     work = runner(plan, numbers)
     try:
         for outcome in work:
-            if not outcome.data:
+            record = decoded(outcome.data)
+            if record is None:
                 raise InputError(f"points cannot be run there: {outcome.message}")
-            waiting.append((outcome.key, outcome.data))
-            tell(outcome)
+            waiting.append((record, outcome.data))
+            tell(record)
             now = time.monotonic()
             if len(waiting) >= FLUSH_POINTS or now - last > FLUSH_SECONDS:
                 store.write(waiting)
@@ -158,10 +159,10 @@ class Seat:
 class Local:
     """Runs points on this machine."""
 
-    def __init__(self, workers: int, warm: Plan | None = None) -> None:
+    def __init__(self, workers: int, networks: Networks | None = None) -> None:
         if workers < 1:
             raise InputError(f"workers must be at least 1, got {workers}")
-        self.workers, self.warm = workers, warm
+        self.workers, self.networks = workers, networks
         self.seconds = 0.0  # of a point, lately
         self.batches = 0
         self.kills: dict[int, int] = {}
@@ -189,11 +190,11 @@ class Local:
 
     def _starter(self, numbers: NDArray[np.int64]) -> Callable[[], Process]:
         """How processes are started; what they need is loaded here first where they are copies."""
-        if self.warm is None or not can_fork():
+        if self.networks is None or not can_fork():
             return fresh
         first = {point.machine: point for point in self.plan.points(_spread(numbers))}
         warm_up(list(first.values()))
-        return Forks(self.warm.keyed.networks)
+        return Forks(self.networks)
 
     def _feed(self, seat: Seat) -> None:
         """Give a worker batches until it has enough."""
@@ -250,5 +251,3 @@ class Local:
 def _spread(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """A few of the points, from all over the sweep."""
     return numbers[np.unique(np.linspace(0, len(numbers) - 1, 16).astype(int))]
-
-

@@ -99,8 +99,14 @@ class Space:
         return [value for axis in self.axes if axis.name == name for value in axis.values]
 
     def _machines(self) -> dict[str, type[Machine]]:
+        names = self._taken("machine")
+        if not names or not all(isinstance(name, str) for name in names):
+            raise InputError(
+                f"{self.place('machine')}: a machine must have a name, or a list of names: "
+                'machine = { name = "eie", pes = 16 }'
+            )
         found = {}
-        for name in self._taken("machine"):
+        for name in names:
             try:
                 found[name] = get_machine(name)
             except InputError as error:
@@ -118,7 +124,9 @@ class Space:
                             f"the machine {machine} has no field", field, kind.__struct_fields__
                         )
                         raise InputError(f"{self.place('machine', field)}: {letter}")
-        fields = [f"machine.{field}" for k in self.machines.values() for field in k.__struct_fields__]
+        fields = [
+            f"machine.{field}" for k in self.machines.values() for field in k.__struct_fields__
+        ]
         known = tuple(dict.fromkeys((*self.names, *fields)))
         for name, expression in self.derived.items():
             self._check_names(expression, known, *name.split("."))
@@ -218,9 +226,7 @@ class Space:
         except InputError as error:
             raise InputError(f"{self.place(*path)}: {error}{_of(found)}") from None
 
-    def _made(
-        self, found: dict[str, Any], machine: Machine, value: Callable[[str], Any]
-    ) -> Point:
+    def _made(self, found: dict[str, Any], machine: Machine, value: Callable[[str], Any]) -> Point:
         block = self.block
         numbers = numbers_needed(machine, block.verify)
         name = BRACES.sub(lambda match: str(value(match[1])), found["work"])
@@ -233,9 +239,7 @@ class Space:
             work = msgspec.convert({"name": name, **options, "numbers": numbers}, Work)
         except msgspec.ValidationError as error:
             raise InputError(f"{self.place('work')}: {error}") from None
-        densities = {
-            side: found.get(f"work.{side}_density") for side in ("weight", "activation")
-        }
+        densities = {side: found.get(f"work.{side}_density") for side in ("weight", "activation")}
         if not numbers:
             self._refuse_idle(found, machine)
         shown = {**found, "work": name}
@@ -309,9 +313,7 @@ def _values(block: Block) -> dict[str, tuple[tuple[str, ...], Value]]:
     else:
         put("recipe", ("recipe",), recipe)
     machine = block.machine if isinstance(block.machine, dict) else {"name": block.machine}
-    if "name" not in machine:
-        raise InputError("machine must have a name: machine = { name = \"eie\", pes = 16 }")
-    put("machine", ("machine",), machine["name"])
+    put("machine", ("machine",), machine.get("name"))
     for name, value in machine.items():
         if name != "name":
             put(f"machine.{name}", ("machine", name), value)

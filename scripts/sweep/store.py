@@ -124,7 +124,7 @@ class Store:
         except OSError:
             return None
 
-    def write(self, contents: Sequence[tuple[str, bytes]]) -> None:
+    def write(self, contents: Sequence[tuple[Record, bytes]]) -> None:
         """Write files of points, whole and synced; then tell the index.
 
         Raises
@@ -135,7 +135,7 @@ class Store:
         if self.writers is None:
             self.writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="store")
         try:
-            for folder in {self.file(key).parent for key, _ in contents}:
+            for folder in {self.file(record.key).parent for record, _ in contents}:
                 folder.mkdir(exist_ok=True)
             entries = list(self.writers.map(self._write, contents))
         except OSError as error:
@@ -146,10 +146,10 @@ class Store:
             ) from None
         self.index.add(entries)
 
-    def _write(self, content: tuple[str, bytes]) -> tuple[Entry, Record]:
-        key, data = content
-        path = self.file(key)
-        temporary = path.with_name(f"{key}.{os.getpid()}{TEMPORARY}")
+    def _write(self, content: tuple[Record, bytes]) -> tuple[Entry, Record]:
+        record, data = content
+        path = self.file(record.key)
+        temporary = path.with_name(f"{record.key}.{os.getpid()}{TEMPORARY}")
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -161,9 +161,7 @@ class Store:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        record = decoded(data)
-        assert record is not None
-        return Entry(key, told.st_size, told.st_mtime_ns), record
+        return Entry(record.key, told.st_size, told.st_mtime_ns), record
 
     def close(self) -> None:
         """Wait for the disk, and close the index."""
