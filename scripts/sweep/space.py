@@ -257,7 +257,7 @@ class Space:
             activation_density=densities["activation"],
             verify=block.verify,
             requantize=block.requantize,
-            values={key: each for key, each in shown.items() if each is not None},
+            values={key: shown[key] for key in sorted(shown) if shown[key] is not None},
         )
 
     def _refuse_idle(self, found: Mapping[str, Any], machine: Machine) -> None:
