@@ -10,7 +10,7 @@
 ``bound_by``              what the time hangs on (one layer)
 ``sqnr_db``               of the outputs against the float layer; of a network the least
 ``verified``              exact, mismatch or skipped
-``accuracy.NAME``         of a network that is judged, and ``float32.NAME``
+``accuracy`` ...          whatever a network is judged by, and ``float32.accuracy`` before
 ``layers``, ``refused``   of a network: run, and not run
 ``area_mm2`` ...          of the configuration: also ``peak_macs_per_s``, ``bandwidth_bytes_per_s``
 ========================  ========================================================================
@@ -78,7 +78,7 @@ def _of_network(report: NetworkReport) -> dict[str, Any]:
         "refused": totals.layers_of_network - totals.layers,
     }
     if report.accuracy is not None:
-        found |= {f"accuracy.{name}": value for name, value in report.accuracy.compressed.items()}
+        found |= report.accuracy.compressed
         found |= {f"float32.{name}": value for name, value in report.accuracy.float32.items()}
     return found
 
