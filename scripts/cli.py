@@ -23,6 +23,10 @@ COMMANDS = {
         "sparqsim.scripts.compare:command",
         "The same work on several machines, made comparable.",
     ),
+    "sweep": (
+        "sparqsim.scripts.sweep.command:command",
+        "Thousands of points from a file, resumable; here or on a cluster.",
+    ),
     "validate": (
         "sparqsim.scripts.validate:command",
         "The papers' tables beside ours, error by error.",

@@ -1,0 +1,193 @@
+"""The points of a store as rows: for tables, figures and other programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sparqsim.base import InputError, written_whole
+from sparqsim.scripts.output import write_csv
+from sparqsim.scripts.sweep.index import Row
+from sparqsim.scripts.sweep.measures import at_path
+from sparqsim.scripts.sweep.space import resolved
+from sparqsim.scripts.sweep.store import Store
+from sparqsim.simulator.report import NetworkReport, Report
+
+
+class Points:
+    """The points of a store.
+
+    Where it holds those of several versions of the model, it is those of the version written last.
+
+    Parameters
+    ----------
+    path
+        Of the store.
+    keys
+        Of the points that count; None: all.
+
+    Raises
+    ------
+    InputError
+        If there is no store.
+    """
+
+    def __init__(self, path: Path, keys: frozenset[str] | None = None) -> None:
+        self.path = path
+        with Store(path) as store:
+            models = store.index.models()
+            self.versions = len(models)
+            self.broken = store.broken
+
+            def mine(row: Row) -> bool:
+                return row.key in keys if keys is not None else row.model == models[0]
+
+            self.done = [row for row in store.index.rows() if mine(row)]
+            self.failed = [row for row in store.index.rows("failed") if mine(row)]
+
+    def __len__(self) -> int:
+        return len(self.done)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names that some point has, in the order of the first."""
+        return tuple(dict.fromkeys(name for row in self.done for name in row.columns))
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the file and the machines whose value is not the same for all points."""
+        return tuple(
+            name for name in self.columns if is_given(name) and len(self.distinct(name)) > 1
+        )
+
+    def distinct(self, name: str) -> list[Any]:
+        """Values of a column, each once; numbers in order."""
+        found = {repr(value): value for value in self.column(name) if value is not None}
+        values = list(found.values())
+        if all(isinstance(value, int | float) for value in values):
+            values.sort()
+        return values
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A dict a point, ``key`` first, then values, fields and measures by name."""
+        return [{"key": row.key, **row.columns} for row in self.done]
+
+    def name(self, given: str) -> str:
+        """The column that is meant, or a path in the reports.
+
+        Raises
+        ------
+        InputError
+            If no point has anything of that name, or several columns are meant.
+        """
+        try:
+            return resolved(given, self.columns)
+        except InputError as error:
+            if (
+                "may be" not in str(error)
+                and self.done
+                and self._found(given, self.done[0]) is not None
+            ):
+                return given
+            raise
+
+    def column(self, given: str) -> list[Any]:
+        """The values of a column or of a path in the reports; None where a point has none."""
+        name = self.name(given)
+        if name in self.columns:
+            return [row.columns.get(name) for row in self.done]
+        return [self._found(name, row) for row in self.done]
+
+    def report(self, key: str) -> Report | NetworkReport:
+        """The report of a point.
+
+        Raises
+        ------
+        InputError
+            If the point is not stored whole, or failed.
+        """
+        content = self._content(key)
+        kind = NetworkReport if b'"rows":' in content else Report
+        found: Report | NetworkReport = msgspec.json.decode(content, type=kind)
+        return found
+
+    def _content(self, key: str) -> bytes:
+        record = self._store.read(key)
+        if record is None or record.status != "done":
+            raise InputError(f"the point {key} is not in the store {self.path}, or it failed")
+        return bytes(record.report)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.path)
+
+    def _found(self, path: str, row: Row) -> Any:
+        return at_path(msgspec.json.decode(self._content(row.key)), path)
+
+    # ------------------------------------------------------------------ for other programs
+
+    def csv(self, path: str) -> None:
+        """Write a CSV table; ``-`` is the terminal."""
+        write_csv(("key", *self.columns), self.rows(), path)
+
+    def pandas(self) -> Any:
+        """A pandas frame; needs pandas."""
+        return _imported("pandas").DataFrame(self._table())
+
+    def polars(self) -> Any:
+        """A polars frame; needs polars."""
+        return _imported("polars").DataFrame(self._table(), strict=False)
+
+    def parquet(self, path: str) -> None:
+        """Write a Parquet file; needs pyarrow."""
+        pyarrow, parquet = _imported("pyarrow"), _imported("pyarrow.parquet")
+        table = pyarrow.table(self._table())
+        with written_whole(path) as temporary:
+            parquet.write_table(table, temporary)
+
+    def _table(self) -> dict[str, list[Any]]:
+        """Columns by name; one whose values are of several types is text."""
+        rows = self.rows()
+        return {
+            name: _of_one_type([row.get(name) for row in rows]) for name in ("key", *self.columns)
+        }
+
+
+def is_given(name: str) -> bool:
+    """Whether a column is given by the file or the configuration, not measured."""
+    return bool(re.match(r"(work|recipe|machine|seed|variables)(\.|$)", name))
+
+
+def _of_one_type(values: Sequence[Any]) -> list[Any]:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and len(kinds) == 2:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) > 1 or kinds & {list, dict}:
+        return [None if value is None else str(value) for value in values]
+    return list(values)
+
+
+def _imported(package: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        top = package.partition(".")[0]
+        raise InputError(f"this needs {top}: pip install {top}") from None
+
+
+def matching(points: Points, where: str) -> Iterator[int]:
+    """Places of the points that meet an expression over columns."""
+    from sparqsim.scripts.sweep.expression import Expression
+
+    expression = Expression(where) if where else None
+    columns = {name: points.column(name) for name in (expression.names if expression else ())}
+    for place in range(len(points)):
+        if expression is None or expression.value(lambda name, at=place: columns[name][at]):
+            yield place
