@@ -11,7 +11,7 @@ import threading
 
 import click
 
-from sparqsim.base import InputError, printable
+from sparqsim.base import MEMORY_LIMIT, InputError, bytes_of, printable
 
 # name -> (module:attribute, one line of help). Help is here so that `--help` imports nothing.
 COMMANDS = {
@@ -76,8 +76,16 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup, table=COMMANDS, context_settings={"max_content_width": 100})
 @click.version_option(package_name="sparqsim")
-def cli() -> None:
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Refuse work that would take more, such as 8GB; by default 3/4 of the machine's memory.",
+)
+def cli(memory_limit: str | None) -> None:
     """Sparqsim: cycles, energy and exact outputs of quantized and sparse accelerators."""
+    if memory_limit is not None:
+        bytes_of(memory_limit)
+        os.environ[MEMORY_LIMIT] = memory_limit
 
 
 def _fail(message: str) -> None:

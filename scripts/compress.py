@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparqsim.base import InputError, check_can_make_folder
-from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.scripts.output import (
+    PatientBar,
+    console,
+    json_option,
+    refuse_folder,
+    table,
+    write_json,
+)
 from sparqsim.scripts.work_options import data_options, shape_option
 
 if TYPE_CHECKING:
@@ -113,7 +120,9 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.option("--recipe", required=True, metavar="FILE|NAME", help="A TOML file or a known name.")
 @data_options
 @shape_option
-@click.option("--out", metavar="DIR", help="Save the compressed network here.")
+@click.option(
+    "--out", metavar="DIR", callback=refuse_folder, help="Save the compressed network here."
+)
 @json_option
 @click.option("--activations", is_flag=True, help="List every activation, not just the worst.")
 @click.option("--no-judge", is_flag=True, help="Do not run the network before and after.")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparqsim.base import check_can_write, printable, written_whole
+from sparqsim.base import (
+    InputError,
+    check_can_make_folder,
+    check_can_write,
+    printable,
+    written_whole,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,11 +50,38 @@ def check_differences(where: str, found: Sequence[str]) -> None:
         raise Differs(f"{where}: {shown}")
 
 
-def refuse_early(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
-    """Refuse a file that cannot be written before the work, not after it."""
-    if path not in (None, "-"):
-        check_can_write(str(path))
+def refuse_early(_: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Refuse a file that cannot be written before the work, not after it.
+
+    ``-`` is the terminal where the option's metavar says so (``FILE|-``), else it is refused.
+    """
+    if path == "-":
+        if "|-" not in (option.metavar or ""):
+            raise InputError(f"{option.opts[0]} cannot go to the terminal; name a file")
+    elif path is not None:
+        check_can_write(path)
     return path
+
+
+def refuse_folder(_: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Refuse a folder that cannot be made or written before the work, not after it."""
+    if path in ("", "-"):
+        raise InputError(f"{option.opts[0]} must name a folder, got {path!r}")
+    if path is not None:
+        check_can_make_folder(path)
+    return path
+
+
+def refuse_twice(files: Mapping[str, str | None]) -> None:
+    """Refuse to write two things (by their option) to one file or to the terminal at once."""
+    places: dict[str, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        place = "the terminal" if path == "-" else os.path.realpath(path)
+        if place in places and place != os.devnull:
+            raise InputError(f"{places[place]} and {option} would both be written to {path}")
+        places[place] = option
 
 
 json_option = click.option(

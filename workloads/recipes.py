@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_text
 from sparqsim.workloads.layers import unknown
 
 if TYPE_CHECKING:
@@ -323,6 +323,8 @@ def parse(text: str, where: str) -> Recipe:
         return msgspec.toml.decode(text, type=Recipe)
     except (msgspec.MsgspecError, ValueError) as error:
         raise InputError(f"{where} must be a recipe: {error}") from None
+    except RecursionError:
+        raise InputError(f"{where} must be a recipe, but is nested too deeply") from None
 
 
 def read(path: Path) -> Recipe:
@@ -333,11 +335,7 @@ def read(path: Path) -> Recipe:
     InputError
         If the file cannot be read or is not a recipe.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from None
-    return parse(text, str(path))
+    return parse(read_text(path, "the recipe"), str(path))
 
 
 def of_widths(weight_bits: int, activation_bits: int) -> Recipe:
