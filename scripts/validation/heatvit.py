@@ -21,9 +21,9 @@ from sparqsim.architectures.heatvit import EVERY_BLOCK, HeatViT
 from sparqsim.architectures.machine import run
 from sparqsim.base import output_folder, written_whole
 from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.workloads.models.vit import WIDTHS
 from sparqsim.workloads.tokens import KEEP_RATIOS, SELECTOR_BLOCKS, tokens_per_block
 from sparqsim.workloads.vision_transformer import (
-    WIDTHS,
     VisionTransformer,
     calibrated,
     made_up_image,
