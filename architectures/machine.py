@@ -46,7 +46,7 @@ from sparqsim.simulator.timeline import Timeline
 from sparqsim.simulator.traffic import Traffic
 from sparqsim.workloads import recipes
 from sparqsim.workloads.encoded import EncodedLayer, encode
-from sparqsim.workloads.layers import Layer, OtherWork
+from sparqsim.workloads.layers import Layer, Model, OtherWork
 from sparqsim.workloads.quantize import sqnr_db
 from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.shared import once
@@ -216,6 +216,16 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def refusal(self, layer: Layer) -> str:
         """Why the machine does not run such a layer, in words that follow its name; or nothing."""
         return ""
+
+    def as_run(self, model: Model) -> Model:
+        """The network as this machine runs it; a configuration may leave part of it out.
+
+        Raises
+        ------
+        InputError
+            If the configuration cannot run such a network.
+        """
+        return model
 
     def lower(self, layer: EncodedLayer) -> Program:
         """Compute and count one layer whose operands are in formats it computes.

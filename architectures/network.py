@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -72,6 +73,11 @@ def run_layer(
     """
     if len(network.layers) != 1:
         raise InputError(f"{network.name} has {len(network.layers)} layers; name one of them")
+    if machine.as_run(network.model) != network.model:
+        raise InputError(
+            f"{machine.name} in this configuration runs {network.model.name} as another network; "
+            "run all of it"
+        )
     _check_recipe(recipe, network)
     tensors = NetworkTensors(
         network=network,
@@ -138,6 +144,7 @@ def run_network(
     """
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
+    network = replace(network, model=machine.as_run(network.model))
     chosen = _check_recipe(recipe, network)
     tensors = NetworkTensors(
         network=network,

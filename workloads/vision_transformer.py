@@ -35,7 +35,6 @@ Multiply = Callable[[str, Floats, Floats], Floats]
 
 PATCHES = 196  # published: 14 x 14
 CLASSES = 1000
-WIDTHS = {"deit_tiny": 192, "deit_small": 384, "deit_base": 768}  # published
 FIELD = 4  # assumed: an image's smooth part varies over a 4 x 4 grid
 
 

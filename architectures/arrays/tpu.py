@@ -11,6 +11,10 @@ buffer. So a layer is
 walked row part by row part (at most half the accumulators), output columns, reduction. With little
 reuse of a weight (batch x pixels) the DRAM's 34 GB/s are all that counts.
 
+Of 8-bit weights and 16-bit activations, or the other way round, the array does half as many
+products, of 16 bits in both a quarter (published): a 16-bit weight comes as two tiles, a 16-bit
+activation passes a tile twice, 8 bits at a time (assumed: how is not said). Sums stay 32 bits wide.
+
 Left out: the host and its PCIe link, DRAM latency, pooling and element-wise work ("non-matrix
 cycles"). Layers run alone, or as a network whose weights are fetched ahead. Weights are stored in
 whole tiles (assumed). Energies are not published: a shipped table prices a run. Source: Jouppi et
@@ -40,6 +44,7 @@ from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Layer
 
 WEIGHT_BITS = ACTIVATION_BITS = 8  # published
+WIDE_BITS = 16  # published: at half speed in one operand, at a quarter in both
 ACCUMULATOR_BITS = 32  # published
 SIDE = 256  # published
 TILE_KIB = SIDE * SIDE * WEIGHT_BITS // KIB  # 64
@@ -71,7 +76,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "tpu"
-    title: ClassVar[str] = "TPU v1 (ISCA 2017): 256 x 256 weight-stationary array, 8 bits"
+    title: ClassVar[str] = "TPU v1 (ISCA 2017): 256 x 256 weight-stationary array, 8 or 16 bits"
 
     rows: int = SIDE
     columns: int = SIDE
@@ -129,16 +134,22 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         return self.output_buffer_kib * KIB // (ACCUMULATOR_BITS * self.columns) // 2
 
     def computes(self, layer: EncodedLayer) -> Computes:
-        """8-bit integers; narrower ones gain nothing."""
-        held = ("int8_unsigned", "int8_signed")
+        """Integers of 8 bits, and of 16 in several passes; narrower ones gain nothing."""
+        held = ("int8_unsigned", "int8_signed", "int16_unsigned", "int16_signed")
         return Computes(weights=held, activations=held, zero_points=True)
 
     def published_widths(self, layer: Layer) -> tuple[int, int]:
-        """8 bits; a narrower layer gains nothing."""
-        widest = max(layer.activation_bits or 0, layer.weight_bits or 0)
-        if widest > WEIGHT_BITS:
-            raise InputError(f"layer {layer.name!r} needs {widest} bits, the TPU multiplies 8")
-        return (ACTIVATION_BITS, WEIGHT_BITS)
+        """8 bits, or 16 where a layer needs more; a narrower one gains nothing."""
+        activations, weights = layer.activation_bits or 0, layer.weight_bits or 0
+        widest = max(activations, weights)
+        if widest > WIDE_BITS:
+            raise InputError(
+                f"layer {layer.name!r} needs {widest} bits, the TPU multiplies 8 or 16"
+            )
+        return (
+            WIDE_BITS if activations > ACTIVATION_BITS else ACTIVATION_BITS,
+            WIDE_BITS if weights > WEIGHT_BITS else WEIGHT_BITS,
+        )
 
     def timing(
         self,
@@ -158,7 +169,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """
         if mapping is not None:
             raise InputError("the TPU walks its tiles in one way; leave the mapping out")
-        return self._timing([self._walk(shape)], name, dynamic)
+        return self._timing([self._walk(shape, widths)], name, dynamic)
 
     def lower_network(self, layers: Sequence[EncodedLayer]) -> Program:
         """A network as one program: weights of the next layer come while this one multiplies.
@@ -166,7 +177,12 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         A layer begins when the activations of the one before are in the unified buffer.
         """
         runs = [layer.layer for layer in layers for _ in range(layer.layer.repeat)]
-        timing = self._timing([self._walk(self.shape_of(layer, 1)) for layer in runs], "network")
+        walks = [
+            self._walk(self.shape_of(layer.layer, 1), self.stored_widths(layer))
+            for layer in layers
+            for _ in range(layer.layer.repeat)
+        ]
+        timing = self._timing(walks, "network")
         return self.program_of(
             timing,
             name="network",
@@ -177,13 +193,19 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             ],
         )
 
-    def _walk(self, shape: ConvShape) -> _Walk:
-        """How the tiles of a layer are walked: there is nothing to search."""
+    def _walk(self, shape: ConvShape, widths: tuple[int, int]) -> _Walk:
+        """How the tiles of a layer are walked: there is nothing to search.
+
+        A weight of 16 bits is one of 8 in each of two tiles; an activation of 16 bits passes a tile
+        twice, 8 of them at a time.
+        """
         pixels = shape.batch * shape.out_height * shape.out_width
         parts = -(-pixels // self.part_rows)
         return _Walk(
-            steps=-(-pixels // parts),
-            down=-(-shape.taps * shape.in_channels // self.rows),
+            rows=-(-pixels // parts),
+            halves=widths[0] // ACTIVATION_BITS,
+            weight_halves=widths[1] // WEIGHT_BITS,
+            down=-(-shape.taps * shape.in_channels // self.rows) * (widths[1] // WEIGHT_BITS),
             blocks=shape.groups * parts * -(-shape.out_channels // self.columns),
             inputs=shape.inputs,
             outputs=shape.outputs,
@@ -196,7 +218,6 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         Dynamic outputs go to the unified buffer as sums, and through the activation unit once more
         when the last of them has told the scale.
         """
-        stored_bits = ACCUMULATOR_BITS if dynamic else ACTIVATION_BITS
         tiles = sum(walk.tiles for walk in walks)
         drain = self.rows + self.columns - 1
         row_bits = self.rows * ACTIVATION_BITS
@@ -206,10 +227,10 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         blocks = sum(walk.blocks for walk in walks)
         traffic = Traffic(
             input_buffer_read=streamed * row_bits,
-            input_buffer_write=sum(walk.outputs for walk in walks) * stored_bits,
+            input_buffer_write=sum(walk.outputs * walk.stored_bits(dynamic) for walk in walks),
             weight_buffer_read=tiles * self.tile_bits,
             weight_buffer_write=tiles * self.tile_bits,
-            output_buffer_read=sum(walk.blocks * walk.steps for walk in walks) * sum_bits,
+            output_buffer_read=sum(walk.blocks * walk.rows for walk in walks) * sum_bits,
             output_buffer_write=streamed * sum_bits,
             dram_read=tiles * self.tile_bits,
             dram_write=0,
@@ -222,9 +243,9 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             bubble_cycles=occupied - streamed + self.rows + len(walks) * drain,
             stall_cycles=load + max(0, all_loads - load - (occupied - last)),
             residences=(
-                _held(walks[0].inputs * ACTIVATION_BITS, 1, 1),
+                _held(walks[0].inputs * walks[0].activation_bits, 1, 1),
                 _held(self.tile_bits, tiles, self.fifo_tiles),
-                _held(walks[0].steps * sum_bits, blocks, 2),
+                _held(walks[0].rows * sum_bits, blocks, 2),
             ),
             traffic=traffic,
         )
@@ -233,12 +254,15 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
             analytic=analytic,
             products_per_step=self.rows * self.columns,
             multiplied=sum(walk.macs for walk in walks),
-            repeats=1,
+            repeats=min(walk.passes for walk in walks),
             capacities=tuple(size * KIB for size in self.buffers_kib),  # type: ignore[arg-type]
             used=(
-                max(walk.inputs * ACTIVATION_BITS + walk.outputs * stored_bits for walk in walks),
+                max(
+                    walk.inputs * walk.activation_bits + walk.outputs * walk.stored_bits(dynamic)
+                    for walk in walks
+                ),
                 min(tiles, self.fifo_tiles) * self.tile_bits,
-                max(min(walk.blocks, 2) * walk.steps for walk in walks) * sum_bits,
+                max(min(walk.blocks, 2) * walk.rows for walk in walks) * sum_bits,
             ),
             rule="fill and drain of the array are charged once a layer; a tile takes at least the "
             f"{self.rows} cycles in which the next one is shifted in",
@@ -247,19 +271,19 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
 
     def _ports(self, walks: list[_Walk], dynamic: bool) -> tuple[Port, ...]:
         """Which firings move the bits of each memory."""
-        stored_bits = ACCUMULATOR_BITS if dynamic else ACTIVATION_BITS
         tile, row_bits = self.tile_bits, self.rows * ACTIVATION_BITS
         sum_bits = self.columns * ACCUMULATOR_BITS
         blocks = [walk.blocks for walk in walks]
         steps = np.repeat([walk.steps for walk in walks], [walk.tiles for walk in walks])
-        sums = np.repeat([walk.steps * sum_bits for walk in walks], blocks)
-        stored = np.repeat([walk.outputs * stored_bits / walk.blocks for walk in walks], blocks)
+        sums = np.repeat([walk.rows * sum_bits for walk in walks], blocks)
+        leaving = [walk.outputs * walk.stored_bits(dynamic) / walk.blocks for walk in walks]
+        stored = np.repeat(leaving, blocks)
         outputs = walks[-1].outputs
         again = Port(
             store="input_buffer",
             actor="rescale",
             read_bits=outputs * ACCUMULATOR_BITS,
-            written_bits=outputs * ACTIVATION_BITS,
+            written_bits=outputs * walks[-1].activation_bits,
         )
         return (
             *((again,) if dynamic else ()),
@@ -363,9 +387,14 @@ def _held(bits: int, times: int, places: int) -> Residence:
 
 
 class _Walk(NamedTuple):
-    """The tiles of a layer: ``blocks`` of ``down`` passes of ``steps`` rows of activations."""
+    """The tiles of a layer: ``blocks`` of ``down`` passes over ``rows`` rows of activations.
 
-    steps: int
+    ``halves`` and ``weight_halves`` say of how many times 8 bits activations and weights are.
+    """
+
+    rows: int
+    halves: int
+    weight_halves: int
     down: int
     blocks: int
     inputs: int
@@ -376,3 +405,22 @@ class _Walk(NamedTuple):
     def tiles(self) -> int:
         """Tiles of weights, each as often as it is loaded."""
         return self.blocks * self.down
+
+    @property
+    def steps(self) -> int:
+        """Rows of 8-bit activations that pass a tile."""
+        return self.rows * self.halves
+
+    @property
+    def passes(self) -> int:
+        """Products of 8 bits that make one of the layer's."""
+        return self.halves * self.weight_halves
+
+    @property
+    def activation_bits(self) -> int:
+        """Of a stored activation."""
+        return self.halves * ACTIVATION_BITS
+
+    def stored_bits(self, dynamic: bool) -> int:
+        """Of an output: an activation of the next layer, or a sum that has no scale yet."""
+        return ACCUMULATOR_BITS if dynamic else self.activation_bits

@@ -13,6 +13,7 @@ from sparqsim.architectures.machine import Figure, Machine, Peak, UnitTime
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.workloads.layers import OtherWork
+from sparqsim.workloads.tokens import tokens_per_block
 
 KIB = 1024 * 8  # bits
 BITS = 8  # published: 8-bit fixed point
@@ -53,6 +54,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Of the memory that holds the weights.
     weight_buffer_kib
         Both halves of the weight buffer.
+    keep
+        Shares of a DeiT's patches that go on from blocks 4, 7 and 10, such as .7,.49,.343; empty
+        for all.
     """
 
     name: ClassVar[str] = "heatvit"
@@ -65,6 +69,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     clock_hz: float = 150e6  # assumed: recalled; a comparison table says 300 MHz
     dram_gbytes_per_s: float = 19.2  # assumed: the ZCU102's 64-bit DDR4-2400
     weight_buffer_kib: int = 256  # assumed: two tiles of 64 columns of DeiT-S's widest product
+    keep: str = ""
 
     def __post_init__(self) -> None:
         check_positive("heatvit", clock_hz=self.clock_hz, dram_gbytes_per_s=self.dram_gbytes_per_s)
@@ -74,6 +79,18 @@ class Configuration(Machine, frozen=True, kw_only=True):
             raise InputError(
                 f"heatvit.dram_gbytes_per_s must move a bit a cycle, got {self.dram_gbytes_per_s!r}"
             )
+        if self.keep:
+            tokens_per_block(ratios=self.ratios)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Shares of patches that go on behind each selector."""
+        try:
+            return tuple(float(share) for share in self.keep.split(","))
+        except ValueError:
+            raise InputError(
+                f"heatvit.keep must be shares such as .7,.49,.343, got {self.keep!r}"
+            ) from None
 
     @property
     def multipliers(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ from sparqsim.simulator.timeline import Timeline
 from sparqsim.workloads import recipes
 from sparqsim.workloads.compress import compress_weight, fitted
 from sparqsim.workloads.encoded import EncodedLayer
-from sparqsim.workloads.layers import Layer, MatMul
+from sparqsim.workloads.layers import Layer, Linear, MatMul, Model
+from sparqsim.workloads.models import vit
 from sparqsim.workloads.quantize import QuantizedTensor
 from sparqsim.workloads.tokens import TokenSelector
 from sparqsim.workloads.vision_transformer import PATCHES, Forward, VisionTransformer, forward
@@ -99,6 +101,10 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
             verify=work.verify,
         )
 
+    def as_run(self, model: Model) -> Model:
+        """A DeiT whose selectors keep the shares of the configuration, if it names any."""
+        return vit.pruned(model, self.ratios) if self.keep else model
+
     def lower_network(self, layers: Sequence[EncodedLayer]) -> Program | None:
         """A network as one program: activations stay on the chip, weights of the next layer come
         while this one multiplies. None where ranges are found in the run.
@@ -106,8 +112,9 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
         if any(layer.dynamic for layer in layers):
             return None
         runs = [layer.layer for layer in layers for _ in range(layer.layer.repeat)]
-        products = [product_of(layer) for layer in runs]
-        diagram = Diagram(self, products, runs[0].input_elements, products[-1].results)
+        steps = _steps(runs)
+        results = product_of(runs[-1]).results
+        diagram = Diagram(self, steps, runs[0].input_elements, results)
         notes = ["activations stay on the chip; softmax between the products is not in this time"]
         return self._program(diagram, "network", "shapes and formats alone", notes=notes)
 
@@ -258,7 +265,7 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
         given = msgspec.structs.asdict(self)
         changed = [
             name for name, value in msgspec.structs.asdict(type(self)()).items()
-            if given[name] != value
+            if given[name] != value and name != "keep"
         ]  # fmt: skip
         told = f"{BOARD_W} W published for DeiT-S on the ZCU102 (secondary)"
         if changed:
@@ -280,6 +287,20 @@ def product_of(layer: Layer) -> Product:
     gemm = layer.gemm()
     kind: Kind = "activations" if isinstance(layer, MatMul) else "weights"
     return Product(layer.name, gemm.m, gemm.n, gemm.k, gemm.batch, kind)
+
+
+def _steps(runs: Sequence[Layer]) -> list[Step]:
+    """The products of layers, and a selector's decision where its last product is done."""
+    steps: list[Step] = []
+    for layer, after in itertools.zip_longest(runs, runs[1:]):
+        product = product_of(layer)
+        if not layer.name.startswith(vit.SELECTOR):
+            steps.append(product)
+            continue
+        steps.append(product._replace(kind="selector"))
+        if isinstance(after, Linear) and not after.name.startswith(vit.SELECTOR):
+            steps.append(Selection(product.m, after.rows, after.in_features))
+    return steps
 
 
 def kind_of(which: str) -> Kind:

@@ -28,9 +28,9 @@ from sparqsim.scripts.output import (
     table,
     write_json,
 )
+from sparqsim.workloads.models.vit import WIDTHS
 from sparqsim.workloads.tokens import KEEP_RATIOS, SELECTOR_BLOCKS, tokens_per_block
 from sparqsim.workloads.vision_transformer import (
-    WIDTHS,
     VisionTransformer,
     calibrated,
     made_up_image,

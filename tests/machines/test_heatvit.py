@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from sparqsim.architectures.heatvit import EVERY_BLOCK, HeatViT, Product, network_steps
 from sparqsim.architectures.machine import program as lowered
 from sparqsim.architectures.machine import run
+from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.base import InputError
 from sparqsim.scripts.validation import heatvit as validation
 from sparqsim.simulator.traffic import moved
 from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, OtherWork
-from sparqsim.workloads.models import get_model
+from sparqsim.workloads.models import get_model, vit
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
 from sparqsim.workloads.tensors import LayerTensors, made_up
 from sparqsim.workloads.tokens import TokenSelector, tokens_per_block
@@ -28,6 +29,7 @@ from sparqsim.workloads.vision_transformer import (
     forward,
     made_up_image,
 )
+from sparqsim.workloads.work import load
 
 ENGINE = HeatViT()
 RATIOS = {2: 0.7, 3: 0.4}
@@ -344,3 +346,49 @@ def test_the_validation_shows_what_it_measures(monkeypatch: pytest.MonkeyPatch) 
     assert len(row["images"]) == 2 and row["published_low"] == 1.82
     assert 1.5 < row["fixed_with_selectors"] < row["fixed_bound"] < 1.7
     assert all(figure.source for figure in ENGINE.datasheet())
+
+
+# ------------------------------------------------------------------ shares of tokens, as an option
+
+
+def test_a_run_keeps_the_shares_it_is_told() -> None:
+    """`run heatvit deit_tiny --keep .7,.49,.343`: the network of a plan with those tokens, its
+    selectors among the rows; fewer products and cycles than with all tokens, weights the same."""
+    machine = HeatViT(keep=".7,.49,.343")
+    report = run_network(machine, load("deit_tiny"), verify=False)
+    whole = run_network(HeatViT(), load("deit_tiny"), verify=False)
+    assert report.whole is not None and whole.whole is not None
+    tokens = tokens_per_block(package=True)
+    planned = run(ENGINE, ENGINE.plan(192, tokens, select=True)).report
+    assert report.totals.macs == report.whole.macs.dense == planned.macs.dense
+    for counter in ("engine_cycles", "selector_engine_cycles", "selections", "tokens_dropped"):
+        assert report.whole.counters[counter] == planned.counters[counter]
+    names = [row.name for row in report.runs]
+    assert [name for name in names if name.endswith("head2")] == [
+        f"selector{block}.head2" for block in (4, 7, 10)
+    ]
+    assert report.totals.cycles < 0.65 * whole.totals.cycles
+    assert report.totals.energy.known_pj < whole.totals.energy.known_pj
+    assert "blocks.qkv" in {row.name for row in whole.runs} and "blocks4-6.qkv" in names
+
+
+def test_selectors_are_verified_as_any_layer() -> None:
+    """Their products are layers with numbers: bit-exact."""
+    model = vit.pruned(get_model("deit_tiny"), (0.7, 0.49, 0.343))
+    layers = [each for each in model.layers if each.name.startswith("selector10")]
+    assert len(layers) == 6
+    for layer in layers:
+        work = made_up(layer, np.random.default_rng(0))
+        assert run(ENGINE, work).report.verification.status == "exact"
+
+
+def test_shares_that_change_nothing_are_refused() -> None:
+    """A layer alone, a network without selectors, shares that rise or are no numbers."""
+    machine = HeatViT(keep=".7,.49,.343")
+    with pytest.raises(InputError, match="runs deit_tiny as another network; run all of it"):
+        run_layer(machine, load("deit_tiny/blocks.qkv"))
+    with pytest.raises(InputError, match="on one image, got 'alexnet'"):
+        run_network(machine, load("alexnet"), verify=False)
+    for wrong, said in ((".5", "3 selectors need"), (".3,.5,.7", "falling"), ("a,b,c", "shares")):
+        with pytest.raises(InputError, match=said):
+            HeatViT(keep=wrong)

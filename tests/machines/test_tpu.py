@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -15,8 +16,10 @@ from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError
 from sparqsim.scripts.validation.tpu import command, headlines, network
+from sparqsim.simulator.report import Report
 from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Linear, Model
+from sparqsim.workloads.tensors import made_up
 
 
 def test_sizes_are_those_of_the_paper() -> None:
@@ -105,3 +108,47 @@ def test_a_mapping_is_not_the_users_to_choose() -> None:
     layer = Linear(name="f", in_features=64, out_features=64, rows=4)
     with pytest.raises(InputError, match="one way"):
         TPU().plan(layer, mapping=mapping)
+
+
+@pytest.mark.parametrize(("activations", "weights"), [(16, 8), (8, 16), (16, 16)])
+def test_sixteen_bits_take_half_or_a_quarter_of_the_speed(activations: int, weights: int) -> None:
+    """Published, section 2: half speed where one operand has 16 bits, a quarter where both have.
+
+    A 16-bit weight is two bytes of DRAM, a 16-bit activation two of the unified buffer.
+    """
+
+    def of(a: int, w: int) -> Report:
+        layer = Linear(
+            name="f", in_features=1024, out_features=1024, rows=4096, activation_bits=a,
+            weight_bits=w,
+        )  # fmt: skip
+        return run(TPU(), TPU().plan(layer)).report
+
+    eight, wide = of(8, 8), of(activations, weights)
+    passes = activations * weights // 64
+    assert wide.counters["compute_cycles"] == passes * eight.counters["compute_cycles"]
+    assert wide.cycles == pytest.approx(passes * eight.cycles, rel=0.03)
+    assert wide.memory["dram"].read_bits == weights // 8 * eight.memory["dram"].read_bits
+    array = wide.memory["input_buffer"].read_bits / eight.memory["input_buffer"].read_bits
+    assert array == passes
+    dynamic = [
+        next(part.energy_pj for part in each.energy.parts if part.part == "array dynamic")
+        for each in (eight, wide)
+    ]
+    assert dynamic[1] == pytest.approx(passes * dynamic[0])  # type: ignore[operator]
+    assert wide.utilization["multipliers"] == pytest.approx(1, abs=0.03)
+
+
+def test_a_layer_of_sixteen_bits_is_exact_and_a_network_may_mix() -> None:
+    """Outputs are those of the wrapped sums; a layer of 8 bits beside one of 16 keeps its speed."""
+    layer = Linear(name="f", in_features=300, out_features=70, rows=9)
+    work = made_up(layer, np.random.default_rng(0))
+    report = run(TPU(), work, recipe="int16").report
+    assert report.verification.status == "exact"
+    assert all(each.stored_as.startswith("int16") for each in report.operands.values())
+    large = Linear(name="g", in_features=512, out_features=512, rows=2048)
+    both = TPU().lower_network([outline(large, "int8"), outline(large, "int16")])
+    alone = [run(TPU(), TPU().lower_network([outline(large, name)])).report.counters
+             for name in ("int8", "int16")]  # fmt: skip
+    mixed = run(TPU(), both).report.counters
+    assert mixed["compute_cycles"] == sum(each["compute_cycles"] for each in alone)

@@ -84,11 +84,14 @@ def transformer_blocks(
     bias: bool = True,
     fused_qkv: bool = False,
     gated: bool = False,
+    name: str = "blocks",
 ) -> tuple[Layer, ...]:
     """Return the layers of ``blocks`` identical transformer blocks.
 
     Parameters
     ----------
+    name : str
+        Of the blocks, in front of the layers' own.
     blocks, width, heads, hidden : int
         Number of blocks, model width, attention heads, width inside the feed-forward part.
     queries, keys : int
@@ -105,9 +108,9 @@ def transformer_blocks(
     """
     rows, depth = batch * queries, width // heads
 
-    def linear(name: str, fan_in: int, fan_out: int) -> Linear:
+    def linear(part: str, fan_in: int, fan_out: int) -> Linear:
         return Linear(
-            name=f"blocks.{name}",
+            name=f"{name}.{part}",
             in_features=fan_in,
             out_features=fan_out,
             rows=rows,
@@ -115,15 +118,15 @@ def transformer_blocks(
             repeat=blocks,
         )
 
-    def product(name: str, k: int, n: int) -> MatMul:
+    def product(part: str, k: int, n: int) -> MatMul:
         return MatMul(
-            name=f"blocks.{name}", m=queries, k=k, n=n, batch=batch * heads, repeat=blocks
+            name=f"{name}.{part}", m=queries, k=k, n=n, batch=batch * heads, repeat=blocks
         )
 
     inputs = {"qkv": 3 * width} if fused_qkv else dict.fromkeys(("query", "key", "value"), width)
     gate = (linear("mlp_gate", width, hidden),) if gated else ()
     return (
-        *(linear(name, width, size) for name, size in inputs.items()),
+        *(linear(part, width, size) for part, size in inputs.items()),
         product("scores", depth, keys),
         product("context", keys, depth),
         linear("projection", width, width),
