@@ -181,6 +181,7 @@ class Figure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     value: str = ""
     log_x: bool = False
     log_y: bool = False
+    knee: bool = False
     relative_to_first: bool = False
     where: str = ""
     title: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,16 @@ class Points:
 
             self.done = [row for row in store.index.rows() if mine(row)]
             self.failed = [row for row in store.index.rows("failed") if mine(row)]
+
+    def only(self, where: str) -> Points:
+        """The points for which an expression over columns is true; all for an empty one."""
+        places = set(matching(self, where))
+        chosen = copy(self)
+        chosen.__dict__ = {
+            name: value for name, value in vars(self).items() if name not in ("columns", "varying")
+        }
+        chosen.done = [row for place, row in enumerate(self.done) if place in places]
+        return chosen
 
     def __len__(self) -> int:
         return len(self.done)
@@ -111,12 +122,13 @@ class Points:
         InputError
             If the point is not stored whole, or failed.
         """
-        content = self._content(key)
+        content = self.content(key)
         kind = NetworkReport if b'"rows":' in content else Report
         found: Report | NetworkReport = msgspec.json.decode(content, type=kind)
         return found
 
-    def _content(self, key: str) -> bytes:
+    def content(self, key: str) -> bytes:
+        """The JSON of a point's report; raises InputError as :meth:`report`."""
         record = self._store.read(key)
         if record is None or record.status != "done":
             raise InputError(f"the point {key} is not in the store {self.path}, or it failed")
@@ -127,7 +139,7 @@ class Points:
         return Store(self.path)
 
     def _found(self, path: str, row: Row) -> Any:
-        return at_path(msgspec.json.decode(self._content(row.key)), path)
+        return at_path(msgspec.json.decode(self.content(row.key)), path)
 
     # ------------------------------------------------------------------ for other programs
 
