@@ -13,6 +13,7 @@ import msgspec
 
 from sparqsim.base import InputError, written_whole
 from sparqsim.scripts.output import write_csv
+from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.index import Row
 from sparqsim.scripts.sweep.measures import at_path
 from sparqsim.scripts.sweep.space import resolved
@@ -108,11 +109,29 @@ class Points:
             raise
 
     def column(self, given: str) -> list[Any]:
-        """The values of a column or of a path in the reports; None where a point has none."""
+        """The values of a column, of a path in the reports, or of an expression over such names;
+        None where a point has none.
+
+        Raises
+        ------
+        InputError
+            If no point has anything of that name, or several columns are meant.
+        """
+        if not re.fullmatch(r"[\w.-]+", given):
+            return self._calculated(Expression(given))
         name = self.name(given)
         if name in self.columns:
             return [row.columns.get(name) for row in self.done]
         return [self._found(name, row) for row in self.done]
+
+    def _calculated(self, expression: Expression) -> list[Any]:
+        columns = {name: self.column(name) for name in expression.names}
+        found: list[Any] = []
+        for place in range(len(self)):
+            here = {name: values[place] for name, values in columns.items()}
+            known = None not in here.values()
+            found.append(expression.value(here.__getitem__) if known else None)
+        return found
 
     def report(self, key: str) -> Report | NetworkReport:
         """The report of a point.
@@ -196,8 +215,6 @@ def _imported(package: str) -> Any:
 
 def matching(points: Points, where: str) -> Iterator[int]:
     """Places of the points that meet an expression over columns."""
-    from sparqsim.scripts.sweep.expression import Expression
-
     expression = Expression(where) if where else None
     columns = {name: points.column(name) for name in (expression.names if expression else ())}
     for place in range(len(points)):

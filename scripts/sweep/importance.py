@@ -26,7 +26,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Importance:
-    """Of a parameter: ``first`` alone, ``total`` with all it acts together with; by which method."""
+    """Of a parameter: ``first`` alone, ``total`` with all it acts together with."""
 
     name: str
     first: float | None

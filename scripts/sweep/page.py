@@ -34,7 +34,8 @@ var(--blue);padding-left:1rem}
 """
 SCRIPT = """
 const rows=JSON.parse(document.getElementById('rows').textContent);
-const body=document.querySelector('#points tbody'),heads=[...document.querySelectorAll('#points th')];
+const body=document.querySelector('#points tbody');
+const heads=[...document.querySelectorAll('#points th')];
 let sorted=-1,down=false;
 function show(value){return value===null?'–':typeof value==='number'&&!Number.isInteger(value)?
 value.toPrecision(4):String(value)}

@@ -41,6 +41,7 @@ MORE_IS_BETTER = ("utilization", "load_balance", "sqnr_db", "accuracy", "peak_ma
 KNEE_GAIN = 0.1  # of a doubling of x below which a curve is taken to have bent
 HEIGHT = 3.6
 PANELS = 3  # in a row
+MOST_TICKS = 10  # along x
 
 
 class Drawing:
@@ -70,7 +71,7 @@ class Drawing:
         values = self.of(name)
         distinct = {repr(value): value for value in values}
         known = list(distinct.values())
-        if all(isinstance(value, int | float) for value in known):
+        if len({isinstance(value, str) for value in known}) == 1:
             known.sort()
         return [(told(value), np.array([each == value for each in values])) for value in known]
 
@@ -166,7 +167,10 @@ def _panels(make: Any, drawing: Drawing) -> Any:
     for ax, (measure, name, chosen) in zip(axes, parts, strict=False):
         make(drawing, ax, measure, chosen)
         ax.set_title(
-            name or ("" if len(parts) == 1 else measure), loc="left", fontsize=TEXT, color=INK
+            _panel(figure, name) or ("" if len(parts) == 1 else measure),
+            loc="left",
+            fontsize=TEXT,
+            color=INK,
         )
     for ax in axes[len(parts) :]:
         ax.set_axis_off()
@@ -184,14 +188,27 @@ def _panels(make: Any, drawing: Drawing) -> Any:
     return canvas
 
 
+def _panel(figure: Figure, name: str) -> str:
+    """What a panel is of: a number says of what."""
+    is_number = name.replace(".", "", 1).isdigit()
+    return f"{_label(figure.panel)} = {name}" if is_number else name
+
+
 def _scaled(ax: Axes, figure: Figure, x: NDArray[np.float64]) -> None:
+    """Equal ratios where they are asked for, with plain numbers at the ticks."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     if figure.log_x:
         ax.set_xscale("log", base=2)
-        if len(set(x)) <= 10:
-            ax.set_xticks(sorted(set(x)), [f"{value:g}" for value in sorted(set(x))])
-            ax.minorticks_off()
+        places = np.unique(x[np.isfinite(x)])
+        places = places[:: len(places) // MOST_TICKS + 1]
+        ax.set_xticks(places, [f"{value:.6g}" for value in places])
+        ax.xaxis.set_minor_locator(NullLocator())
     if figure.log_y:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 # ------------------------------------------------------------------ kinds
