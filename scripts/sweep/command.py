@@ -77,8 +77,8 @@ def _dry_run(loaded: Sweep, store: Path, given: dict[str, Any]) -> None:
     if loaded.file.search is not None:
         search = loaded.file.search
         screen.print(
-            f"a search by {search.method}: {search.trials:,} trials; its points follow from what it "
-            "finds"
+            f"a search by {search.method}: {search.trials:,} trials; its points follow from what "
+            "it finds"
         )
         return
     plan = Plan(loaded)

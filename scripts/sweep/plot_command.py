@@ -100,7 +100,7 @@ def _importance(points: Points, measure: str) -> bool:
         f"What {measure} hangs on, over {len(points):,} points: {found[0].method}",
         ("parameter",),
         ("alone", "with all"),
-        "alone, with all: share of the variance that it explains by itself; that is lost without it",
+        "alone, with all: share of the variance that it explains; that is lost without it",
     )
     for each in found:
         alone = "–" if each.first is None else f"{each.first:.3f}"

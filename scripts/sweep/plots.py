@@ -166,12 +166,8 @@ def _panels(make: Any, drawing: Drawing) -> Any:
     axes = canvas.subplots(down, across, squeeze=False).ravel()
     for ax, (measure, name, chosen) in zip(axes, parts, strict=False):
         make(drawing, ax, measure, chosen)
-        ax.set_title(
-            _panel(figure, name) or ("" if len(parts) == 1 else measure),
-            loc="left",
-            fontsize=TEXT,
-            color=INK,
-        )
+        title = _panel(figure, name) or ("" if len(parts) == 1 else measure)
+        ax.set_title(title, loc="left", fontsize=TEXT, color=INK)
     for ax in axes[len(parts) :]:
         ax.set_axis_off()
     labelled = [ax for ax in axes if ax.get_legend_handles_labels()[0]]
