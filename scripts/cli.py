@@ -27,6 +27,10 @@ COMMANDS = {
         "sparqsim.scripts.sweep.command:command",
         "Thousands of points from a file, resumable; here or on a cluster.",
     ),
+    "plot": (
+        "sparqsim.scripts.sweep.plot_command:command",
+        "Figures, tables and a page of a sweep's results.",
+    ),
     "validate": (
         "sparqsim.scripts.validate:command",
         "The papers' tables beside ours, error by error.",

@@ -19,6 +19,7 @@ import numpy as np
 
 T = TypeVar("T")
 
+LEAST_BYTES = 1 << 15  # what a value without arrays counts: a report, say
 LOOKED_AT = 64  # values of a list that are measured
 
 
@@ -43,7 +44,7 @@ class Kept:
             found: T = self.values[key][0]
             return found
         made = make()
-        size = array_bytes(made, set())
+        size = max(array_bytes(made, set()), LEAST_BYTES)
         self.values[key] = made, objects, size
         self.bytes += size
         while self.bytes > self.most_bytes and len(self.values) > 1:

@@ -10,7 +10,6 @@ that the sweep names.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -113,7 +112,7 @@ class Cluster:
             )
         try:
             self.client = distributed.Client(self.cluster or scheduler, timeout=10)
-        except (OSError, ValueError, asyncio.TimeoutError) as error:
+        except (TimeoutError, OSError, ValueError) as error:
             raise InputError(f"no Dask scheduler answers at {scheduler}: {error}") from None
 
     def close(self) -> None:
@@ -125,7 +124,7 @@ class Cluster:
     def __call__(self, plan: Points, numbers: NDArray[np.int64]) -> Iterator[Outcome]:
         try:
             self.client.wait_for_workers(1, timeout=WAIT_SECONDS)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             raise InputError("the Dask scheduler has no workers; start some") from None
         self.plan, self.start, self.numbers = plan, 0, numbers
         self.out: dict[Any, Batch] = {}

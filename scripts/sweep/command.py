@@ -1,4 +1,4 @@
-"""``sparqsim sweep``: the points of a file, run, stored, and taken up again where they were left."""
+"""``sparqsim sweep``: the points of a file: run, stored, taken up again where they were left."""
 
 from __future__ import annotations
 
@@ -76,8 +76,10 @@ def _dry_run(loaded: Sweep, store: Path, given: dict[str, Any]) -> None:
     screen = console()
     if loaded.file.search is not None:
         search = loaded.file.search
-        screen.print(f"a search by {search.method}: {search.trials:,} trials; its points follow from "
-                     "what it finds")  # fmt: skip
+        screen.print(
+            f"a search by {search.method}: {search.trials:,} trials; its points follow from what "
+            "it finds"
+        )
         return
     plan = Plan(loaded)
     left = plan.numbers
@@ -117,7 +119,8 @@ def _run(loaded: Sweep, store: Path, file: str, given: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         told = f" --store {given['store']}" if given["store"] else ""
         click.echo(
-            f"\nstopped; what was finished is kept in {store}. To go on: sparqsim sweep {file}{told}",
+            f"\nstopped; what was finished is kept in {store}. "
+            f"To go on: sparqsim sweep {file}{told}",
             err=True,
         )
         sys.exit(130)

@@ -16,7 +16,7 @@
     [[block]]                                 # as many blocks as there are kinds of points
     work = { name = "resnet50", batch = [1, 4] }
     recipe = { name = "w4a8", weights.format = ["int4", "int8"] }
-    machine = { name = "bitfusion", rows = { from = 8, to = 64, step = 8 }, columns = { derived = "rows" } }
+    machine = { name = "bitfusion", rows = { from = 8, to = 64 }, columns = { derived = "rows" } }
     where = ["rows * columns <= 1024"]
     sample = { kind = "sobol", count = 64 }
 
@@ -181,6 +181,7 @@ class Figure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     value: str = ""
     log_x: bool = False
     log_y: bool = False
+    knee: bool = False
     relative_to_first: bool = False
     where: str = ""
     title: str = ""

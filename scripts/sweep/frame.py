@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 
 from sparqsim.base import InputError, written_whole
 from sparqsim.scripts.output import write_csv
+from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.index import Row
 from sparqsim.scripts.sweep.measures import at_path
 from sparqsim.scripts.sweep.space import resolved
@@ -49,6 +51,16 @@ class Points:
 
             self.done = [row for row in store.index.rows() if mine(row)]
             self.failed = [row for row in store.index.rows("failed") if mine(row)]
+
+    def only(self, where: str) -> Points:
+        """The points for which an expression over columns is true; all for an empty one."""
+        places = set(matching(self, where))
+        chosen = copy(self)
+        chosen.__dict__ = {
+            name: value for name, value in vars(self).items() if name not in ("columns", "varying")
+        }
+        chosen.done = [row for place, row in enumerate(self.done) if place in places]
+        return chosen
 
     def __len__(self) -> int:
         return len(self.done)
@@ -97,11 +109,29 @@ class Points:
             raise
 
     def column(self, given: str) -> list[Any]:
-        """The values of a column or of a path in the reports; None where a point has none."""
+        """The values of a column, of a path in the reports, or of an expression over such names;
+        None where a point has none.
+
+        Raises
+        ------
+        InputError
+            If no point has anything of that name, or several columns are meant.
+        """
+        if not re.fullmatch(r"[\w.-]+", given):
+            return self._calculated(Expression(given))
         name = self.name(given)
         if name in self.columns:
             return [row.columns.get(name) for row in self.done]
         return [self._found(name, row) for row in self.done]
+
+    def _calculated(self, expression: Expression) -> list[Any]:
+        columns = {name: self.column(name) for name in expression.names}
+        found: list[Any] = []
+        for place in range(len(self)):
+            here = {name: values[place] for name, values in columns.items()}
+            known = None not in here.values()
+            found.append(expression.value(here.__getitem__) if known else None)
+        return found
 
     def report(self, key: str) -> Report | NetworkReport:
         """The report of a point.
@@ -111,12 +141,13 @@ class Points:
         InputError
             If the point is not stored whole, or failed.
         """
-        content = self._content(key)
+        content = self.content(key)
         kind = NetworkReport if b'"rows":' in content else Report
         found: Report | NetworkReport = msgspec.json.decode(content, type=kind)
         return found
 
-    def _content(self, key: str) -> bytes:
+    def content(self, key: str) -> bytes:
+        """The JSON of a point's report; raises InputError as :meth:`report`."""
         record = self._store.read(key)
         if record is None or record.status != "done":
             raise InputError(f"the point {key} is not in the store {self.path}, or it failed")
@@ -127,7 +158,7 @@ class Points:
         return Store(self.path)
 
     def _found(self, path: str, row: Row) -> Any:
-        return at_path(msgspec.json.decode(self._content(row.key)), path)
+        return at_path(msgspec.json.decode(self.content(row.key)), path)
 
     # ------------------------------------------------------------------ for other programs
 
@@ -184,8 +215,6 @@ def _imported(package: str) -> Any:
 
 def matching(points: Points, where: str) -> Iterator[int]:
     """Places of the points that meet an expression over columns."""
-    from sparqsim.scripts.sweep.expression import Expression
-
     expression = Expression(where) if where else None
     columns = {name: points.column(name) for name in (expression.names if expression else ())}
     for place in range(len(points)):

@@ -3,7 +3,7 @@
 ========================  ========================================================================
 ``cycles``, ``seconds``   of the run
 ``energy_pj``, ``edp_js``  energy; energy times time
-``macs``                  dense multiply-accumulates of what ran; ``effectual_macs`` of two non-zeros
+``macs``                  dense ones of what ran; ``effectual_macs`` of two non-zeros
 ``utilization``           share of the multiplications that could have started and were effectual
 ``dram_read_bits`` ...    and ``dram_written_bits``, where the machine has DRAM
 ``load_balance``          mean-field time over the run (one layer)
@@ -86,7 +86,7 @@ def _of_network(report: NetworkReport) -> dict[str, Any]:
 def at_path(report: Any, path: str) -> Any:
     """What a report's JSON holds at a dotted path; None where there is nothing.
 
-    A part that is no key may be the number of a row or the name of one: ``rows.conv1.report.cycles``.
+    A part that is no key may be the number of a row or its name: ``rows.conv1.report.cycles``.
     """
     for part in path.split("."):
         if isinstance(report, dict):

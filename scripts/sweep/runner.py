@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from multiprocessing.connection import wait
 from typing import Protocol
 
@@ -125,7 +126,7 @@ class Stretches:
     def __init__(self, numbers: NDArray[np.int64], workers: int) -> None:
         self.numbers = numbers
         ends = np.linspace(0, len(numbers), workers + 1).astype(int).tolist()
-        self.left = [[low, high] for low, high in zip(ends, ends[1:], strict=False)]
+        self.left = [[low, high] for low, high in pairwise(ends)]
         self.back: list[list[int]] = []
 
     def __bool__(self) -> bool:

@@ -60,7 +60,9 @@ class Study:
         try:
             return Expression(text)
         except InputError as error:
-            raise InputError(f"{self.sweep.place('search', 'constraints', place)}: {error}") from None
+            raise InputError(
+                f"{self.sweep.place('search', 'constraints', place)}: {error}"
+            ) from None
 
     def _distribution(self, axis: Axis) -> Any:
         kinds = self.optuna.distributions
@@ -78,13 +80,10 @@ class Study:
 
     def _sampler(self) -> Any:
         search, samplers = self.search, self.optuna.samplers
-        bounded = {"constraints_func": _violations} if self.constraints else {}
         if search.method == "nsga2":
-            return samplers.NSGAIISampler(
-                seed=search.seed, population_size=search.generation, **bounded
-            )
+            return samplers.NSGAIISampler(seed=search.seed, population_size=search.generation)
         if search.method == "tpe":
-            return samplers.TPESampler(seed=search.seed, constant_liar=True, **bounded)
+            return samplers.TPESampler(seed=search.seed, constant_liar=True)
         if search.method == "cmaes":
             return samplers.CmaEsSampler(seed=search.seed)
         return samplers.RandomSampler(seed=search.seed)
@@ -148,11 +147,9 @@ class Study:
             study.tell(trial, state=failed)
             return
         values = [self._number(record, name) for name in self.objectives]
-        if self.constraints:
-            found = [
-                violation(each, lambda name: value_of(record, name)) for each in self.constraints
-            ]
-            trial.set_user_attr("violations", found)
+        for constraint in self.constraints:
+            lack = violation(constraint, lambda name: value_of(record, name))
+            trial.set_constraint(constraint.text, lack)
         study.tell(trial, values)
 
     def _number(self, record: Record, name: str) -> float:
@@ -190,12 +187,6 @@ def _optuna() -> Any:
 
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
-
-
-def _violations(trial: Any) -> list[float]:
-    """By how much each constraint is not met; 0 or less: it is."""
-    found: list[float] = trial.user_attrs["violations"]
-    return found
 
 
 def value_of(record: Record, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is seen of a sweep while it runs: points done, rate, time left, failures, the best so far."""
+"""What is seen of a sweep while it runs: points, rate, time left, failures, the best so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a Dask cluster another place to run the same points? A real scheduler and two worker processes on
+"""Is a Dask cluster another place to run the same points? A real scheduler and two workers on
 loopback, one of them killed: the same bytes as here, nothing lost, nothing twice."""
 
 from __future__ import annotations

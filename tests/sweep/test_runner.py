@@ -1,5 +1,5 @@
 """Does a sweep survive what happens to it? Processes and parents that are killed, points that kill,
-interruptions, two sweeps at once: nothing is lost, nothing is there twice, the bytes are the same."""
+interruptions, two sweeps at once: nothing is lost or there twice, the bytes are the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_the_order_puts_shared_work_together() -> None:
     plan = Plan(load({"block": [block]}))
     points = list(plan.points(plan.arranged(plan.numbers)))
     found = [(point.work.name, point.fields["pes"]) for point in points]
-    changes = sum(one != other for one, other in zip(found, found[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(found))
     assert len(found) == 12 and changes == 3
 
 

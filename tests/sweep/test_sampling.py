@@ -1,4 +1,4 @@
-"""Do values vary as the file says? Grids are whole, samples cover their space, seeds repeat them."""
+"""Do values vary as the file says? Grids are whole, samples cover their space and repeat."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sparqsim.scripts.sweep.expression import Expression
 
 pytest.importorskip("optuna", reason="needs the extra `search`")
 
-from sparqsim.scripts.sweep.search import violation  # noqa: E402
+from sparqsim.scripts.sweep.search import violation
 
 
 def search(method: str, **more: Any) -> dict[str, Any]:

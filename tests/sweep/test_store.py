@@ -1,5 +1,5 @@
-"""Is what was stored safe, and never run again? Files are whole or not there, the index follows them,
-failures are kept and retried, sweeps may share a store."""
+"""Is what was stored safe, and never run again? Files are whole or not there, the index follows
+them, failures are kept and retried, sweeps may share a store."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_any_number_of_a_report_is_a_column(tmp_path: Path) -> None:
     assert points.name("size") == "machine.size" and TOY in points.distinct("machine")
     assert points.column("stalls.a.busy") == points.column("size")
     assert points.report(points.done[0].key).cycles == points.column("cycles")[0]
-    with pytest.raises(InputError, match="no name.*'nothing'"):
+    with pytest.raises(InputError, match=r"no name.*'nothing'"):
         points.column("nothing")
 
 
