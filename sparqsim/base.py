@@ -136,8 +136,9 @@ def check_memory(need: float, what: str) -> None:
     limit = memory_limit()
     if need > limit:
         raise InputError(
-            f"{what} would take {_size(need)} of memory, and the limit is {_size(limit)}; take less of it at once, or raise the limit (sparqsim "
-            f"--memory-limit 64GB ..., or {MEMORY_LIMIT})"
+            f"{what} would take {_size(need)} of memory, and the limit is {_size(limit)}; take "
+            f"less of it at once, or raise the limit (sparqsim --memory-limit 64GB ..., or "
+            f"{MEMORY_LIMIT})"
         )
 
 
