@@ -303,6 +303,12 @@ def _tensor_report(
     )
 
 
+def stored(tensor: QuantizedTensor | Array, original: Array, recipe: TensorRecipe) -> StoredTensor:
+    """How a weight is stored: without its zeros where a recipe or training has made many."""
+    sparse = recipe.prune is not None or density_of(original) < ZEROS_WORTH_LEAVING_OUT
+    return storage.store(tensor, sparse)
+
+
 def compress(
     subject: Subject, recipe: Recipe, *, judge: bool = True, progress: Progress | None = None
 ) -> tuple[Compressed, Report, dict[str, StoredTensor]]:
@@ -345,7 +351,7 @@ def compress(
             progress(what, done, total)
 
     tensors: dict[str, QuantizedTensor | Array] = {}
-    stored: dict[str, StoredTensor] = {}
+    parts: dict[str, StoredTensor] = {}
     tensor_reports, activation_reports = [], []
     for done, (name, original) in enumerate(subject.weights.items()):
         tell(name, done)
@@ -357,9 +363,8 @@ def compress(
                 f"{subject.name}/{name} with the recipe {recipe.name!r}: {error} "
                 "(an [[override]] can treat this layer otherwise)"
             ) from None
-        sparse = chosen.prune is not None or density_of(original) < ZEROS_WORTH_LEAVING_OUT
-        stored[name] = storage.store(tensors[name], sparse)
-        tensor_reports.append(_tensor_report(name, original, tensors[name], stored[name], chosen))
+        parts[name] = stored(tensors[name], original, chosen)
+        tensor_reports.append(_tensor_report(name, original, tensors[name], parts[name], chosen))
     quantizers: dict[str, Quantizer] = {}
     shared: dict[tuple[int, TensorRecipe], tuple[Quantizer, Array]] = {}
     for done, (name, operand) in enumerate(captured.items(), start=len(tensors)):
@@ -408,7 +413,7 @@ def compress(
         compressed=measures[1],
         seconds=seconds,
     )
-    return result, report, stored
+    return result, report, parts
 
 
 def save(folder: Path, compressed: Compressed, stored: Mapping[str, StoredTensor]) -> Path:

@@ -311,6 +311,36 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 )
 
 
+def as_toml(recipe: Recipe) -> str:
+    """The text of a recipe's file, which :func:`parse` reads back equal; defaults are left out."""
+    plain = TensorRecipe()
+
+    def keys(tensors: TensorRecipe) -> list[str]:
+        return [
+            f"{key} = {msgspec.json.encode(value).decode()}"  # a JSON scalar is TOML
+            for key, value in msgspec.structs.asdict(tensors).items()
+            if value != getattr(plain, key)
+        ]
+
+    lines = [
+        f"{key} = {msgspec.json.encode(getattr(recipe, key)).decode()}"
+        for key in ("name", "description")
+        if getattr(recipe, key)
+    ]
+    kinds: tuple[TensorClass, ...] = ("weights", "activations", "embeddings")
+    for kind in kinds:
+        if keys(getattr(recipe, kind)):
+            lines += ["", f"[{kind}]", *keys(getattr(recipe, kind))]
+    for row in recipe.override:
+        lines += ["", "[[override]]", f"layers = {msgspec.json.encode(row.layers).decode()}"]
+        for kind in kinds:
+            given = getattr(row, kind)
+            if given is not None:
+                inline = ", ".join(keys(given)) or f'format = "{KEEP}"'
+                lines.append(f"{kind} = {{ {inline} }}")
+    return "\n".join(lines) + "\n"
+
+
 def parse(text: str, where: str) -> Recipe:
     """Return the recipe that a TOML text says.
 
