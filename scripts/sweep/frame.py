@@ -142,9 +142,9 @@ class Points:
             If the point is not stored whole, or failed.
         """
         content = self.content(key)
-        kind = NetworkReport if b'"rows":' in content else Report
-        found: Report | NetworkReport = msgspec.json.decode(content, type=kind)
-        return found
+        if b'"rows":' in content:
+            return msgspec.json.decode(content, type=NetworkReport)
+        return msgspec.json.decode(content, type=Report)
 
     def content(self, key: str) -> bytes:
         """The JSON of a point's report; raises InputError as :meth:`report`."""
@@ -214,9 +214,13 @@ def _imported(package: str) -> Any:
 
 
 def matching(points: Points, where: str) -> Iterator[int]:
-    """Places of the points that meet an expression over columns."""
-    expression = Expression(where) if where else None
-    columns = {name: points.column(name) for name in (expression.names if expression else ())}
+    """Places of the points that meet an expression over columns; all for an empty one."""
+    if not where:
+        yield from range(len(points))
+        return
+    expression = Expression(where)
+    columns = {name: points.column(name) for name in expression.names}
     for place in range(len(points)):
-        if expression is None or expression.value(lambda name, at=place: columns[name][at]):
+        here = {name: values[place] for name, values in columns.items()}
+        if expression.value(here.__getitem__):
             yield place

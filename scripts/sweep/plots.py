@@ -7,6 +7,7 @@ points have the same place in a figure, their mean is drawn, and the band from l
 from __future__ import annotations
 
 import os
+import re
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,7 @@ def _panels(make: Any, drawing: Drawing) -> Any:
         for measure in names_of(figure)
         for name, chosen in drawing.groups(figure.panel)
     ]
-    across = min(len(parts), PANELS)
+    across = 2 if len(parts) == 4 else min(len(parts), PANELS)
     down = -(-len(parts) // across)
     width = WIDTH if across < 3 else 1.4 * WIDTH
     canvas = Canvas(
@@ -168,6 +169,8 @@ def _panels(make: Any, drawing: Drawing) -> Any:
         make(drawing, ax, measure, chosen)
         title = _panel(figure, name) or ("" if len(parts) == 1 else measure)
         ax.set_title(title, loc="left", fontsize=TEXT, color=INK)
+        if title == measure:  # told above the panel
+            ax.set_ylabel("over the first" if figure.relative_to_first else "")
     for ax in axes[len(parts) :]:
         ax.set_axis_off()
     labelled = [ax for ax in axes if ax.get_legend_handles_labels()[0]]
@@ -276,8 +279,8 @@ def _pareto(drawing: Drawing, ax: Axes, measure: str, chosen: NDArray[np.bool_])
     for (name, mine), colour, mark in looks:
         valid = chosen & mine
         ax.plot(x[valid], y[valid], mark, color=colour, ms=4, alpha=0.7, label=name or None)
-    valid = np.flatnonzero(chosen & np.isfinite(x) & np.isfinite(y))
-    best = valid[front(np.stack([_less(figure.x, x), _less(measure, y)], axis=1)[valid])]
+    known = np.flatnonzero(chosen & np.isfinite(x) & np.isfinite(y))
+    best = known[front(np.stack([_less(figure.x, x), _less(measure, y)], axis=1)[known])]
     best = best[np.argsort(x[best])]
     ax.plot(x[best], y[best], color=INK, lw=1.0, drawstyle="steps-post", zorder=0)
     ax.plot(x[best], y[best], "o", ms=8, mfc="none", mec=INK, mew=0.8)
@@ -341,5 +344,5 @@ def _parallel(drawing: Drawing, ax: Axes, _: str, chosen: NDArray[np.bool_]) -> 
 
 def _label(name: str, relative: bool = False) -> str:
     """A column's name in words."""
-    words = name.removeprefix("machine.").removeprefix("variables.").replace("_", " ")
+    words = re.sub(r"\b(machine|variables|work)\.", "", name).replace("_", " ")
     return f"{words}, over the first" if relative else words
