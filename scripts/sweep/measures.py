@@ -78,8 +78,10 @@ def _of_network(report: NetworkReport) -> dict[str, Any]:
         "refused": totals.layers_of_network - totals.layers,
     }
     if report.accuracy is not None:
-        found |= report.accuracy.compressed
-        found |= {f"float32.{name}": value for name, value in report.accuracy.float32.items()}
+        for name, value in report.accuracy.compressed.items():
+            found[name.replace(" ", "_")] = value
+        for name, value in report.accuracy.float32.items():
+            found[f"float32.{name.replace(' ', '_')}"] = value
     return found
 
 

@@ -38,7 +38,16 @@ if TYPE_CHECKING:
 
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, INK, MUTED, "#56B4E9", "#999933")
 MARKS = "os^Dv<>PX"
-MORE_IS_BETTER = ("utilization", "load_balance", "sqnr_db", "accuracy", "peak_macs_per_s")
+MORE_IS_BETTER = (
+    "utilization",
+    "load_balance",
+    "sqnr_db",
+    "accuracy",
+    "peak_macs",
+    "cosine",
+    "least_cosine",
+    "rank",
+)
 KNEE_GAIN = 0.1  # of a doubling of x below which a curve is taken to have bent
 HEIGHT = 3.6
 PANELS = 3  # in a row
@@ -179,7 +188,7 @@ def _panels(make: Any, drawing: Drawing) -> Any:
         for ax in labelled[1:]:
             found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         canvas.legend(
-            list(found.values()), list(found), loc="outside right upper", frameon=False,
+            list(found.values()), list(found), loc="outside right center", frameon=False,
             fontsize=SMALL, title=figure.hue.rpartition(".")[2], title_fontsize=SMALL,
         )  # fmt: skip
     if figure.title:
@@ -197,17 +206,20 @@ def _scaled(ax: Axes, figure: Figure, x: NDArray[np.float64]) -> None:
     """Equal ratios where they are asked for, with plain numbers at the ticks."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    if figure.log_x:
+    places = np.unique(x[np.isfinite(x)])
+    if figure.log_x and figure.kind == "lines" and len(places) <= MOST_TICKS:
         ax.set_xscale("log", base=2)
-        places = np.unique(x[np.isfinite(x)])
-        places = places[:: len(places) // MOST_TICKS + 1]
         ax.set_xticks(places, [f"{value:.6g}" for value in places])
         ax.xaxis.set_minor_locator(NullLocator())
+    elif figure.log_x:
+        ax.set_xscale("log")
     if figure.log_y:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() == "log" and axis.get_transform().base == 10:
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 # ------------------------------------------------------------------ kinds
