@@ -116,7 +116,7 @@ def test_importance_off_a_grid_is_by_permutation(points: Points) -> None:
 
 
 def test_the_page_has_every_point_and_its_report(points: Points) -> None:
-    """Rows to sort, reports to open, the front, and what failed; nothing is loaded from elsewhere."""
+    """Rows to sort, reports to open, the front, and what failed; nothing from elsewhere."""
     text = store_page(points, "a <title>")
     (rows,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', text)
     found = json.loads(rows)
