@@ -409,9 +409,8 @@ def run(
     checked, noise = Verification(status="skipped"), None
     if verify and work.verify is not None:
         # Runs that share outputs share what is to be said of them.
-        checked, noise = once(
-            "verified", (), (work.outputs,), lambda: (work.verify(), _noise(work))
-        )
+        judge = partial(_judged, work, work.verify)
+        checked, noise = once("verified", (), (work.outputs,), judge)
     if execute and work.executed is not None and not work.executed():
         checked = msgspec.structs.replace(checked, status="mismatch")
     cycles = timeline.cycles
@@ -442,6 +441,11 @@ def run(
         notes=[*_overflows(memory), *work.notes],
     )
     return Result(report, timeline, work)
+
+
+def _judged(work: Program, verify: Callable[[], Verification]) -> tuple[Verification, float | None]:
+    """Whether the outputs are right, and how near to the float layer's."""
+    return verify(), _noise(work)
 
 
 def _noise(work: Program) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparqsim.base import InputError
 from sparqsim.scripts.sweep.file import Sweep, load
@@ -15,6 +15,9 @@ from sparqsim.scripts.sweep.points import Networks
 from sparqsim.scripts.sweep.runner import Local, Runner, carry_out, here, pending
 from sparqsim.scripts.sweep.store import Store
 from sparqsim.scripts.sweep.watch import Watch, goal_of
+
+if TYPE_CHECKING:
+    from sparqsim.scripts.sweep.cluster import Cluster
 
 
 def sweep(
@@ -86,7 +89,7 @@ class Workers:
         self, workers: int, scheduler: str | None = None, local_cluster: int | None = None
     ) -> None:
         self.workers, self.scheduler, self.local_cluster = workers, scheduler, local_cluster
-        self.cluster: Any = None
+        self.cluster: Cluster | None = None
         if workers < 0:
             raise InputError(f"workers must be at least 0, got {workers}")
 
@@ -104,7 +107,7 @@ class Workers:
     def runner(self, networks: Networks | None) -> Runner:
         """Who runs points; ``networks`` are those loaded here already."""
         if self.cluster is not None:
-            return self.cluster  # type: ignore[no-any-return]
+            return self.cluster
         return Local(self.workers, networks) if self.workers else here
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _dry_run(loaded: Sweep, store: Path, given: dict[str, Any]) -> None:
 
 
 def _run(loaded: Sweep, store: Path, file: str, given: dict[str, Any]) -> None:
-    from sparqsim.scripts.sweep.api import Workers, open_store, run
+    from sparqsim.scripts.sweep.api import Workers, run
     from sparqsim.scripts.sweep.store import Store
 
     for path in (given["page"], given["csv_path"], given["parquet"]):
@@ -116,6 +117,7 @@ def _run(loaded: Sweep, store: Path, file: str, given: dict[str, Any]) -> None:
             watch, keys = run(
                 loaded, opened, hands, limit=given["limit"], retry_failed=given["retry_failed"]
             )
+            counts = opened.index.counted(sorted(keys))
     except KeyboardInterrupt:
         told = f" --store {given['store']}" if given["store"] else ""
         click.echo(
@@ -124,15 +126,14 @@ def _run(loaded: Sweep, store: Path, file: str, given: dict[str, Any]) -> None:
             err=True,
         )
         sys.exit(130)
-    points = open_store(store, keys)
     if given["csv_path"] != "-":
-        _summary(loaded, store, watch, len(points), len(points.failed))
-    _write(loaded, points, given)
+        _summary(store, watch, counts)
+    _write(loaded, store, keys, given)
     if watch.differing:
         raise Differs(f"outputs of {watch.differing:,} points differ from the reference")
 
 
-def _summary(loaded: Sweep, store: Path, watch: Watch, stored: int, failed: int) -> None:
+def _summary(store: Path, watch: Watch, counts: Counter[str]) -> None:
     """Print what was done, and the best points of this run."""
     screen = console()
     if watch.best:
@@ -145,15 +146,22 @@ def _summary(loaded: Sweep, store: Path, watch: Watch, stored: int, failed: int)
         screen.print(best)
         screen.print()
     screen.print(
-        f"{watch.done:,} points run, {watch.failed:,} of them failed; {stored:,} of this sweep are "
-        f"stored in {store}"
+        f"{watch.done:,} points run, {watch.failed:,} of them failed; {counts['done']:,} of this "
+        f"sweep are stored in {store}"
     )
-    if failed:
-        screen.print(f"{failed:,} points of it failed (sparqsim plot {store} --failed lists them)")
+    if counts["failed"]:
+        screen.print(
+            f"{counts['failed']:,} points of it failed (sparqsim plot {store} --failed lists them)"
+        )
 
 
-def _write(loaded: Sweep, points: Any, given: dict[str, Any]) -> None:
+def _write(loaded: Sweep, store: Path, keys: frozenset[str], given: dict[str, Any]) -> None:
     """Write what was asked for."""
+    if not any(given[name] for name in ("csv_path", "parquet", "figures", "page")):
+        return
+    from sparqsim.scripts.sweep.api import open_store
+
+    points = open_store(store, keys)
     if given["csv_path"]:
         points.csv(given["csv_path"])
     if given["parquet"]:

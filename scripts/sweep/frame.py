@@ -40,17 +40,24 @@ class Points:
     """
 
     def __init__(self, path: Path, keys: frozenset[str] | None = None) -> None:
-        self.path = path
-        with Store(path) as store:
-            models = store.index.models()
-            self.versions = len(models)
-            self.broken = store.broken
+        self.path, self.keys = path, keys
+        self.store = Store(path)
+        self.broken = self.store.broken
+        models = self.store.index.models()
+        self.versions, self.model = len(models), next(iter(models), "")
 
-            def mine(row: Row) -> bool:
-                return row.key in keys if keys is not None else row.model == models[0]
+    @cached_property
+    def done(self) -> list[Row]:
+        """The points that were run, by key."""
+        return [row for row in self.store.index.rows() if self._is_mine(row)]
 
-            self.done = [row for row in store.index.rows() if mine(row)]
-            self.failed = [row for row in store.index.rows("failed") if mine(row)]
+    @cached_property
+    def failed(self) -> list[Row]:
+        """The points that could not be run, and why."""
+        return [row for row in self.store.index.rows("failed") if self._is_mine(row)]
+
+    def _is_mine(self, row: Row) -> bool:
+        return row.model == self.model if self.keys is None else row.key in self.keys
 
     def only(self, where: str) -> Points:
         """The points for which an expression over columns is true; all for an empty one."""
@@ -142,20 +149,16 @@ class Points:
             If the point is not stored whole, or failed.
         """
         content = self.content(key)
-        kind = NetworkReport if b'"rows":' in content else Report
-        found: Report | NetworkReport = msgspec.json.decode(content, type=kind)
-        return found
+        if b'"rows":' in content:
+            return msgspec.json.decode(content, type=NetworkReport)
+        return msgspec.json.decode(content, type=Report)
 
     def content(self, key: str) -> bytes:
         """The JSON of a point's report; raises InputError as :meth:`report`."""
-        record = self._store.read(key)
+        record = self.store.read(key)
         if record is None or record.status != "done":
             raise InputError(f"the point {key} is not in the store {self.path}, or it failed")
         return bytes(record.report)
-
-    @cached_property
-    def _store(self) -> Store:
-        return Store(self.path)
 
     def _found(self, path: str, row: Row) -> Any:
         return at_path(msgspec.json.decode(self.content(row.key)), path)
@@ -214,9 +217,13 @@ def _imported(package: str) -> Any:
 
 
 def matching(points: Points, where: str) -> Iterator[int]:
-    """Places of the points that meet an expression over columns."""
-    expression = Expression(where) if where else None
-    columns = {name: points.column(name) for name in (expression.names if expression else ())}
+    """Places of the points that meet an expression over columns; all for an empty one."""
+    if not where:
+        yield from range(len(points))
+        return
+    expression = Expression(where)
+    columns = {name: points.column(name) for name in expression.names}
     for place in range(len(points)):
-        if expression is None or expression.value(lambda name, at=place: columns[name][at]):
+        here = {name: values[place] for name, values in columns.items()}
+        if expression.value(here.__getitem__):
             yield place

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.scripts.sweep.frame import Points
 
-TREES = 200
-REPEATS = 10
+TREES = 100
+REPEATS = 5
 SEED = 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NAME = "index.sqlite"
 LAYOUT = 1  # of the tables; an index of another layout is made anew
+LOOK_UP = 500  # keys at once
 WAIT_SECONDS = 30.0  # for another sweep that writes
 TABLE = """
 CREATE TABLE IF NOT EXISTS points (
@@ -173,6 +175,13 @@ class Index:
             tuple(keys),
         )
         return dict(rows.fetchall())
+
+    def counted(self, keys: Sequence[str]) -> Counter[str]:
+        """How many of the keys are ``done`` and ``failed``."""
+        found: Counter[str] = Counter()
+        for start in range(0, len(keys), LOOK_UP):
+            found.update(self.status(keys[start : start + LOOK_UP]).values())
+        return found
 
     def rows(self, status: str = "done") -> Iterator[Row]:
         """All points of a status, by key."""

@@ -40,13 +40,13 @@ def measures_of(report: Report | NetworkReport, machine: Machine) -> dict[str, A
 
 
 def _of_layer(report: Report) -> dict[str, Any]:
-    energy, dram = report.energy, report.memory.get("dram")
+    energy, dram = report.energy.total_pj, report.memory.get("dram")
     return {
         "layer": report.layer,
         "cycles": report.cycles,
         "seconds": report.seconds,
-        "energy_pj": energy.total_pj,
-        "edp_js": energy.total_pj * 1e-12 * report.seconds,
+        "energy_pj": energy,
+        "edp_js": None if energy is None else energy * 1e-12 * report.seconds,
         "macs": report.macs.dense,
         "effectual_macs": report.macs.effectual,
         "utilization": report.utilization["multipliers"],
@@ -78,8 +78,10 @@ def _of_network(report: NetworkReport) -> dict[str, Any]:
         "refused": totals.layers_of_network - totals.layers,
     }
     if report.accuracy is not None:
-        found |= report.accuracy.compressed
-        found |= {f"float32.{name}": value for name, value in report.accuracy.float32.items()}
+        for name, value in report.accuracy.compressed.items():
+            found[name.replace(" ", "_")] = value
+        for name, value in report.accuracy.float32.items():
+            found[f"float32.{name.replace(' ', '_')}"] = value
     return found
 
 

@@ -119,7 +119,7 @@ def _picture(points: Points) -> str:
     """Time against energy, with the front."""
     hue = next((name for name in points.varying if len(points.distinct(name)) <= 8), "")
     figure = Figure(
-        name="pareto", kind="pareto", x="seconds", y="energy_pj", hue=hue, log_y=True,
+        name="pareto", kind="pareto", x="seconds", y="energy_pj", hue=hue,
         title="Time and energy; the points that no other beats in both are circled",
     )  # fmt: skip
     file = io.BytesIO()

@@ -79,7 +79,8 @@ class Plan:
             raise InputError(
                 f"{sweep.where}: {self.starts[-1]:,} points are too many; at most {MOST_POINTS:,}"
             )
-        numbers, keys = [], []
+        numbers: list[int] = []
+        keys: list[bytes] = []
         for space, low, high in zip(self.spaces, self.starts, self.starts[1:], strict=False):
             before = len(keys)
             for number in range(int(low), int(high)):

@@ -76,10 +76,10 @@ def _figures(points: Points, given: dict[str, Any]) -> bool:
         chosen = {name: value for name, value in given.items() if name in names}
         chosen["y"] = list(given["y"])
         figure = Figure(name="figure", **chosen)
-        path = given["output"] or f"out/{figure.kind}.png"
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save(draw(points, figure), path, figure.title or figure.name)
-        click.echo(f"drew {path}")
+        output = Path(given["output"] or f"out/{figure.kind}.png")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save(draw(points, figure), output, figure.title or figure.name)
+        click.echo(f"drew {output}")
     return bool(wanted or given["figures_of"])
 
 

@@ -7,6 +7,7 @@ points have the same place in a figure, their mean is drawn, and the band from l
 from __future__ import annotations
 
 import os
+import re
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,16 @@ if TYPE_CHECKING:
 
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, INK, MUTED, "#56B4E9", "#999933")
 MARKS = "os^Dv<>PX"
-MORE_IS_BETTER = ("utilization", "load_balance", "sqnr_db", "accuracy", "peak_macs_per_s")
+MORE_IS_BETTER = (
+    "utilization",
+    "load_balance",
+    "sqnr_db",
+    "accuracy",
+    "peak_macs",
+    "cosine",
+    "least_cosine",
+    "rank",
+)
 KNEE_GAIN = 0.1  # of a doubling of x below which a curve is taken to have bent
 HEIGHT = 3.6
 PANELS = 3  # in a row
@@ -157,7 +167,7 @@ def _panels(make: Any, drawing: Drawing) -> Any:
         for measure in names_of(figure)
         for name, chosen in drawing.groups(figure.panel)
     ]
-    across = min(len(parts), PANELS)
+    across = 2 if len(parts) == 4 else min(len(parts), PANELS)
     down = -(-len(parts) // across)
     width = WIDTH if across < 3 else 1.4 * WIDTH
     canvas = Canvas(
@@ -168,6 +178,8 @@ def _panels(make: Any, drawing: Drawing) -> Any:
         make(drawing, ax, measure, chosen)
         title = _panel(figure, name) or ("" if len(parts) == 1 else measure)
         ax.set_title(title, loc="left", fontsize=TEXT, color=INK)
+        if title == measure:  # told above the panel
+            ax.set_ylabel("over the first" if figure.relative_to_first else "")
     for ax in axes[len(parts) :]:
         ax.set_axis_off()
     labelled = [ax for ax in axes if ax.get_legend_handles_labels()[0]]
@@ -176,7 +188,7 @@ def _panels(make: Any, drawing: Drawing) -> Any:
         for ax in labelled[1:]:
             found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         canvas.legend(
-            list(found.values()), list(found), loc="outside right upper", frameon=False,
+            list(found.values()), list(found), loc="outside right center", frameon=False,
             fontsize=SMALL, title=figure.hue.rpartition(".")[2], title_fontsize=SMALL,
         )  # fmt: skip
     if figure.title:
@@ -194,17 +206,20 @@ def _scaled(ax: Axes, figure: Figure, x: NDArray[np.float64]) -> None:
     """Equal ratios where they are asked for, with plain numbers at the ticks."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    if figure.log_x:
+    places = np.unique(x[np.isfinite(x)])
+    if figure.log_x and figure.kind == "lines" and len(places) <= MOST_TICKS:
         ax.set_xscale("log", base=2)
-        places = np.unique(x[np.isfinite(x)])
-        places = places[:: len(places) // MOST_TICKS + 1]
         ax.set_xticks(places, [f"{value:.6g}" for value in places])
         ax.xaxis.set_minor_locator(NullLocator())
+    elif figure.log_x:
+        ax.set_xscale("log")
     if figure.log_y:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() == "log" and axis.get_transform().base == 10:
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 # ------------------------------------------------------------------ kinds
@@ -276,8 +291,8 @@ def _pareto(drawing: Drawing, ax: Axes, measure: str, chosen: NDArray[np.bool_])
     for (name, mine), colour, mark in looks:
         valid = chosen & mine
         ax.plot(x[valid], y[valid], mark, color=colour, ms=4, alpha=0.7, label=name or None)
-    valid = np.flatnonzero(chosen & np.isfinite(x) & np.isfinite(y))
-    best = valid[front(np.stack([_less(figure.x, x), _less(measure, y)], axis=1)[valid])]
+    known = np.flatnonzero(chosen & np.isfinite(x) & np.isfinite(y))
+    best = known[front(np.stack([_less(figure.x, x), _less(measure, y)], axis=1)[known])]
     best = best[np.argsort(x[best])]
     ax.plot(x[best], y[best], color=INK, lw=1.0, drawstyle="steps-post", zorder=0)
     ax.plot(x[best], y[best], "o", ms=8, mfc="none", mec=INK, mew=0.8)
@@ -341,5 +356,5 @@ def _parallel(drawing: Drawing, ax: Axes, _: str, chosen: NDArray[np.bool_]) -> 
 
 def _label(name: str, relative: bool = False) -> str:
     """A column's name in words."""
-    words = name.removeprefix("machine.").removeprefix("variables.").replace("_", " ")
+    words = re.sub(r"\b(machine|variables|work)\.", "", name).replace("_", " ")
     return f"{words}, over the first" if relative else words

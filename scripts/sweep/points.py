@@ -26,13 +26,15 @@ from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.architectures.registry import get_machine
 from sparqsim.architectures.tasks import is_outlined
 from sparqsim.base import InputError
+from sparqsim.scripts.sweep import measures
 from sparqsim.simulator.report import NetworkReport, Report
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.shared import Kept, sharing
 from sparqsim.workloads.work import Network, load
 
-PARTS = ("simulator", "architectures", "workloads")  # whose source is the model
+# Whose source is the model; and that of the measures, which are stored with a report.
+PARTS = ("simulator", "architectures", "workloads")
 SOURCES = (".py", ".toml", ".csv", ".json", ".tsv", ".txt")
 KEY_DIGITS = 32  # of a key, hexadecimal: 128 bits
 NETWORKS = 8  # loaded at once by a process
@@ -162,12 +164,12 @@ def _source_digest() -> str:
 
     top = Path(str(sparqsim.simulator.__file__)).resolve().parents[1]
     found = hashlib.sha256()
-    for part in PARTS:
-        for path in sorted((top / part).rglob("*")):
-            if path.suffix in SOURCES:
-                name = path.relative_to(top).as_posix()
-                found.update(f"{name}\0{path.stat().st_size}\0".encode())
-                found.update(path.read_bytes())
+    paths = [path for part in PARTS for path in sorted((top / part).rglob("*"))]
+    for path in [*paths, Path(str(measures.__file__)).resolve()]:
+        if path.suffix in SOURCES:
+            content = path.read_bytes()
+            found.update(f"{path.name}\0{path.parent.name}\0{len(content)}\0".encode())
+            found.update(content)
     return found.hexdigest()[:12]
 
 

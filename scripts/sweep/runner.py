@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
+from sparqsim.scripts.sweep.index import LOOK_UP
 from sparqsim.scripts.sweep.plan import Plan
 from sparqsim.scripts.sweep.points import Bench, Networks, Point, model_version
 from sparqsim.scripts.sweep.processes import (
@@ -40,7 +41,6 @@ MOST_KILLS = 2  # of a process by one point
 MOST_STARTS = 5  # of processes that die before they run a point
 FLUSH_POINTS = 64
 FLUSH_SECONDS = 0.2
-LOOK_UP = 500  # keys at once
 
 Tell = Callable[[Record], None]
 
