@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARTS := simulator architectures workloads scripts
+# Run with every index of every kernel checked; the cache of such kernels is their own.
+CHECKED := tests/engine/test_engines_equal.py tests/engine/test_gates.py \
+	tests/engine/test_timeline.py tests/memory/test_dram_engines.py
 
 .PHONY: demo test test-slow venv bench lint format clean
 
@@ -30,6 +33,7 @@ test: lint
 
 test-slow: venv
 	$(BIN)/python -m pytest -n 2 -m "slow and not models"
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/boundscheck $(BIN)/python -m pytest -q $(CHECKED)
 
 bench: venv
 	$(BIN)/python -m benchmarks.engines

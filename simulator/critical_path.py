@@ -22,6 +22,9 @@ from sparqsim.simulator.timeline import FREE, GRANT, INPUT, PREVIOUS, Timeline
 
 COMPUTING, FULL_QUEUE, RESOURCE = "computing", "full queue", "resource"
 
+# So many steps are walked in plain Python: to compile the kernel, or to load it, takes longer.
+PLAIN_STEPS = 10_000
+
 Ints = NDArray[np.int64]
 
 
@@ -37,14 +40,10 @@ class _ActorRow(NamedTuple):
 
 
 class _Tokens(NamedTuple):
-    """Tokens moved by the first n firings of a lane: ``sums[at + n * width + lane % width]``.
-
-    Where ``at`` is -1 it is ``rate`` times n.
-    """
+    """Tokens moved by the first n firings of a lane: ``sums[at + n * width + lane % width]``."""
 
     at: int
     width: int
-    rate: int
 
 
 class _PortRow(NamedTuple):
@@ -58,10 +57,8 @@ class _PortRow(NamedTuple):
     lag: int  # tokens by which this end may be ahead of the other
     own_at: int
     own_width: int
-    own_rate: int
     other_at: int
     other_width: int
-    other_rate: int
 
 
 @dataclass(frozen=True)
@@ -122,13 +119,6 @@ class CriticalPath:
 
 
 _compiled = kernel(error_model="numpy", _nrt=False)
-_part = kernel(error_model="numpy", _nrt=False, inline="always")
-
-
-@_part
-def _moved(sums: Any, at: int, width: int, rate: int, firings: int, lane: int) -> int:
-    """Tokens that the first ``firings`` firings of a lane made or took."""
-    return rate * firings if at < 0 else sums[at + firings * width + lane % width]
 
 
 @_compiled
@@ -178,8 +168,8 @@ def _walk(
             continue
         port = ports[cause - INPUT]
         code = port.channel if port.gives else -1
-        own = _moved(sums, port.own_at, port.own_width, port.own_rate, k + 1, lane)
-        token = own - 1 - port.lag
+        own_sums = port.own_at + lane % port.own_width
+        token = sums[own_sums + (k + 1) * port.own_width] - 1 - port.lag
         a = port.peer
         peer = actors[a]
         low, high = 0, peer.lanes
@@ -187,12 +177,10 @@ def _walk(
             low, high = lane + port.shift, lane + port.shift + 1
         for other in range(low, high):
             lane, k, above = other, 0, peer.firings
+            moved, width = port.other_at + lane % port.other_width, port.other_width
             while above - k > 1:  # the firing that moved the token
                 middle = (k + above) // 2
-                before = _moved(
-                    sums, port.other_at, port.other_width, port.other_rate, middle, lane
-                )
-                if before <= token:
+                if sums[moved + middle * width] <= token:
                     k = middle
                 else:
                     above = middle
@@ -205,7 +193,7 @@ def _walk(
             after = token + 1
             while k >= 0:
                 at = peer.starts + k * peer.lanes + lane
-                before = _moved(sums, port.other_at, port.other_width, port.other_rate, k, lane)
+                before = sums[moved + k * width]
                 if before < after and starts[at] + shown[at] >= start:
                     break
                 after = before
@@ -243,33 +231,25 @@ def critical_path(timeline: Timeline) -> CriticalPath:
                 last, place = (int(ends.flat[best]), i), divmod(best, actor.lanes)
     if last[1] < 0:
         return CriticalPath(netlist, *np.zeros((5, 0), np.int64))
-    table = np.array(actors, row_type(_ActorRow))
-    banks = _banks(timeline, size, table)
-    holder_ends, holders = _holders(timeline, table, banks)
+    banks = _banks(timeline, size)
+    holder_ends, holders, spans = _holders(timeline, actors, banks)
+    actors = [row._replace(**spans.get(i, {})) for i, row in enumerate(actors)]
     ports, sums = _ports(timeline, actors)
-    # A step may cover no cycles only where a firing is busy for none, so firings bound the steps.
-    path = np.zeros((size + 1, 5), np.int64)
-    count = _walk(
-        last[1],
-        place[1],
-        place[0],
-        timeline.cycles,
-        table,
-        ports,
-        _flat(starts, np.int64),
-        _flat(causes, np.int32),
-        _flat(latencies, np.int64),
-        sums,
-        holder_ends,
-        holders,
-        banks,
-        path,
-    )
+    flat = (_flat(starts, np.int64), _flat(causes, np.int32), _flat(latencies, np.int64))
+    begin = (last[1], place[1], place[0], timeline.cycles)
+    tables = (*flat, sums, holder_ends, holders, banks)
+    path = np.zeros((min(size + 1, PLAIN_STEPS), 5), np.int64)
+    count = _walk.py_func(*begin, actors, ports, *tables, path)  # type: ignore[attr-defined]
+    if count < 0:
+        # A step may cover no cycles only where a firing is busy for none, so firings bound them.
+        path = np.zeros((size + 1, 5), np.int64)
+        rows = np.array(actors, row_type(_ActorRow)), np.array(ports, row_type(_PortRow))
+        count = _walk(*begin, *rows, *tables, path)
     assert count >= 0, "a chain of causes that does not end"
     return CriticalPath(netlist, *path[:count][::-1].T.copy())
 
 
-def _ports(timeline: Timeline, actors: list[_ActorRow]) -> tuple[NDArray[np.void], Ints]:
+def _ports(timeline: Timeline, actors: list[_ActorRow]) -> tuple[list[_PortRow], Ints]:
     """Two rows a channel, of its target and of its source, and the sums of their tokens."""
     rows: list[_PortRow] = []
     sums: list[Ints] = []
@@ -278,13 +258,10 @@ def _ports(timeline: Timeline, actors: list[_ActorRow]) -> tuple[NDArray[np.void
         ends = [timeline.netlist.index(end) for end in (channel.source, channel.target)]
         moved = []
         for i, rate in zip(ends, timeline.rates(channel.name), strict=True):
-            if rate.shape == (1, 1):
-                moved.append(_Tokens(-1, 1, int(rate[0, 0])))
-                continue
             width = rate.shape[1]
             total = np.zeros((actors[i].firings + 1, width), np.int64)
             np.cumsum(np.broadcast_to(rate, (actors[i].firings, width)), axis=0, out=total[1:])
-            moved.append(_Tokens(size, width, 0))
+            moved.append(_Tokens(size, width))
             sums.append(total)
             size += total.size
         kinds = PARTNERS.get(channel.pattern, (EACH, EACH))
@@ -293,49 +270,56 @@ def _ports(timeline: Timeline, actors: list[_ActorRow]) -> tuple[NDArray[np.void
         rows.append(
             _PortRow(c, 1, ends[1], kinds[0], shift, channel.capacity, *moved[0], *moved[1])
         )
-    return np.array(rows, row_type(_PortRow)), _flat(sums, np.int64)
+    return rows, _flat(sums, np.int64)
 
 
-def _banks(timeline: Timeline, size: int, actors: NDArray[np.void]) -> Ints:
+def _banks(timeline: Timeline, size: int) -> Ints:
     """The bank each firing asks for, laid out as the starts; empty if no resource is banked."""
     netlist = timeline.netlist
-    banked = {r.name: r.servers for r in netlist.resources if r.banked}
+    banked = {r.name for r in netlist.resources if r.banked}
     banks = np.zeros(size if banked else 0, np.int64)
-    for row, actor in zip(actors, netlist.actors, strict=True):
-        row["banks"] = banked.get(actor.resource or "", 1)
+    at = 0
+    for actor in netlist.actors:
+        size = timeline.starts_of(actor.name).size
         if actor.resource in banked and actor.request is not None:
             asked = np.asarray(actor.request)[:, :, 0]
-            spread = np.broadcast_to(asked, (actor.count, actor.lanes))
-            banks[row["starts"] : row["starts"] + spread.size] = spread.reshape(-1)
+            spread = np.broadcast_to(asked, (actor.count, actor.lanes)).reshape(-1)
+            banks[at : at + size] = spread[:size]
+        at += size
     return banks
 
 
-def _holders(timeline: Timeline, actors: NDArray[np.void], banks: Ints) -> tuple[Ints, Ints]:
+def _holders(
+    timeline: Timeline, actors: list[_ActorRow], banks: Ints
+) -> tuple[Ints, Ints, dict[int, dict[str, int]]]:
     """Firings (actor, lane, firing) by the cycle their hold ends, sorted, a span a resource.
 
-    For a banked resource the key is that cycle times the banks plus the bank.
+    For a banked resource the key is that cycle times the banks plus the bank. The last are the
+    fields of each holder's row.
     """
     netlist = timeline.netlist
     all_ends, all_rows, size = [np.zeros(0, np.int64)], [np.zeros((0, 3), np.int64)], 0
+    spans: dict[int, dict[str, int]] = {}
     for resource in netlist.resources:
         ends, rows = [], []
         users = netlist.holders[resource.name]
+        servers = resource.servers if resource.banked else 1
         for i in users:
             starts = timeline.starts_of(netlist.actors[i].name)
             grants = timeline.grants[i]
             assert grants is not None
             hold = timeline.busy(netlist.actors[i].name) if grants.held is None else grants.held
             firing, lane = np.nonzero(starts >= 0)
-            key = (starts + hold)[firing, lane] * actors["banks"][i]
-            if actors["banks"][i] > 1:
-                key += banks[actors["starts"][i] + firing * actors["lanes"][i] + lane]
+            key = (starts + hold)[firing, lane] * servers
+            if servers > 1:
+                key += banks[actors[i].starts + firing * actors[i].lanes + lane]
             ends.append(key)
             rows.append(np.column_stack([np.full_like(lane, i), lane, firing]))
         joined, table = np.concatenate(ends), np.concatenate(rows)
         order = np.argsort(joined, kind="stable")
         all_ends.append(joined[order])
         all_rows.append(table[order])
-        for i in users:
-            actors["holders"][i], actors["holders_end"][i] = size, size + len(order)
+        span = {"banks": servers, "holders": size, "holders_end": size + len(order)}
+        spans |= dict.fromkeys(users, span)
         size += len(order)
-    return np.concatenate(all_ends), np.concatenate(all_rows)
+    return np.concatenate(all_ends), np.concatenate(all_rows), spans

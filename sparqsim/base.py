@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,7 +69,7 @@ def _give_numba_a_cache() -> None:
     numba.config.CACHE_DIR = str(folder)
 
 
-def kernel(**options: Any) -> Callable[[F], F]:
+def kernel(cache: bool = True, **options: Any) -> Callable[[F], F]:
     """Compile a function with numba and cache the machine code.
 
     The code is kept beside the source, or in the user's cache folder, or in the temporary folder:
@@ -77,16 +77,18 @@ def kernel(**options: Any) -> Callable[[F], F]:
 
     Parameters
     ----------
+    cache
+        Whether to keep the machine code.
     **options
         Passed to :func:`numba.njit`, for example ``parallel=True`` or ``fastmath=False``.
     """
 
     def compile_lazily(function: F) -> F:
-        import numba
+        from sparqsim.compiling import compiled
 
-        _give_numba_a_cache()
-        options.setdefault("cache", True)
-        return numba.njit(**options)(function)
+        with suppress(OSError):  # then kernels are compiled in every run
+            _give_numba_a_cache()
+        return compiled(function, cache, options)
 
     return compile_lazily
 

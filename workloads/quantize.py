@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
-from numba import prange
 from numpy.typing import ArrayLike, NDArray
 
 from sparqsim.base import InputError, kernel
@@ -51,14 +50,17 @@ WHOLE = Slices()
 SCALE_BITS = 32  # derived: a scale is held as float32
 
 
-@kernel(parallel=True)
+@kernel(error_model="numpy", _nrt=False)
 def _affine(rows, scale, zero, low, high, mask, codes):
     """Codes of ``clamp(round(x / scale) + zero)``, a half to even; one scale a row."""
-    for r in prange(rows.shape[0]):
-        s = scale[r]
-        least, most, z = rows.dtype.type(low), rows.dtype.type(high), rows.dtype.type(zero[r])
+    for r in range(rows.shape[0]):
+        s, z = scale[r], zero[r]
         for i in range(rows.shape[1]):
-            q = min(max(np.rint(rows[r, i] / s) + z, least), most)
+            q = np.rint(rows[r, i] / s) + z
+            if q < low:
+                q = low
+            if q > high:
+                q = high
             codes[r, i] = np.int32(q) & mask
 
 
@@ -183,8 +185,8 @@ class Quantizer:
             return grid.encode(rows / scale[:, None])
         zero = np.zeros(len(scale), np.int32) if self.zero_point is None else self.zero_point[mine]
         codes = np.empty(rows.shape, np.uint8 if grid.bits <= 8 else np.uint16)
-        low, high = int(grid.values[0]), int(grid.values[-1])
-        _affine(rows, scale, zero, low, high, (1 << grid.bits) - 1, codes)
+        low, high = grid.values[[0, -1]].astype(rows.dtype)
+        _affine(rows, scale, zero.astype(rows.dtype), low, high, (1 << grid.bits) - 1, codes)
         return codes
 
     def round(self, x: ArrayLike) -> NDArray[np.float32]:

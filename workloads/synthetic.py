@@ -266,7 +266,7 @@ def _draw_pattern(
     return stored, indices
 
 
-@kernel()
+@kernel(error_model="numpy", _nrt=False)
 def _take(waits, rate, lots, keep, rows, cols, row, col, indptr, indices, stored):
     """Place one non-zero after each wait; return (stored, row, col) of the last place reached.
 
@@ -277,7 +277,7 @@ def _take(waits, rate, lots, keep, rows, cols, row, col, indptr, indices, stored
         skipped = waits[i] / rate
         if skipped >= (cols - col) * rows:  # also keeps the conversion below from overflowing
             return stored, row, cols
-        row += 1 + int(skipped)
+        row += 1 + np.int64(skipped)
         if row >= rows:
             col += row // rows
             row %= rows

@@ -31,7 +31,6 @@ from sparqsim.simulator.timeline import (
     FREE,
     GRANT,
     INPUT,
-    OUTPUT,
     PREVIOUS,
     Grants,
     LaneTimes,
@@ -44,10 +43,10 @@ _compiled = kernel(error_model="numpy", _nrt=False)
 # Put into the function that calls it before types are known, so that it is compiled once.
 _part = kernel(error_model="numpy", _nrt=False, inline="always")
 
-# Rows of the times of each lane: when its last firing ended, when the slots that one popped are
-# room, when what it made is visible, when all firings so far are over; and the sums of a summary.
-# The kernels take the rows end to end.
-END, ROOM, SHOWN, OVER, STARVED, BLOCKED, WAITED, ROWS = range(8)
+# Rows of the times of each lane: when its next firing starts and why, when its last firing ended,
+# when what that made is visible, when all so far is over; and the sums of a summary. The kernels
+# take the rows end to end.
+START, CAUSE, END, SHOWN, OVER, IDLED, BLOCKED, WAITED, ROWS = range(9)
 
 IDLE, WAITING, GRANTED = range(3)  # states of a lane
 
@@ -63,45 +62,27 @@ class Memory(NamedTuple):
 
 
 @_part
-def _wake(actor: Any, lane: int, actors: Any, ports: Any, work: Any, listed: Any, end: int) -> int:
-    """List the lanes that share a queue with one, or a row, that fired; the worklist's new end."""
-    for p in range(actor.ports, actor.ports_end):
-        port = ports[p]
-        peer = actors[port.peer]
-        low, high = 0, 1 if peer.width > 1 else peer.lanes
-        if port.kind == EACH and peer.width == 1:
-            low = max(0, lane + port.shift)
-            high = min(high, lane + port.shift + 1)
-        for me in range(peer.first_lane + low, peer.first_lane + high):
-            if not listed[me]:
-                listed[me] = True
-                work[end & (work.size - 1)] = me
-                end += 1
-    return end
-
-
-@_part
 def _find_next(resource: Any, waiting: Any, lanes: Any, asked: Any, server: Any, free: Any) -> None:
     """When a resource can grant next, and which request: least rank, then oldest, then first."""
-    low, high, banked = resource.waiting, resource.waiting + resource.queued, resource.banked
-    soonest = 0
-    if not banked:
-        soonest = NEVER
+    unit = resource.free_at
+    if not resource.banked:
         for x in range(resource.free_at, resource.free_at + resource.servers):
-            soonest = min(soonest, free[x])
-    first = NEVER
-    for x in range(low, high):
+            if free[x] < free[unit]:
+                unit = x
+    none: Any = np.int64(-1)
+    first, place, least, age, chosen = NEVER, none, NEVER, NEVER, none
+    for x in range(resource.waiting, resource.waiting + resource.queued):
         me = waiting[x]
-        first = min(first, max(asked[me], free[server[me]] if banked else soonest))
-    place, chosen, least, age = -1, -1, NEVER, NEVER
-    for x in range(low, high):
-        me = waiting[x]
-        time = asked[me]
-        if time > first or (banked and free[server[me]] > first):
-            continue
-        rank = lanes[me].rank
-        if rank < least or (rank == least and (time < age or (time == age and me < chosen))):
-            place, chosen, least, age = x, me, rank, time
+        if not resource.banked:
+            server[me] = unit
+        time, rank, grant = asked[me], lanes[me].rank, free[server[me]]
+        if time > grant:
+            grant = time
+        if grant < first or (
+            grant == first
+            and (rank < least or (rank == least and (time < age or (time == age and me < chosen))))
+        ):
+            first, place, least, age, chosen = grant, x, rank, time, me
     resource.grant_at, resource.next, resource.stale = first, place, 0
 
 
@@ -166,14 +147,15 @@ def run(
     fire.
 
     ``memory`` is None where no resource is stateful. ``work`` holds ``end`` lanes to begin with.
-    ``record`` false keeps no time of a single firing, only the sums a lane, and then a lane has one
-    place in ``starts`` and ``causes``.
+    ``record`` false keeps no time of a single firing, only the sums a lane.
 
     It is one function because numba compiles what it calls twice, alone and within. Indices of the
     inner loops are unsigned so that numba adds no test for negative ones, which would keep LLVM
-    from using vector instructions.
+    from using vector instructions. First values in loops have a type of their own, or numba would
+    go over all types once more.
     """
-    size, head = np.uint64(lanes.size), 0
+    none: Any = np.int64(-1)
+    size, head = np.uint64(lanes.size), np.int64(0)
     while True:
         while head < end:  # evaluate a lane, or a row, as far as all is known
             me = work[head & (work.size - 1)]
@@ -181,60 +163,68 @@ def run(
             listed[me] = False
             own = lanes[me]
             actor = actors[own.actor]
-            lane, width, moved = me - actor.first_lane, np.uint64(actor.width), False
-            ended = np.uint64(me)
-            room, seen, over = ended + size, ended + size + size, ended + size + size + size
+            lane, width, before = me - actor.first_lane, np.uint64(actor.width), own.fired
+            start = np.uint64(me)
+            cause = start + size
+            ended = cause + size
+            seen = ended + size
+            over = seen + size
             while own.fired < actor.firings and own.state != WAITING:
                 k = own.fired
-                row = np.uint64(actor.record + k * actor.lanes + lane if record else me)
-
                 if own.state == IDLE:  # when (a) to (c) hold, and the last of them to hold
-                    first_cause = np.int32(PREVIOUS if k else FREE)
+                    first_cause = np.int64(FREE)
+                    if k:
+                        first_cause = np.int64(PREVIOUS)
                     for j in range(width):
-                        starts[row + j] = times[ended + j]
-                        causes[row + j] = first_cause
-                    known = True
+                        times[start + j] = times[ended + j]
+                        times[cause + j] = first_cause
+                    lacking = np.int64(0)
                     for p in range(actor.ports, actor.ports_end):
                         port = ports[p]
                         rate = pool[port.rate + k * port.rate_k + lane * port.rate_l]
                         token = counts[port.own_count + lane * port.own_step] + rate - 1 - port.lag
                         if rate == 0 or token < 0:
                             continue
-                        low, high = 0, port.other_width
+                        low, high = np.int64(0), port.peers
                         if port.kind == EACH:
-                            low = max(0, lane + port.shift)
-                            high = min(high, lane + port.shift + actor.width)
-                        for other in range(low, high if port.other_step else min(high, low + 1)):
-                            known &= counts[port.other_count + other * port.other_step] > token
-                        if not known:
-                            break
+                            low, high = (
+                                max(low, lane + port.shift),
+                                min(high, lane + port.shift + 1),
+                            )
+                        for other in range(low, high):
+                            lacking += counts[port.other_count + other * port.other_step] <= token
+                        if lacking or low >= high:
+                            continue
                         slot = np.uint64(
                             port.other_ring + (token & port.mask) * port.other_width + low
                         )
-                        partners, code = np.uint64(max(0, high - low)), np.int32(port.code)
+                        code = port.code
                         if port.kind == EACH:
-                            for j in range(partners):
-                                time, start = rings[slot + j], starts[row + j]
-                                causes[row + j] = code if time > start else causes[row + j]
-                                starts[row + j] = max(time, start)
+                            for j in range(width):
+                                # Said with masks: a branch would become a slow masked store.
+                                begun, why = times[start + j], times[cause + j]
+                                gap = rings[slot + j] - begun
+                                late = -np.int64(gap > 0)
+                                times[start + j] = begun + (gap & late)
+                                times[cause + j] = why ^ ((why ^ code) & late)
                         else:
                             latest = rings[slot]
-                            for j in range(partners):
+                            for j in range(np.uint64(port.other_width)):
                                 latest = max(latest, rings[slot + j])
                             for j in range(width):
-                                start = starts[row + j]
-                                causes[row + j] = code if latest > start else causes[row + j]
-                                starts[row + j] = max(latest, start)
-                    if not known:
+                                begun, why = times[start + j], times[cause + j]
+                                late = -np.int64(latest > begun)
+                                times[start + j] = begun + ((latest - begun) & late)
+                                times[cause + j] = why ^ ((why ^ code) & late)
+                    if lacking:
                         break
-                    if not record:
-                        starved = np.uint64(STARVED * lanes.size + me)
+                    if not record:  # the gap is none where an input or an output is not its cause
+                        idled = np.uint64(IDLED * lanes.size + me)
                         blocked = np.uint64(BLOCKED * lanes.size + me)
                         for j in range(width):
-                            gap, cause = starts[row + j] - times[ended + j], causes[row + j]
-                            kind = -1 if cause < INPUT else cause & 1
-                            times[starved + j] += gap if kind == INPUT & 1 else 0
-                            times[blocked + j] += gap if kind == OUTPUT & 1 else 0
+                            gap = times[start + j] - times[ended + j]
+                            times[idled + j] += gap
+                            times[blocked + j] += gap & -((times[cause + j] - INPUT) & 1)
                     if actor.resource >= 0:
                         resource = resources[actor.resource]
                         own.state = WAITING
@@ -242,61 +232,67 @@ def run(
                         own.rank = pool[actor.rank + k * actor.rank_k + lane * actor.rank_l]
                         if resource.banked:
                             server[me] = resource.free_at + requests[own.request]
-                        asked[me] = starts[row]
+                        asked[me] = times[start]
                         waiting[resource.waiting + resource.queued] = me
                         resource.queued += 1
                         resource.stale = 1
                         break
 
-                own.state, moved = IDLE, True  # fire
-                own.fired = k + 1
-                work_at = np.uint64(actor.busy + k * actor.busy_k + lane * actor.busy_l)
-                if actor.busy_l:
+                own.state, own.fired = IDLE, k + 1  # fire
+                if record:
+                    row = np.uint64(actor.record + k * actor.lanes + lane)
                     for j in range(width):
-                        times[ended + j] = starts[row + j] + pool[work_at + j]
-                else:
-                    busy = pool[work_at]
-                    for j in range(width):
-                        times[ended + j] = starts[row + j] + busy
+                        starts[row + j] = times[start + j]
+                        causes[row + j] = times[cause + j]
+                busy_at = np.uint64(actor.busy + k * actor.busy_k + lane * actor.busy_l)
                 for j in range(width):
-                    times[room + j] = starts[row + j] + 1
+                    times[ended + j] = times[start + j] + pool[busy_at + j]
                 delay_at = np.uint64(actor.latency + k * actor.latency_k + lane * actor.latency_l)
                 if actor.latency < 0:
                     for j in range(width):
-                        times[seen + j] = max(times[ended + j], times[room + j])
-                elif actor.latency_l:
-                    for j in range(width):
-                        times[seen + j] = starts[row + j] + pool[delay_at + j]
+                        times[seen + j] = max(times[ended + j], times[start + j] + 1)
                 else:
-                    delay = pool[delay_at]
                     for j in range(width):
-                        times[seen + j] = starts[row + j] + delay
+                        times[seen + j] = times[start + j] + pool[delay_at + j]
                 if actor.answers >= 0:
-                    times[ended], times[seen] = starts[row] + own.busy, starts[row] + own.latency
+                    times[ended] = times[start] + own.busy
+                    times[seen] = times[start] + own.latency
                 for j in range(width):
-                    times[over + j] = max(times[over + j], max(times[ended + j], times[seen + j]))
+                    done = times[over + j]
+                    times[over + j] = done + max(0, max(times[ended + j], times[seen + j]) - done)
                 for p in range(actor.ports, actor.ports_end):
                     port = ports[p]
                     moves = pool[port.rate + k * port.rate_k + lane * port.rate_l]
                     count = counts[port.own_count + lane * port.own_step]
                     counts[port.own_count + lane * port.own_step] = count + moves
-                    ring, when = port.own_ring + lane, seen if port.gives else room
-                    before = np.uint64(ring + ((count - 1) & port.mask) * port.own_width)
+                    ring, when, later = port.own_ring + lane, start, np.int64(1)
+                    if port.gives:
+                        when, later = seen, np.int64(0)
+                    last = np.uint64(ring + ((count - 1) & port.mask) * port.own_width)
                     for moving in range(count, count + moves):
                         place = np.uint64(ring + (moving & port.mask) * port.own_width)
                         for j in range(width):  # tokens do not overtake
-                            rings[place + j] = max(times[when + j], rings[before + j])
-            if moved:
-                end = _wake(actor, lane, actors, ports, work, listed, end)
+                            rings[place + j] = max(times[when + j] + later, rings[last + j])
+            if own.fired > before:  # list the lanes that share a queue with it
+                for p in range(actor.ports, actor.ports_end):
+                    port = ports[p]
+                    low, high = np.int64(0), port.peers
+                    if port.kind == EACH:
+                        low, high = max(low, lane + port.shift), min(high, lane + port.shift + 1)
+                    for other in range(port.peer + low, port.peer + high):
+                        if not listed[other]:
+                            listed[other] = True
+                            work[end & (work.size - 1)] = other
+                            end += 1
 
-        now, best = NEVER, -1  # then the earliest grant of all resources
+        now, best = NEVER, none  # then the earliest grant of all resources
         for r in range(resources.size):
             if resources[r].stale:
                 _find_next(resources[r], waiting, lanes, asked, server, free)
             if resources[r].grant_at < now:
                 now, best = resources[r].grant_at, r
         if best < 0:
-            break
+            return
         granter = resources[best]
         if memory is not None and granter.model:
             _find_by_rank(granter, now, actors, waiting, lanes, asked, requests, memory)
@@ -322,18 +318,14 @@ def run(
                 answer = holder.answers + firing * holder.lanes + n
                 memory.held[answer], memory.busy[answer] = hold, taker.busy
                 memory.shown[answer] = taker.latency
-        unit = server[winner] if granter.banked else granter.free_at
-        while free[unit] > now:
-            unit += 1
-        free[unit] = now + hold
-        spot = holder.record + firing * holder.lanes + n if record else winner
+        free[server[winner]] = now + hold
         if record:
             grant = holder.grants + firing * holder.lanes + n
-            ready[grant], ready_causes[grant] = asked[winner], causes[spot]
+            ready[grant], ready_causes[grant] = asked[winner], times[CAUSE * lanes.size + winner]
         else:
             times[WAITED * lanes.size + winner] += now - asked[winner]
         if now > asked[winner]:
-            starts[spot], causes[spot] = now, GRANT
+            times[winner], times[CAUSE * lanes.size + winner] = now, GRANT
         taker.state = GRANTED
         listed[winner] = True
         work[end & (work.size - 1)] = winner
@@ -361,7 +353,7 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
     """Run a netlist on the compiled engine; see :func:`sparqsim.simulator.engines.simulate`."""
     layout = flatten(netlist)
     full = record == "full"
-    kept = layout.record_size if full else layout.lanes
+    kept = layout.record_size if full else 0
     starts, causes = np.empty(kept, np.int64), np.empty(kept, np.int32)
     granted = layout.grant_size if full else 0
     ready, ready_causes = np.empty(granted, np.int64), np.empty(granted, np.int32)
@@ -398,8 +390,9 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
     fired = tuple(np.repeat(lanes["fired"][low:high:width], width) for low, high, width in rows)
     cycles = int(times[OVER].max())
     if not full:
-        waits = times[STARVED:ROWS]
-        sums = np.vstack([times[END] - waits.sum(axis=0), waits])  # busy: the rest until the end
+        idled, blocked, waited = times[IDLED:ROWS]
+        busy = times[END] - idled - waited  # the rest until the end
+        sums = np.vstack([busy, idled - blocked, blocked, waited])
         parts = tuple(LaneTimes.of_sums(sums[:, low:high], cycles) for low, high, _ in rows)
         return Timeline(netlist=netlist, cycles=cycles, fired=fired, sums=parts)
 

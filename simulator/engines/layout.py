@@ -81,7 +81,8 @@ class PortRow(NamedTuple):
 
     code: int  # the cause of a start that waited for it
     gives: int  # whether it makes tokens
-    peer: int  # the actor at the other end
+    peer: int  # the first lane of the actor at the other end
+    peers: int  # and how many of its lanes are evaluated by themselves
     kind: int  # EACH, ONE or ALL
     shift: int  # from a lane to its partner
     lag: int  # tokens by which this end may be ahead of the other
@@ -162,13 +163,18 @@ class _Pool:
     def __init__(self) -> None:
         self.parts: list[NDArray[np.int32]] = []
         self.size = 0
-        self.seen: dict[int, tuple[int, int, int]] = {}
+        self.seen: dict[tuple[int, int], tuple[int, int, int]] = {}
 
-    def place(self, given: object) -> tuple[int, int, int]:
-        """Offset, step per firing and step per lane of an array ``[1 or K, 1 or L]``."""
+    def place(self, given: object, width: int = 1) -> tuple[int, int, int]:
+        """Offset, step per firing and step per lane of an array ``[1 or K, 1 or L]``.
+
+        ``width`` lanes read it at once, so that a row holds at least so many numbers.
+        """
         array = _array(given)
-        key = id(array)
+        key = id(array), width
         if key not in self.seen:
+            if array.shape[1] < width:
+                array = np.broadcast_to(array, (len(array), width))
             rows, width = array.shape
             flat = np.ascontiguousarray(array, dtype=np.int32).reshape(-1)
             self.seen[key] = (self.size, width if rows > 1 else 0, 1 if width > 1 else 0)
@@ -258,14 +264,15 @@ def _actors(
             requests.append(asks.astype(np.int64).reshape(-1))
             asked += asks.size
         ports = len(netlist.inputs[i]) + len(netlist.outputs[i])
+        width = actor.lanes if uniform[i] else 1
         rows.append(
             ActorRow(
-                *(actor.lanes, actor.count, lane, actor.lanes if uniform[i] else 1),
+                *(actor.lanes, actor.count, lane, width),
                 *(port, port + ports, held, record),
                 *(grants if held >= 0 else -1, answers if is_stateful else -1),
-                *pool.place(actor.busy),
+                *pool.place(actor.busy, width),
                 *pool.place(actor.rank),
-                *((-1, 0, 0) if actor.latency is None else pool.place(actor.latency)),
+                *((-1, 0, 0) if actor.latency is None else pool.place(actor.latency, width)),
                 *request,
             )
         )
@@ -280,6 +287,8 @@ def _actors(
 def _ports(netlist: Netlist, uniform: list[bool], pool: _Pool) -> tuple[NDArray[np.void], int, int]:
     """A row a port, actor by actor, inputs first; the sizes of all rings and of all counts."""
     made, taken = [], []  # the ports of each channel
+    first = [0, *np.cumsum([actor.lanes for actor in netlist.actors]).tolist()]
+    apart = [1 if u else a.lanes for u, a in zip(uniform, netlist.actors, strict=True)]
     ring_size = count_size = 0
     for c, channel in enumerate(netlist.channels):
         actors = (netlist.index(channel.source), netlist.index(channel.target))
@@ -292,8 +301,9 @@ def _ports(netlist: Netlist, uniform: list[bool], pool: _Pool) -> tuple[NDArray[
             ring_size += slots * lanes
         shift = channel.offset if channel.pattern is Pattern.SHIFT else 0
         kinds = PARTNERS.get(channel.pattern, (EACH, EACH))
-        give = (OUTPUT + 2 * c, 1, actors[1], kinds[0], shift, channel.capacity, slots - 1)
-        take = (INPUT + 2 * c, 0, actors[0], kinds[1], -shift, 0, slots - 1)
+        peers = [(first[i], apart[i]) for i in actors]
+        give = (OUTPUT + 2 * c, 1, *peers[1], kinds[0], shift, channel.capacity, slots - 1)
+        take = (INPUT + 2 * c, 0, *peers[0], kinds[1], -shift, 0, slots - 1)
         made.append(PortRow(*give, *pool.place(channel.produce), *ends[0], *ends[1]))
         taken.append(PortRow(*take, *pool.place(channel.consume), *ends[1], *ends[0]))
     rows = []

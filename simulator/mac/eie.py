@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from sparqsim.base import kernel
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", _nrt=False)
 def spmv(
     pointers: Any,
     codes: Any,
@@ -67,10 +67,10 @@ def spmv(
     spmat_reads : integers [active, pes]
         Set to the SRAM rows each element reads for each broadcast column.
     """
-    macs = 0
+    macs: Any = np.int64(0)  # typed, or numba would go over all types once more
     for pe in range(pointers.shape[0]):
         first = pointers[pe, 0]
-        last_row = -1
+        last_row = np.int64(-1)
         for k in range(columns.size):
             low, high = pointers[pe, columns[k]], pointers[pe, columns[k] + 1]
             entries[k, pe] = high - low
@@ -78,7 +78,7 @@ def spmv(
             if low == high:
                 continue
             top, bottom = (low - first) // row_entries, (high - 1 - first) // row_entries
-            spmat_reads[k, pe] = bottom - top + (1 if top != last_row else 0)
+            spmat_reads[k, pe] = bottom - top + (top != last_row)
             last_row = bottom
             activation = activations[k]
             is_bias = columns[k] == bias_column

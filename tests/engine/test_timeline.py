@@ -15,6 +15,7 @@ from naive_timeline import at, busy_of, conditions, hold_of, latency_of, queues
 from netlists import netlists
 
 from sparqsim.base import InputError
+from sparqsim.simulator import critical_path as critical_paths
 from sparqsim.simulator.critical_path import critical_path
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import simulate
@@ -239,6 +240,17 @@ def machines(draw) -> Netlist:
             Resource(name="bus", servers=draw(st.integers(1, 2))),
         ],
     )
+
+
+@given(net=netlists())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_long_critical_path_is_walked_by_the_kernel_to_the_same_end(net: Netlist) -> None:
+    """The kernel, which long paths need, and its plain twin, which walks short ones, agree."""
+    run = outcome(net)
+    plain = steps(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(critical_paths, "PLAIN_STEPS", 1)
+        assert steps(run) == plain
 
 
 @random_netlists

@@ -207,6 +207,94 @@ WHOLE = """
 """
 
 
+TINY = "from sparqsim.base import kernel\n\n\n@kernel()\ndef twice(x):\n    return 2 * x\n"
+
+
+def twice_in_a_process(folder: Path, before: str = "", **options) -> list:
+    """What ``twice(21)`` is, its module and the hits of the cache, in a process of its own."""
+    (folder / "tiny.py").write_text(TINY)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    environment["NUMBA_CACHE_DIR"] = str(folder / "cache")
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(before) + textwrap.dedent(KERNEL)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        timeout=600,
+        **options,
+    )
+    assert told.returncode == 0
+    return json.loads(told.stdout)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage"])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_a_damaged_file_of_the_cache_is_healed(tmp_path: Path, kind: str, damage: str) -> None:
+    """An index or a kernel left empty, cut or overwritten is dropped: the run gives its answer,
+    compiles anew and leaves a cache that the next run loads."""
+    assert twice_in_a_process(tmp_path) == [42, "tiny", 0]
+    (file,) = (tmp_path / "cache").rglob(f"*.{kind}")
+    whole = file.read_bytes()
+    wrong = {"empty": b"", "cut": whole[: len(whole) // 2], "garbage": bytes(len(whole))}
+    file.write_bytes(wrong[damage])
+    assert twice_in_a_process(tmp_path) == [42, "tiny", 0]
+    assert twice_in_a_process(tmp_path) == [42, "tiny", 1]
+
+
+NO_SPACE = """
+    import errno
+    from numba.core.caching import IndexDataCacheFile
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    IndexDataCacheFile._open_for_write = refuse
+"""
+NO_FOLDER = """
+    import sparqsim.base, tempfile, os
+    from numba.core import caching
+
+    def refuse(*_, **__):
+        raise OSError("Read-only file system")
+
+    caching._CacheLocator.ensure_cache_path = refuse
+    sparqsim.base._writable = lambda folder: False
+    sparqsim.base.Path.mkdir = refuse
+"""
+
+
+@pytest.mark.parametrize("before", [NO_SPACE, NO_FOLDER], ids=["full disk", "read-only"])
+def test_a_run_needs_no_cache(tmp_path: Path, before: str) -> None:
+    """Where a disk is full, or nothing can be written at all, kernels are compiled and not kept."""
+    assert twice_in_a_process(tmp_path, before) == [42, "tiny", 0]
+    assert not list(tmp_path.rglob("*.nb?"))
+
+
+def test_who_waits_at_a_terminal_is_told_that_kernels_are_compiled(tmp_path: Path) -> None:
+    """One line on a terminal's standard error in the first run, none in the second; and nothing
+    where standard error is a file."""
+
+    def said_at_a_terminal() -> str:
+        ours, theirs = os.openpty()
+        twice_in_a_process(tmp_path, stderr=theirs)
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        try:
+            return os.read(ours, 1000).decode()
+        except OSError:  # nothing was written
+            return ""
+        finally:
+            os.close(ours)
+
+    first = said_at_a_terminal()
+    assert first.count("compiling kernels for the first time") == first.count("\n") == 1
+    assert said_at_a_terminal() == ""
+    shutil.rmtree(tmp_path / "cache")
+    with open(tmp_path / "stderr", "w") as file:
+        twice_in_a_process(tmp_path, stderr=file)
+    assert (tmp_path / "stderr").read_text() == ""
+
+
 def drop_the_right_to_write_anywhere() -> None:
     """In a child that runs as root: from its next exec on, rights bind it as any other user."""
     capbset_drop, dac_override = 24, 1  # linux/prctl.h, linux/capability.h
@@ -226,9 +314,7 @@ def test_a_read_only_install_without_a_home_works_and_caches(tmp_path: Path, cod
     shutil.copytree(ROOT / "sparqsim", install / "sparqsim", ignore=no_cache)
     for part in ("simulator", "workloads"):
         shutil.copytree(ROOT / part, install / "sparqsim" / part, ignore=no_cache)
-    (install / "tiny.py").write_text(
-        "from sparqsim.base import kernel\n\n\n@kernel()\ndef twice(x):\n    return 2 * x\n"
-    )
+    (install / "tiny.py").write_text(TINY)
     home.mkdir()
     scratch.mkdir()
     read_only = [home, *(folder for folder in (install, *install.rglob("*")) if folder.is_dir())]

@@ -15,6 +15,9 @@ from sparqsim.base import kernel
 
 Ints = NDArray[np.int64]
 
+# No array is made within, no number divided by what may be zero: numba need not provide for it.
+_lean = kernel(error_model="numpy", _nrt=False)
+
 
 @kernel()
 def count_columns(dense: NDArray[Any], counts: Ints) -> None:
@@ -37,14 +40,18 @@ def fill_columns(
                 cursor[j] += 1
 
 
-@kernel()
+@_lean
 def count_entries(
-    indptr: Ints, indices: NDArray[np.int32], pes: int, step: int, counts: Ints
+    indptr: Ints, indices: NDArray[np.int32], step: int, following: Ints, counts: Ints
 ) -> None:
-    """Count the entries, padding included, of each column and PE into ``counts`` [cols, pes]."""
-    following = np.empty(pes, np.int64)  # the local row after the last one, per PE
+    """Count the entries, padding included, of each column and PE into ``counts`` [cols, pes].
+
+    ``following`` [pes] is room for the local row after the last one.
+    """
+    pes = following.size
     for j in range(len(indptr) - 1):
-        following[:] = 0
+        for p in range(pes):
+            following[p] = 0
         for k in range(indptr[j], indptr[j + 1]):
             row = np.uint32(indices[k])
             local = row // np.uint32(pes)
@@ -53,22 +60,25 @@ def count_entries(
             following[pe] = local + 1
 
 
-@kernel()
+@_lean
 def fill_entries(
     indptr: Ints,
     indices: NDArray[np.int32],
     stored_codes: NDArray[np.uint8],
-    pes: int,
-    index_bits: int,
+    longest: int,
+    following: Ints,
     cursor: Ints,
     codes: NDArray[np.uint8],
     runs: NDArray[np.uint8],
 ) -> None:
-    """Write the entries, PE ``p`` from ``cursor[p]`` on; each PE's columns follow each other."""
-    longest = (1 << index_bits) - 1
-    following = np.empty(pes, np.int64)
+    """Write the entries, PE ``p`` from ``cursor[p]`` on; each PE's columns follow each other.
+
+    ``longest`` is the longest run; ``following`` as in :func:`count_entries`.
+    """
+    pes = following.size
     for j in range(len(indptr) - 1):
-        following[:] = 0
+        for p in range(pes):
+            following[p] = 0
         for k in range(indptr[j], indptr[j + 1]):
             row = np.uint32(indices[k])
             local = row // np.uint32(pes)
@@ -86,7 +96,7 @@ def fill_entries(
             following[pe] = np.int64(local) + 1
 
 
-@kernel()
+@_lean
 def first_bad_entry(
     pointers: Ints,
     codes: NDArray[np.uint8],

@@ -154,7 +154,8 @@ class RelativeIndexCSC:
             )
         cols = codes.shape[1]
         counts = np.zeros((cols, pes), np.int64)
-        kernels.count_entries(codes.indptr, codes.indices, pes, 1 << index_bits, counts)
+        step, following = 1 << index_bits, np.zeros(pes, np.int64)
+        kernels.count_entries(codes.indptr, codes.indices, step, following, counts)
         pointers = np.zeros((pes, cols + 1), np.int64)
         np.cumsum(counts.T, axis=1, out=pointers[:, 1:])
         pointers[1:] += np.cumsum(pointers[:-1, -1])[:, None]
@@ -164,8 +165,8 @@ class RelativeIndexCSC:
             codes.indptr,
             codes.indices,
             codes.values.astype(np.uint8),
-            pes,
-            index_bits,
+            step - 1,
+            following,
             pointers[:, 0].copy(),
             entry_codes,
             runs,

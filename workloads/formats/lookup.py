@@ -148,7 +148,7 @@ class Lookup:
         return out
 
 
-@kernel()
+@kernel(error_model="numpy", _nrt=False)
 def _look_up(
     bits: Any,
     top: int,
@@ -175,7 +175,7 @@ def _look_up(
         out[i] = table[rank]
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", _nrt=False)
 def round_half_up(x: Any, low: Any, high: Any, mask: Any, out: Any) -> None:
     """Two's complement codes of flat ``x`` rounded to whole numbers of [low, high], ties up."""
     for i in range(x.size):
@@ -186,12 +186,12 @@ def round_half_up(x: Any, low: Any, high: Any, mask: Any, out: Any) -> None:
         out[i] = code & mask
 
 
-@kernel()
+@kernel(error_model="numpy", _nrt=False)
 def take(table: Any, codes: Any, out: Any) -> int:
     """``out = table[codes]``; the index of a code outside the table, or -1 if there is none."""
     bad = -1
     for i in range(codes.size):
-        code = int(codes[i])
+        code: Any = np.int64(codes[i])
         if code < 0 or code >= table.size:
             bad = i
             code = 0
@@ -199,7 +199,7 @@ def take(table: Any, codes: Any, out: Any) -> int:
     return bad
 
 
-@kernel()
+@kernel(error_model="numpy", _nrt=False)
 def count_nan(x: Any) -> int:
     """How many elements of flat ``x`` are NaN."""
     count = 0
