@@ -7,7 +7,9 @@ PARTS = ("simulator", "architectures", "workloads", "scripts")
 setup(
     packages=[
         "sparqsim",
+        "sparqsim.sweeps",  # TOML files alone
         *(f"sparqsim.{name}" for name in find_packages(include=[f"{part}*" for part in PARTS])),
     ],
-    package_dir={"sparqsim": "sparqsim"} | {f"sparqsim.{part}": part for part in PARTS},
+    package_dir={"sparqsim": "sparqsim", "sparqsim.sweeps": "sweeps"}
+    | {f"sparqsim.{part}": part for part in PARTS},
 )

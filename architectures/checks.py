@@ -7,9 +7,13 @@ from collections.abc import Mapping
 
 from sparqsim.base import InputError
 
+# assumed: no part of a machine is larger, and products of two such numbers fit 64 bits by far
+MOST_WHOLE = 2**40
+LEAST, MOST = 1e-18, 1e18  # assumed: of a clock, a bandwidth, an energy in any unit in use
+
 
 def check_whole(where: str, least: int = 1, **fields: object) -> None:
-    """Raise unless every field is a whole number of at least ``least``.
+    """Raise unless every field is a whole number of ``least`` to :data:`MOST_WHOLE`.
 
     Raises
     ------
@@ -21,13 +25,17 @@ def check_whole(where: str, least: int = 1, **fields: object) -> None:
             raise InputError(
                 f"{where}.{field} must be a whole number of at least {least}, got {value!r}"
             )
+        if value > MOST_WHOLE:
+            raise InputError(f"{where}.{field} must be at most {MOST_WHOLE:,}, got {value:,}")
 
 
 def check_positive(where: str, **fields: object) -> None:
-    """Raise unless every field is a finite number above 0."""
+    """Raise unless every field is a finite number above 0, of a size that hardware has."""
     for field, value in fields.items():
         if not isinstance(value, int | float) or not 0 < value < math.inf:
             raise InputError(f"{where}.{field} must be a finite number above 0, got {value!r}")
+        if not LEAST <= value <= MOST:
+            raise InputError(f"{where}.{field} must be {LEAST:g} to {MOST:g}, got {value:g}")
 
 
 def check_bounds(where: str, config: object, bounds: Mapping[str, tuple[int, int, str]]) -> None:

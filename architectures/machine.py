@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
@@ -48,6 +49,7 @@ from sparqsim.workloads.encoded import EncodedLayer, encode
 from sparqsim.workloads.layers import Layer, Model, OtherWork
 from sparqsim.workloads.quantize import sqnr_db
 from sparqsim.workloads.recipes import Recipe
+from sparqsim.workloads.shared import once
 from sparqsim.workloads.tensors import LayerTensors
 
 
@@ -241,6 +243,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         return None
 
+    def without_timing(self) -> Self:
+        """The same for configurations that compute and count the same and differ in timing alone.
+
+        Runs of such configurations share what they count, and a sweep puts them next to each other.
+        """
+        return self
+
     def time_beside(self, work: OtherWork) -> UnitTime | None:
         """Time of work without multiply-accumulates, or None where no unit for it is modelled."""
         return None
@@ -318,12 +327,17 @@ def program(
     if isinstance(layer, LayerTensors):
         refuse(machine, layer.layer)
         own = machine.recipe_for(layer.layer)
-        layer = encode(layer, recipe or own, own=own)
+        layer = once(
+            "encoded", (recipe or own, own), (work,), partial(encode, layer, recipe or own, own=own)
+        )
     refuse(machine, layer.layer)
-    taken = take(
-        machine.name, layer, machine.computes(layer), machine.recipe_for(layer.layer),
-        requantize=requantize,
-    )  # fmt: skip
+    computes, own = machine.computes(layer), machine.recipe_for(layer.layer)
+    taken = once(
+        "taken",
+        (machine.name, computes, own, requantize),
+        (layer,),
+        partial(take, machine.name, layer, computes, own, requantize=requantize),
+    )
     lowered = machine.lower(taken.layer)
     told = [
         f"{role}: {each.format} {each.how} in {each.stored_as}"
@@ -394,8 +408,9 @@ def run(
     )
     checked, noise = Verification(status="skipped"), None
     if verify and work.verify is not None:
-        checked = work.verify()
-        noise = _noise(work)
+        # Runs that share outputs share what is to be said of them.
+        judge = partial(_judged, work, work.verify)
+        checked, noise = once("verified", (), (work.outputs,), judge)
     if execute and work.executed is not None and not work.executed():
         checked = msgspec.structs.replace(checked, status="mismatch")
     cycles = timeline.cycles
@@ -426,6 +441,11 @@ def run(
         notes=[*_overflows(memory), *work.notes],
     )
     return Result(report, timeline, work)
+
+
+def _judged(work: Program, verify: Callable[[], Verification]) -> tuple[Verification, float | None]:
+    """Whether the outputs are right, and how near to the float layer's."""
+    return verify(), _noise(work)
 
 
 def _noise(work: Program) -> float | None:

@@ -369,9 +369,18 @@ def _judged(
     effective = effective_recipe(machine, network, rows, chosen)
     _, report, _ = compress(network.subject, effective)
     refused = [row.name for row in rows if isinstance(row, Refused)]
-    note = f"{len(refused)} refused layers stay in float32" if refused else ""
+    told = [f"{len(refused)} refused layers stay in float32"] if refused else []
+    products = [row for row in rows if isinstance(row, LayerRun) and row.kind == KINDS["matmul"]]
+    if any(row.report.operands["weights"].format.startswith("ovp") for row in products):
+        told.append(
+            "the right operands of attention products are judged in pairs along features, where "
+            "the machine pairs along the reduction"
+        )
     return Accuracy(
-        recipe=effective.name, float32=report.float32, compressed=report.compressed, note=note
+        recipe=effective.name,
+        float32=report.float32,
+        compressed=report.compressed,
+        note="; ".join(told),
     )
 
 

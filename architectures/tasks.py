@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 
 from sparqsim.architectures.machine import Machine, Result, refuse, run
 from sparqsim.architectures.registry import file_of, get_machine
@@ -22,6 +23,7 @@ from sparqsim.workloads.encoded import EncodedLayer, outline
 from sparqsim.workloads.layers import Layer
 from sparqsim.workloads.network_tensors import NetworkTensors
 from sparqsim.workloads.recipes import Recipe
+from sparqsim.workloads.shared import once
 from sparqsim.workloads.tensors import LayerTensors
 
 Progress = Callable[[str, int, int], None]  # what is done, steps done, steps in all
@@ -55,7 +57,13 @@ class Task:
         work: LayerTensors | EncodedLayer
         if self.numbers is None:
             own = self.machine.recipe_for(self.layer)
-            work = outline(self.layer, self.recipe or own, own=own, pruned=self.pruned)
+            recipe = self.recipe or own
+            work = once(
+                "outline",
+                (self.layer, recipe, own, self.pruned),
+                (),
+                partial(outline, self.layer, recipe, own=own, pruned=self.pruned),
+            )
         elif isinstance(self.numbers, NetworkTensors):
             work = self.numbers.of(self.layer)
         else:
@@ -74,6 +82,13 @@ class Task:
 
     def carry_out(self) -> Report | str:
         """The report, or why the machine does not run the layer."""
+        if self.numbers is not None:
+            return self._outcome()
+        # Of shapes alone the outcome is the same in every network, but for the layer's name.
+        key = (self.machine, self.layer, self.pruned, self.recipe, self.requantize)
+        return once("outcome", (*key, self.engine, self.record), (), self._outcome)
+
+    def _outcome(self) -> Report | str:
         try:
             return self.result().report
         except InputError as error:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import signal
 import sys
+import threading
 
 import click
 
-from sparqsim.base import InputError
+from sparqsim.base import MEMORY_LIMIT, InputError, bytes_of, printable
 
 # name -> (module:attribute, one line of help). Help is here so that `--help` imports nothing.
 COMMANDS = {
@@ -19,6 +22,14 @@ COMMANDS = {
     "compare": (
         "sparqsim.scripts.compare:command",
         "The same work on several machines, made comparable.",
+    ),
+    "sweep": (
+        "sparqsim.scripts.sweep.command:command",
+        "Thousands of points from a file, resumable; here or on a cluster.",
+    ),
+    "plot": (
+        "sparqsim.scripts.sweep.plot_command:command",
+        "Figures, tables and a page of a sweep's results.",
     ),
     "validate": (
         "sparqsim.scripts.validate:command",
@@ -69,25 +80,58 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup, table=COMMANDS, context_settings={"max_content_width": 100})
 @click.version_option(package_name="sparqsim")
-def cli() -> None:
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Refuse work that would take more, such as 8GB; by default 3/4 of the machine's memory.",
+)
+def cli(memory_limit: str | None) -> None:
     """Sparqsim: cycles, energy and exact outputs of quantized and sparse accelerators."""
+    if memory_limit is not None:
+        bytes_of(memory_limit)
+        os.environ[MEMORY_LIMIT] = memory_limit
+
+
+def _fail(message: str) -> None:
+    """Say what is wrong in one line and exit with code 2."""
+    click.echo(f"error: {printable(message)}".replace("\n", " "), err=True)
+    sys.exit(2)
+
+
+def _end_well() -> None:
+    """Let a request to end (SIGTERM) run what cleans up, as Ctrl-C does."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit code 0, or 2 with one message when the input is at fault."""
+    _end_well()
     try:
         cli.main(args=arguments, prog_name="sparqsim", standalone_mode=False)
     except InputError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        _fail(f"there is not enough memory for this work ({error}); take less of it at once")
+    except RecursionError:
+        _fail("the input is nested too deeply to be read")
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; nothing more was written")
     except click.Abort:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from sparqsim.scripts.output import (
     console,
     json_option,
     refuse_early,
+    refuse_folder,
+    refuse_twice,
     table,
     write_csv,
     write_json,
@@ -74,7 +76,12 @@ FEW = 4  # machines whose times all fit a line
     show_default=True,
     help="What is made equal to the first machine's: peak MACs a second, DRAM bandwidth, area.",
 )
-@click.option("--save", metavar="DIR", help="Write the configurations, for run --config.")
+@click.option(
+    "--save",
+    metavar="DIR",
+    callback=refuse_folder,
+    help="Write the configurations, for run --config.",
+)
 @tensor_options
 @json_option
 @click.option(
@@ -100,8 +107,7 @@ def command(
     """Compare machines."""
     configured = chosen_machines(machines)
     recipes = chosen_recipes(given_recipes, configured)
-    if save:
-        output_folder(save)
+    refuse_twice({"--json": json_path, "--csv": csv_path})
     numbers = given["verify"] or any(each.needs_numbers for each in configured.values())
     if not numbers:
         why = "without verification: the time of these machines does not depend on the numbers"

@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from sparqsim.base import InputError, check_can_make_folder
-from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.base import InputError, written_whole
+from sparqsim.scripts.output import (
+    PatientBar,
+    console,
+    json_option,
+    refuse_early,
+    refuse_folder,
+    table,
+    write_json,
+)
 from sparqsim.scripts.work_options import data_options, shape_option
 
 if TYPE_CHECKING:
@@ -80,6 +89,11 @@ def summary_table(report: Report) -> Table:
     for name in report.float32 | report.compressed:
         both = (report.float32.get(name), report.compressed.get(name))
         listed.add_row(name, *("exact" if value is None else f"{value:.4f}" for value in both))
+    gone = [row for row in report.tensors if row.vanished]
+    if gone:
+        many = sum(row.vanished for row in gone)
+        where = ", ".join(row.name for row in gone[:3]) + (" ..." if len(gone) > 3 else "")
+        listed.add_row("channels too small for a scale", "", f"{many} became zero ({where})")
     listed.add_row("time to compress", "", f"{report.seconds:.1f} s")
     return listed
 
@@ -108,7 +122,26 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.option("--recipe", required=True, metavar="FILE|NAME", help="A TOML file or a known name.")
 @data_options
 @shape_option
-@click.option("--out", metavar="DIR", help="Save the compressed network here.")
+@click.option(
+    "--out", metavar="DIR", callback=refuse_folder, help="Save the compressed network here."
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    metavar="BITS",
+    help="Stored bits a weight on average: each layer gets the format of --choices that costs "
+    "the least noise in all.",
+)
+@click.option(
+    "--choices",
+    default="int2,int3,int4,int6,int8",
+    show_default=True,
+    metavar="FORMAT,...",
+    help="Formats to choose from, with --budget.",
+)
+@click.option(
+    "--save-recipe", metavar="FILE", callback=refuse_early, help="Write the recipe that was used."
+)
 @json_option
 @click.option("--activations", is_flag=True, help="List every activation, not just the worst.")
 @click.option("--no-judge", is_flag=True, help="Do not run the network before and after.")
@@ -120,13 +153,19 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
     callback=_show_list,
     help="List trained networks and named recipes.",
 )
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     work: str,
     recipe: str,
     calibration: str | None,
     inputs: str | None,
     shapes: dict[str, Any],
     out: str | None,
+    budget: float | None,
+    choices: str,
+    save_recipe: str | None,
     json_path: str | None,
     activations: bool,
     no_judge: bool,
@@ -143,8 +182,6 @@ def command(
     from sparqsim.workloads.work import load, subject_for
 
     chosen = recipes.get(recipe)
-    if out is not None:
-        check_can_make_folder(out)
     dense = work in PRUNED  # what was pruned already would be pruned again
     data = {"calibration": calibration, "inputs": inputs, "shapes": shapes, "dense": dense}
     network = load(work, **data)  # type: ignore[arg-type]
@@ -154,10 +191,19 @@ def command(
             f"the layer {network.layer} otherwise"
         )
     judge = network.subject is not None and not no_judge
+    if budget is None and context.get_parameter_source("choices") is ParameterSource.COMMANDLINE:
+        raise InputError("--choices changes nothing without --budget; leave it out")
+    subject = subject_for(network)
     with PatientBar() as bar:
-        compressed, report, stored = compress.compress(
-            subject_for(network), chosen, judge=judge, progress=bar
-        )
+        if budget is not None:
+            from sparqsim.workloads.mixed_precision import mixed_recipe
+
+            formats = [each.strip() for each in choices.split(",") if each.strip()]
+            chosen = mixed_recipe(subject, chosen, formats, budget, bar)
+        compressed, report, stored = compress.compress(subject, chosen, judge=judge, progress=bar)
+    if save_recipe is not None:
+        with written_whole(save_recipe) as path:
+            path.write_text(recipes.as_toml(chosen), encoding="utf-8")
     if out is not None:
         compress.save(Path(out), compressed, stored)
     if json_path is not None:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparqsim.base import check_can_write, written_whole
+from sparqsim.base import (
+    InputError,
+    check_can_make_folder,
+    check_can_write,
+    printable,
+    written_whole,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 WIDTH = 100  # columns of a table where the output is not a terminal
+MOST = 300  # characters of a cell
 PATIENCE_SECONDS = 2.0  # a progress bar is shown to who waits longer
 
 
@@ -41,11 +50,38 @@ def check_differences(where: str, found: Sequence[str]) -> None:
         raise Differs(f"{where}: {shown}")
 
 
-def refuse_early(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
-    """Refuse a file that cannot be written before the work, not after it."""
-    if path not in (None, "-"):
-        check_can_write(str(path))
+def refuse_early(_: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Refuse a file that cannot be written before the work, not after it.
+
+    ``-`` is the terminal where the option's metavar says so (``FILE|-``), else it is refused.
+    """
+    if path == "-":
+        if "|-" not in (option.metavar or ""):
+            raise InputError(f"{option.opts[0]} cannot go to the terminal; name a file")
+    elif path is not None:
+        check_can_write(path)
     return path
+
+
+def refuse_folder(_: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Refuse a folder that cannot be made or written before the work, not after it."""
+    if path in ("", "-"):
+        raise InputError(f"{option.opts[0]} must name a folder, got {path!r}")
+    if path is not None:
+        check_can_make_folder(path)
+    return path
+
+
+def refuse_twice(files: Mapping[str, str | None]) -> None:
+    """Refuse to write two things (by their option) to one file or to the terminal at once."""
+    places: dict[str, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        place = "the terminal" if path == "-" else os.path.realpath(path)
+        if place in places and place != os.devnull:
+            raise InputError(f"{places[place]} and {option} would both be written to {path}")
+        places[place] = option
 
 
 json_option = click.option(
@@ -61,15 +97,28 @@ def console() -> Console:
     """A console that is never wider than a table of 100 columns needs."""
     from rich.console import Console
 
-    screen = Console(highlight=False)
+    class Screen(Console):
+        """A console on which no text steers the terminal, and no name is mistaken for a smiley."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **{"emoji": False, **options})
+
+    screen = Screen(highlight=False)
     if not screen.is_terminal or screen.width > WIDTH:
-        screen = Console(highlight=False, width=WIDTH)
+        screen = Screen(highlight=False, width=WIDTH)
     return screen
 
 
 def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: str = "") -> Table:
     """A plain table: columns of text to the left, then of numbers to the right."""
-    from rich.table import Table
+    from rich.table import Table as RichTable
+
+    class Table(RichTable):
+        """A table whose cells stay within a few lines."""
+
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            kept = (printable(cell, MOST) if isinstance(cell, str) else cell for cell in cells)
+            super().add_row(*kept, **options)
 
     made = Table(
         title=title,
@@ -105,12 +154,20 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: s
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     if path == "-":
         click.echo(text.getvalue(), nl=False)
         return
     with written_whole(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table that a spreadsheet takes for text, not for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 class PatientBar:
@@ -135,7 +192,7 @@ class PatientBar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=screen,
             transient=True,
             disable=not screen.is_terminal,
@@ -146,7 +203,8 @@ class PatientBar:
         self.clock.daemon = True
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self.bar.update(self.task, description=what, completed=done, total=total)
+        shown = printable(what, WIDTH // 2)
+        self.bar.update(self.task, description=shown, completed=done, total=total)
 
     def __enter__(self) -> PatientBar:
         self.clock.start()

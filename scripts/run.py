@@ -10,7 +10,6 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
@@ -20,12 +19,14 @@ from click.core import ParameterSource
 from sparqsim.architectures.machine import Machine, Result, run
 from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.architectures.registry import get_machine, installed, machine_names
-from sparqsim.base import InputError, check_can_write, output_folder
+from sparqsim.base import InputError, read_toml
 from sparqsim.scripts.output import (
     Differs,
     PatientBar,
     json_option,
     refuse_early,
+    refuse_folder,
+    refuse_twice,
     write_csv,
     write_json,
 )
@@ -92,10 +93,7 @@ def configure(
 
         given = msgspec.to_builtins(presets.load(preset, machine.name))
     if file is not None:
-        try:
-            given |= msgspec.toml.decode(Path(file).read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
-            raise InputError(f"cannot read the configuration {file}: {error}") from None
+        given |= read_toml(file, "the configuration")
     given |= {key: value for key, value in values.items() if value is not None}
     try:
         return msgspec.convert(given, machine, strict=True)
@@ -183,9 +181,12 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
     @json_option
     @click.option("--csv", "csv_path", metavar="FILE|-", callback=refuse_early,
                   help="Write the rows of a network as CSV; - is the terminal.")  # fmt: skip
-    @click.option("--trace", metavar="FILE", help="Write a Chrome/Perfetto trace (.json, .gz).")
-    @click.option("--figures", metavar="DIR", help="Draw the figures into a folder.")
-    @click.option("--page", metavar="FILE", help="Write everything as one HTML page.")
+    @click.option("--trace", metavar="FILE", callback=refuse_early,
+                  help="Write a Chrome/Perfetto trace (.json, .gz).")  # fmt: skip
+    @click.option("--figures", metavar="DIR", callback=refuse_folder,
+                  help="Draw the figures into a folder.")  # fmt: skip
+    @click.option("--page", metavar="FILE", callback=refuse_early,
+                  help="Write everything as one HTML page.")  # fmt: skip
     @click.pass_context
     def go(context: click.Context, /, **given: Any) -> None:
         fields = {str(option.name): given.pop(str(option.name)) for option in own}
@@ -213,11 +214,8 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
 
 def check_outputs(given: dict[str, Any]) -> None:
     """Refuse before the work what could not be written after it."""
-    if given["figures"]:
-        output_folder(given["figures"])
-    for file in (given["trace"], given["page"]):
-        if file:
-            check_can_write(file)
+    files = {"--json": "json_path", "--csv": "csv_path", "--trace": "trace", "--page": "page"}
+    refuse_twice({option: given[name] for option, name in files.items()})
     if given["trace"]:
         check_trace_name(given["trace"])
 

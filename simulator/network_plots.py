@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.base import InputError, output_folder, printable, written_whole
 from sparqsim.simulator.palette import (
     BLUE,
     GREEN,
@@ -34,6 +34,7 @@ OTHERS = (GREEN, VERMILION, INK)  # other parts that bound a layer
 PARTS = (BLUE, PURPLE, GREEN, ORANGE, VERMILION, INK, GREY)  # of the energy, the largest first
 MOST_NAMES = 48  # layers that are named along the axis, at most
 HEIGHT = 3.4
+MOST_CHARACTERS = 40  # of a layer's name
 
 
 def cycles_by_layer(report: NetworkReport, ax: Axes | None = None) -> Axes:
@@ -117,7 +118,11 @@ def _name(ax: Axes, runs: Sequence[LayerRun]) -> None:
     """The names of the layers along the x axis, or of every so many; the legend on top."""
     step = -(-len(runs) // MOST_NAMES)
     places = range(0, len(runs), step)
-    names = [runs[i].name + (f" x{runs[i].repeat}" if runs[i].repeat > 1 else "") for i in places]
+    names = [
+        printable(runs[i].name, MOST_CHARACTERS)
+        + (f" x{runs[i].repeat}" if runs[i].repeat > 1 else "")
+        for i in places
+    ]
     ax.set_xticks(places, names, rotation=90, fontsize=SMALL - 1, color=INK)
     ax.set_xlim(-0.6, len(runs) - 0.4)
     columns, entries = 4, len(ax.get_legend_handles_labels()[0])

@@ -8,14 +8,14 @@ are derived or assumed are named so beside their source.
 from __future__ import annotations
 
 import base64
+import html
 import io
 import os
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from sparqsim.base import written_whole
+from sparqsim.base import printable, written_whole
 from sparqsim.simulator.network_plots import network_figures
 from sparqsim.simulator.plots import figures, write_figure
 from sparqsim.simulator.report import Energy, LayerRun, NetworkReport, Provenance, Refused, Report
@@ -38,6 +38,7 @@ CAPTIONS = {
     "energy_by_layer": "Energy of every layer that ran, repeats included, by part.",
     "queues": "Tokens held by the queues of each channel; means over short intervals.",
 }
+MOST_CHARACTERS = 300  # of a text from outside
 PREFIXES = (
     *(("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0)),
     *(("m", 1e-3), ("µ", 1e-6), ("n", 1e-9), ("p", 1e-12)),
@@ -67,10 +68,16 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th{text-align:left;font-weight:600;border-bottom:1.5px solid var(--ink);padding:.3rem .9rem .3rem 0}
 td{border-bottom:1px solid var(--faint);padding:.3rem .9rem .3rem 0;vertical-align:top}
 .n{text-align:right;white-space:nowrap}
+td:first-child{overflow-wrap:anywhere;max-width:26rem}
 td.s{color:var(--muted);font-size:.82rem}
 tr.sum td{font-weight:600;border-top:1.5px solid var(--ink)}
 @media print{main{max-width:none;padding:0}figure,table{break-inside:avoid}}
 """
+
+
+def escape(text: str) -> str:
+    """Text as it stands on a page, whatever is in it."""
+    return html.escape(printable(text, MOST_CHARACTERS))
 
 
 def write_page(

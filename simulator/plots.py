@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.base import InputError, output_folder, printable, written_whole
 from sparqsim.simulator.palette import (
     BLUE,
     DPI,
@@ -55,6 +55,7 @@ STATES = {
 PLACES = {"computing": BLUE, "full queue": VERMILION, "resource": PURPLE}
 FEW_LANES = 64  # up to here each lane is a bar of its own
 OVER_TIME = 240  # intervals of a figure over time, at most: two dots of print each
+MOST_CHARACTERS = 90  # of a title
 PANELS = 12  # queues drawn in one figure, at most
 
 
@@ -69,7 +70,7 @@ def new_axes(ax: Axes | None, width: float = WIDTH, height: float = 3.0) -> Axes
 
 def dress(ax: Axes, title: str, x: str, y: str, grid: Literal["", "x", "y"] = "y") -> Axes:
     """Title, labels and the common look."""
-    ax.set_title(title, loc="left", fontsize=TITLE, color=INK, pad=8)
+    ax.set_title(printable(title, MOST_CHARACTERS), loc="left", fontsize=TITLE, color=INK, pad=8)
     ax.set_xlabel(x, fontsize=TEXT, color=INK)
     ax.set_ylabel(y, fontsize=TEXT, color=INK)
     ax.tick_params(labelsize=SMALL, colors=INK, length=3, width=0.6)
@@ -554,7 +555,10 @@ def _figure_of(draw: Callable[[], Any]) -> Callable[[], Figure]:
 def write_figure(figure: Figure, file: Any, kind: str, title: str) -> None:
     """Write a figure as ``"png"`` or ``"svg"``; the same figure gives the same bytes."""
     import matplotlib
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a dollar in a name is a dollar
     with matplotlib.rc_context({"svg.hashsalt": "sparqsim"}):
         about: dict[str, Any] = {"Title": title} | ({"Date": None} if kind == "svg" else {})
         figure.savefig(file, format=kind, dpi=DPI, metadata=about)

@@ -13,6 +13,7 @@ What most users need is here; nothing is imported before it is used::
 ``load``, ``Network``      work by name, file or sizes: :mod:`sparqsim.workloads.work`
 ``recipe``, ``Recipe``     what is done to the numbers first: :mod:`sparqsim.workloads.recipes`
 ``run``, ``compare``       work on a machine, or on several: reports
+``sweep``, ``open_store``  thousands of points: docs/howto/sweep.md
 ``Report`` ...             what a run says: :mod:`sparqsim.simulator.report`
 ``Netlist`` ...            actors, channels and resources of one's own: ``simulate`` runs them
 ``Machine`` ...            what a machine of one's own is made of: docs/howto/add_a_machine.md
@@ -59,9 +60,11 @@ _PUBLIC = {
     "load": "workloads.work",
     "machine": "api",
     "machines": "api",
+    "open_store": "scripts.sweep.api",
     "recipe": "api",
     "run": "api",
     "simulate": "simulator.engines",
+    "sweep": "scripts.sweep.api",
 }
 __all__ = sorted(_PUBLIC)
 
@@ -79,6 +82,8 @@ if TYPE_CHECKING:
     from sparqsim.architectures.machine import Program as Program
     from sparqsim.architectures.operands import Computes as Computes
     from sparqsim.base import InputError as InputError
+    from sparqsim.scripts.sweep.api import open_store as open_store
+    from sparqsim.scripts.sweep.api import sweep as sweep
     from sparqsim.simulator.engines import simulate as simulate
     from sparqsim.simulator.netlist import Actor as Actor
     from sparqsim.simulator.netlist import Channel as Channel

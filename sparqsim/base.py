@@ -22,6 +22,28 @@ class InputError(ValueError):
     """
 
 
+def printable(text: str, most: int | None = None) -> str:
+    """Text that a terminal or a page shows as it is, whatever it came from.
+
+    Characters that would steer a terminal, turn the direction of writing or be invisible are
+    written as escapes (``\\x1b``); line breaks stay. Beyond ``most`` characters the middle is left
+    out.
+
+    Examples
+    --------
+    >>> print(printable("\\x1b[31mred"), printable("a" * 99, 9))
+    \\x1b[31mred aaaa…aaaa
+    """
+    if not text.isprintable():
+        text = "".join(
+            each if each == "\n" or each.isprintable() else ascii(each)[1:-1] for each in text
+        )
+    if most is not None and len(text) > most:
+        side = (most - 1) // 2
+        text = f"{text[: most - 1 - side]}…{text[-side:] if side else ''}"
+    return text
+
+
 def _writable(folder: Path) -> bool:
     """Whether a file can be made in ``folder`` or, if it is absent, in its nearest parent."""
     while not folder.exists() and folder != folder.parent:
@@ -69,6 +91,133 @@ def kernel(**options: Any) -> Callable[[F], F]:
     return compile_lazily
 
 
+MEMORY_LIMIT = "SPARQSIM_MEMORY_LIMIT"  # of the environment, so that other processes see it too
+UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+         "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
+
+
+def bytes_of(text: str) -> int:
+    """A size such as ``4GB``, ``1.5GiB`` or ``1000000``; raises InputError for anything else."""
+    number = text.strip().lower().rstrip("kmgtib")
+    unit = text.strip().lower()[len(number) :]
+    try:
+        size = float(number) * UNITS[unit]
+        if not 1 <= size < 2**63:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise InputError(f"a size of memory reads 4GB, 500MB or 1.5GiB, got {text!r}") from None
+    return int(size)
+
+
+def memory_limit() -> int:
+    """Bytes that one piece of work may take: what is set, else three quarters of the machine's."""
+    told = os.environ.get(MEMORY_LIMIT)
+    if told:
+        return bytes_of(told)
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return 2**33
+    return whole * 3 // 4
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def check_memory(need: float, what: str) -> None:
+    """Refuse, before it is tried, what would take more memory than there may be.
+
+    Raises
+    ------
+    InputError
+        Naming what it is for, its size and the limit.
+    """
+    limit = memory_limit()
+    if need > limit:
+        raise InputError(
+            f"{what} would take {_size(need)} of memory, and the limit is {_size(limit)}; take "
+            f"less of it at once, or raise the limit (sparqsim --memory-limit 64GB ..., or "
+            f"{MEMORY_LIMIT})"
+        )
+
+
+MOST_TEXT = 2**26  # assumed, bytes: any table or file of settings that people write is smaller
+
+
+def read_text(path: str | os.PathLike[str], what: str, most: int = MOST_TEXT) -> str:
+    """The text of a file in UTF-8, with or without a byte-order mark.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is longer than ``most`` bytes (as a device without end is) or is no
+        such text; ``what`` says what the file should be.
+    """
+    where = f"{what} {os.fspath(path)!r}" if not os.fspath(path) else f"{what} {path}"
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot read {where}: {reason}") from None
+    if len(data) > most:
+        raise InputError(f"cannot read {where}: it is longer than {most:,} bytes, or has no end")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"cannot read {where}: it must be text in UTF-8, but byte {error.start} is none; save "
+            "it as UTF-8"
+        ) from None
+
+
+def read_toml(path: str | os.PathLike[str], what: str, kind: Any = Any) -> Any:
+    """The content of a TOML file, converted to ``kind`` by msgspec.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_text`; or if it is not TOML, nested too deeply, or not of that kind.
+    """
+    import msgspec
+
+    text = read_text(path, what)
+    try:
+        return msgspec.toml.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, InputError):
+            raise InputError(f"{path} must be {what}: {error.__cause__}") from None
+        raise InputError(f"{path} must be {what}: {error}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InputError(f"cannot read {what} {path}: it is no TOML ({error})") from None
+    except RecursionError:
+        raise InputError(f"cannot read {what} {path}: it is nested too deeply") from None
+
+
+def read_csv(
+    path: str | os.PathLike[str], what: str
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The header of a CSV file and its rows, each with the number of its line.
+
+    A row that is shorter or longer than the header has None among its values or keys.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_text`; or if it is no CSV.
+    """
+    import csv
+    import io
+
+    reader = csv.DictReader(io.StringIO(read_text(path, what), newline=""))
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"cannot read {what} {path}: {error}") from None
+    return list(reader.fieldnames or []), rows
+
+
 def check_can_write(path: str | os.PathLike[str]) -> None:
     """Refuse at once a file that :func:`written_whole` could not write after the work is done.
 
@@ -78,6 +227,8 @@ def check_can_write(path: str | os.PathLike[str]) -> None:
         If its folder does not exist or cannot be written, or it is a folder itself.
     """
     target = Path(path)
+    if not os.fspath(path):
+        raise InputError("a file to write must have a name, got an empty one")
     if target.is_dir():
         raise InputError(f"{target} must be a file to write, but it is a folder")
     if not target.parent.is_dir() or not _writable(target.parent):

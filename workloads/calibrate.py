@@ -7,6 +7,9 @@ Two errors pull against each other: a wide range rounds coarsely, a narrow one c
 * `LeastSquares`: the range whose quantization has the least squared error, among a scan.
 * `Entropy`: the clipping threshold whose quantized histogram diverges least (Kullback-Leibler)
   from the true one (Migacz, "8-bit inference with TensorRT", GTC 2017), for any format's grid.
+  Zeros are left out of the histogram where the grid holds a zero: they are exact under every
+  threshold, and behind a ReLU they are so many that spreading them over the bins of their code
+  would outweigh all else and clip nearly everything.
 
 They work on `Samples`: rows of values, one row for each scale to be found. These come from a
 tensor at hand (exact) or from an `Observer` that has seen batches stream by (a histogram). The
@@ -39,6 +42,7 @@ WIDE = 2.0**64  # assumed: between what 8-bit floats reach (2**16) and bfloat16 
 # Whole numbers are tried by arithmetic in slices shorter than so many times their count, where it
 # is the faster way: derived, measured on rows of 384 to 10**7 values.
 DIRECT_BELOW = 16
+NARROW_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 BINS = 4096  # assumed: a side; the largest value falls in bin 2048 or above, so 11 bits resolve it
 
 
@@ -51,6 +55,8 @@ def checked(x: ArrayLike, what: str = "a tensor to quantize") -> NDArray[np.floa
         Naming the first value that is NaN or infinite, and its place.
     """
     array = np.asarray(x)
+    if array.dtype.name in NARROW_FLOATS:  # of ml_dtypes, which numpy has no kind for
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{what} must be of real numbers, got {array.dtype}")
     if array.size == 0:
@@ -80,11 +86,14 @@ class Slices:
         None for the whole tensor, else one slice an index (a channel).
     group
         If given, each slice is cut further into runs of so many consecutive values (with
-        ``axis`` first in the order of the others). Must divide the slice.
+        ``axis`` first in the order of the others). Must divide the slice, unless
+    ragged
+        says that the last group of a slice may be short.
     """
 
     axis: int | None = None
     group: int | None = None
+    ragged: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("axis", self.axis), ("group", self.group)):
@@ -92,7 +101,7 @@ class Slices:
                 raise InputError(f"{name} must be a whole number or None, got {value!r}")
 
     def split(self, x: NDArray) -> NDArray:
-        """``x`` as rows that share a scale: (slices, values)."""
+        """``x`` as rows that share a scale: (slices, values); zeros fill up a short last group."""
         if self.axis is None:
             rows = x.reshape(1, -1)
         else:
@@ -102,16 +111,19 @@ class Slices:
                 )
             rows = np.moveaxis(x, self.axis, 0).reshape(x.shape[self.axis], -1)
         if self.group is not None:
-            if self.group < 1 or rows.shape[1] % self.group:
+            short = -rows.shape[1] % self.group if self.group >= 1 else 1
+            if short and not (self.ragged and self.group >= 1):
                 raise InputError(
                     f"group must divide the {rows.shape[1]} values that share axis {self.axis}, "
-                    f"got {self.group}; pad the tensor or choose a divisor"
+                    f"got {self.group}; let the last group be short (pad) or choose a divisor"
                 )
-            rows = rows.reshape(-1, self.group)
+            rows = np.pad(rows, ((0, 0), (0, short))).reshape(-1, self.group)
         return np.ascontiguousarray(rows)
 
     def join(self, rows: NDArray, shape: tuple[int, ...]) -> NDArray:
         """The tensor of ``shape`` of which ``rows`` is the split."""
+        lines = 1 if self.axis is None else shape[self.axis]
+        rows = rows.reshape(lines, -1)[:, : math.prod(shape) // max(lines, 1)]
         if self.axis is None:
             return rows.reshape(shape)
         axis = self.axis % len(shape)
@@ -158,12 +170,13 @@ def parameters(
     neither end is clipped; an unsigned grid: ``S = high / the largest value``.
     Asymmetric: ``S = (high - low) / (qmax - qmin)``, ``Z = qmin - round(low / S)``; the range is
     first widened to hold zero, so that a zero is exact. A slice of zeros gets the scale 1, and so
-    does every slice on a float so wide that it needs no scale (bfloat16).
+    does one so small that no normal float32 is its scale (a dead channel: it becomes zero), and
+    every slice on a float so wide that it needs no scale (bfloat16).
 
     Raises
     ------
     InputError
-        If a scale underflows float32, or an unsigned grid would have to hold negative values.
+        If a scale overflows float32, or an unsigned grid would have to hold negative values.
     """
     least, most = float(grid.values[0]), float(grid.values[-1])
     zero_point = None
@@ -180,16 +193,17 @@ def parameters(
                 f"{low[worst]:g}; take a signed format or asymmetric=True"
             )
         scale = high / most
+    elif most == 0:  # one bit in two's complement: 0 and -1
+        scale = np.abs(np.minimum(low, 0.0)) / -least
     else:
         scale = np.maximum(np.abs(low), np.abs(high)) / min(-least, most)
-    scale = np.where(scale == 0, np.where((low == 0) & (high == 0), 1.0, 0.0), scale)
-    bad = ~((scale >= SMALLEST_SCALE) & (scale <= np.finfo(np.float32).max))
+    scale = np.where(scale < SMALLEST_SCALE, 1.0, scale)
+    bad = ~(scale <= np.finfo(np.float32).max)
     if bad.any():
         worst = int(bad.argmax())
         raise InputError(
             f"the scale of slice {worst} would be {scale[worst]:g} (range {low[worst]:g} .. "
-            f"{high[worst]:g} on {grid.name}), which no normal float32 holds; rescale the tensor "
-            "or, if it is noise, set it to zero"
+            f"{high[worst]:g} on {grid.name}), which no float32 holds; rescale the tensor"
         )
     scale32 = scale.astype(np.float32)
     if asymmetric:
@@ -480,7 +494,8 @@ class Entropy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     For each threshold T, P is the histogram up to T with the clipped counts in its last bin; Q
     spreads the counts of all bins with one code evenly over those of them where P is not zero.
-    The T with the least KL(P || Q) is taken, the smaller at a tie. Symmetric only.
+    The T with the least KL(P || Q) is taken, the smaller at a tie. Zeros do not count where the
+    grid holds one. Symmetric only.
     """
 
     bins: int = 2048  # published: Migacz 2017
@@ -564,6 +579,8 @@ def _least_divergence(values, weights, absmax, width, levels, stride, best):
         filled = np.zeros(bins + 1)
         entropy = np.zeros(bins + 1)
         for i in range(values.shape[1]):
+            if values[r, i] == 0.0 and levels[0] == 0.0:
+                continue
             place = min(int(np.abs(values[r, i]) / width[r]), bins - 1)
             count[place + 1] += weights[r, i] if weights.shape[0] else 1.0
         for i in range(1, bins + 1):

@@ -36,6 +36,7 @@ from sparqsim.workloads.quantize import (
     fit_olive,
     pair_axis,
     sqnr_db,
+    vanished,
 )
 from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, signed_or_not
 from sparqsim.workloads.storage import StoredTensor
@@ -66,6 +67,8 @@ class TensorReport(msgspec.Struct, frozen=True, kw_only=True):
         Signal to noise of decoded against trained weights; None if nothing differs.
     bytes : int
         Stored size, rounded up.
+    vanished : int
+        Slices so small that no normal float32 is their scale: they became zero.
     """
 
     name: str
@@ -78,6 +81,7 @@ class TensorReport(msgspec.Struct, frozen=True, kw_only=True):
     density: float
     sqnr_db: float | None
     bytes: int
+    vanished: int = 0
 
 
 class ActivationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,9 +203,11 @@ def fitted(
     axis = None if recipe.granularity == "tensor" else axis
     bits = recipe.scheme_bits or 0
     if recipe.scheme == "ant":
-        return fit_ant(x, bits, axis=axis, group=recipe.group)
+        return fit_ant(x, bits, axis=axis, group=recipe.group, ragged=recipe.pad)
     if recipe.scheme == "olive":
-        return fit_olive(x, bits, axis=axis, group=recipe.group, pairs=pair_axis(x.ndim))
+        return fit_olive(
+            x, bits, axis=axis, group=recipe.group, ragged=recipe.pad, pairs=pair_axis(x.ndim)
+        )
     if recipe.scheme == "codebook":
         if axis is not None:
             raise InputError("a codebook is shared by a tensor; granularity must be tensor")
@@ -218,6 +224,7 @@ def fitted(
         method=_method(recipe.calibration),
         axis=axis,
         group=recipe.group,
+        ragged=recipe.pad,
         asymmetric=recipe.asymmetric,
     )
 
@@ -250,7 +257,15 @@ def compress_weight(x: Array, recipe: TensorRecipe, zero: bool = False) -> Quant
         x += np.float32(0)  # no minus zero, which a bitmap would have to keep
     if recipe.scheme == "keep":
         return x
-    return fitted(x, recipe, axis=0, zero=zero or recipe.prune is not None).quantize(x)
+    pruned = zero or recipe.prune is not None
+    found = fitted(x, recipe, axis=0, zero=pruned)
+    without = [grid.name for grid in found.formats if not (grid.values == 0).any()]
+    if pruned and without and found.zero_point is None:
+        raise InputError(
+            f"{without[0]} holds no zero, so what was pruned would come back; choose a format "
+            "that holds one, such as int4 or flint4, or do not prune"
+        )
+    return found.quantize(x)
 
 
 def _noise(x: Array, y: Array) -> float | None:
@@ -284,7 +299,14 @@ def _tensor_report(
         density=density_of(decoded),
         sqnr_db=_noise(original, decoded),
         bytes=-(-stored.bits // 8),
+        vanished=vanished(original, tensor.quantizer) if isinstance(tensor, QuantizedTensor) else 0,
     )
+
+
+def stored(tensor: QuantizedTensor | Array, original: Array, recipe: TensorRecipe) -> StoredTensor:
+    """How a weight is stored: without its zeros where a recipe or training has made many."""
+    sparse = recipe.prune is not None or density_of(original) < ZEROS_WORTH_LEAVING_OUT
+    return storage.store(tensor, sparse)
 
 
 def compress(
@@ -329,7 +351,7 @@ def compress(
             progress(what, done, total)
 
     tensors: dict[str, QuantizedTensor | Array] = {}
-    stored: dict[str, StoredTensor] = {}
+    parts: dict[str, StoredTensor] = {}
     tensor_reports, activation_reports = [], []
     for done, (name, original) in enumerate(subject.weights.items()):
         tell(name, done)
@@ -341,9 +363,8 @@ def compress(
                 f"{subject.name}/{name} with the recipe {recipe.name!r}: {error} "
                 "(an [[override]] can treat this layer otherwise)"
             ) from None
-        sparse = chosen.prune is not None or density_of(original) < ZEROS_WORTH_LEAVING_OUT
-        stored[name] = storage.store(tensors[name], sparse)
-        tensor_reports.append(_tensor_report(name, original, tensors[name], stored[name], chosen))
+        parts[name] = stored(tensors[name], original, chosen)
+        tensor_reports.append(_tensor_report(name, original, tensors[name], parts[name], chosen))
     quantizers: dict[str, Quantizer] = {}
     shared: dict[tuple[int, TensorRecipe], tuple[Quantizer, Array]] = {}
     for done, (name, operand) in enumerate(captured.items(), start=len(tensors)):
@@ -392,7 +413,7 @@ def compress(
         compressed=measures[1],
         seconds=seconds,
     )
-    return result, report, stored
+    return result, report, parts
 
 
 def save(folder: Path, compressed: Compressed, stored: Mapping[str, StoredTensor]) -> Path:

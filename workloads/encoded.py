@@ -29,7 +29,7 @@ from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.prune import NM, Pattern
-from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, pair_axis
+from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, pair_axis, vanished
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
 from sparqsim.workloads.tensors import LayerTensors, made_up
 
@@ -420,6 +420,11 @@ def encode(
         return _operand(values[which], used, role, calibration[which], tensors.pruned)
 
     made, notes = _both(layer, chosen, other, tensors.pruned, coded)
+    weight, given = made["weights"], tensors.weight
+    if isinstance(weight, Coded) and isinstance(given, np.ndarray):
+        gone = vanished(given, weight.quantizer)
+        if gone:
+            notes += (f"{gone} channels of the weights are too small for any scale: they are zero",)
     return EncodedLayer(
         layer=layer,
         weight=made["weights"],

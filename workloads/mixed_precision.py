@@ -15,7 +15,8 @@ that, beat the best known choice is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import glob
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -24,8 +25,11 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.calibrate import Method
+from sparqsim.workloads.compress import compress_weight, stored
 from sparqsim.workloads.formats import Format
-from sparqsim.workloads.quantize import Quantizer, fit, fit_ant, fit_olive
+from sparqsim.workloads.models.real import Subject
+from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, fit, fit_ant, fit_olive
+from sparqsim.workloads.recipes import Override, Recipe
 
 MOST_STATES = 2_000_000  # assumed: about 100 MB of front; real networks need some thousands
 
@@ -294,3 +298,75 @@ def layer_options(
             options.append(Option(name=name, size_bits=quantized.bits(), cost=factor * noise))
         result[layer] = tuple(options)
     return result
+
+
+def mixed_recipe(
+    subject: Subject,
+    recipe: Recipe,
+    choices: Sequence[str],
+    bits: float,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Recipe:
+    """A recipe that gives each weight one of several formats, with the least noise in a budget.
+
+    Parameters
+    ----------
+    subject
+        The network; where it is known what a layer reads, the mean square of that is the layer's
+        sensitivity, so that the noise is that of the layer's outputs.
+    recipe
+        Pruning, granularity and calibration of each weight, and what is done to activations.
+    choices
+        Formats, as a recipe names them.
+    bits
+        Stored bits a weight, on average over the network, with scales, indices and all.
+
+    Raises
+    ------
+    InputError
+        If no choice suits a weight, the budget is below the least size, or there are no choices.
+    """
+    if not choices:
+        raise InputError("mixed precision needs at least one format to choose from")
+    captured = subject.capture() if subject.layers else {}
+    layers: dict[str, tuple[Option, ...]] = {}
+    for done, (name, weight) in enumerate(subject.weights.items()):
+        if progress is not None:
+            progress(name, done, len(subject.weights))
+        kind = "embeddings" if name in subject.tables else "weights"
+        asked = recipe.of(kind, name)  # type: ignore[arg-type]
+        seen = captured.get(name)
+        factor = 1.0 if seen is None else float(np.mean(np.square(seen, dtype=np.float64)))
+        options = []
+        for choice in choices:
+            try:
+                made = compress_weight(weight, msgspec.structs.replace(asked, format=choice))
+            except InputError as error:
+                raise InputError(f"layer {name} as {choice}: {error}") from None
+            back = made.dequantize() if isinstance(made, QuantizedTensor) else made
+            noise = float(np.square(weight - back, dtype=np.float64).sum())
+            size = stored(made, weight, asked).bits
+            options.append(Option(name=choice, size_bits=size, cost=factor * noise))
+        layers[name] = tuple(options)
+    weights = sum(weight.size for weight in subject.weights.values())
+    least = sum(min(option.size_bits for option in options) for options in layers.values())
+    if bits * weights < least:
+        raise InputError(
+            f"a budget of {bits:g} bits a weight is not possible: with {', '.join(choices)} it "
+            f"takes {least / weights:.3f} at least"
+        )
+    found = cheapest_within_size(layers, int(bits * weights))
+    overrides = []
+    for name, option in found.options.items():
+        kind = "embeddings" if name in subject.tables else "weights"
+        asked = recipe.of(kind, name)  # type: ignore[arg-type]
+        chosen = msgspec.structs.replace(asked, format=option.name)
+        overrides.append(Override(layers=glob.escape(name), **{kind: chosen}))
+    return Recipe(
+        name=f"{recipe.name}-{bits:g}b",
+        description=f"{recipe.name} with {bits:g} bits a weight, among {', '.join(choices)}",
+        weights=recipe.weights,
+        activations=recipe.activations,
+        embeddings=recipe.embeddings,
+        override=(*recipe.override, *overrides),
+    )

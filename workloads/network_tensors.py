@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.layers import Layer, MatMul
+from sparqsim.workloads.shared import once
 from sparqsim.workloads.tensors import LayerTensors, made_up
 from sparqsim.workloads.work import Array, Network
 
@@ -80,6 +81,10 @@ class NetworkTensors:
 
     def of(self, layer: Layer) -> LayerTensors:
         """The tensors of a layer."""
+        drawn = self.seed, self.weight_density, self.activation_density
+        return once("tensors", (layer, *drawn), (self.network,), lambda: self._of(layer))
+
+    def _of(self, layer: Layer) -> LayerTensors:
         network, two = self.network, isinstance(layer, MatMul)
         left, right = (f"{layer.name}.left", f"{layer.name}.right") if two else (layer.name,) * 2
         inputs = self._inputs.get(left)

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparqsim.base import InputError, kernel
 from sparqsim.workloads import formats
 from sparqsim.workloads.calibrate import (
+    SMALLEST_SCALE,
     LeastSquares,
     Method,
     MinMax,
@@ -296,14 +297,17 @@ def _format(grid: str | Format) -> Format:
 
 
 def _sampled(
-    data: ArrayLike | Observer | MovingAverage, axis: int | None, group: int | None
+    data: ArrayLike | Observer | MovingAverage,
+    axis: int | None,
+    group: int | None,
+    ragged: bool = False,
 ) -> tuple[Slices, Samples]:
     """Which values share a scale, and those values: a tensor's, or those an observer saw."""
     if isinstance(data, Observer | MovingAverage):
         if axis is not None or group is not None:
             raise InputError("give the axis to the observer, not to fit; observers have no groups")
         return data.slices, data.samples()
-    slices = Slices(axis, group)
+    slices = Slices(axis, group, ragged)
     return slices, Samples.of(slices.split(checked(data)))
 
 
@@ -314,6 +318,7 @@ def fit(
     method: str | Method = "minmax",
     axis: int | None = None,
     group: int | None = None,
+    ragged: bool = False,
     asymmetric: bool = False,
 ) -> Quantizer:
     """Find scales (and zero points) with which a format serves a tensor, or what streamed by.
@@ -327,7 +332,7 @@ def fit(
     method
         minmax, percentile, mse, entropy, or one of their records with parameters. A sign has a
         scale of its own, the mean size.
-    axis, group
+    axis, group, ragged
         As in `Slices`; for an observer the axis is its own.
     asymmetric
         With a zero point: integer formats only.
@@ -340,12 +345,12 @@ def fit(
     """
     chosen, how = _format(grid), method_named(method)
     if isinstance(chosen, Sign):
-        return _fit_sign(data, axis, group)
+        return _fit_sign(data, axis, group, ragged)
     if asymmetric and not isinstance(chosen, Int):
         raise InputError(f"{chosen.name} has no zero point; asymmetric is for integers")
     if isinstance(data, MovingAverage) and not isinstance(how, MinMax):
         raise InputError("a moving average keeps a range alone: use it with method='minmax'")
-    slices, samples = _sampled(data, axis, group)
+    slices, samples = _sampled(data, axis, group, ragged)
     low, high = how.range(samples, chosen, asymmetric)
     scale, zero_point = parameters(chosen, low, high, asymmetric)
     return Quantizer((chosen,), scale, zero_point, slices)
@@ -358,6 +363,7 @@ def quantize(
     method: str | Method = "minmax",
     axis: int | None = None,
     group: int | None = None,
+    ragged: bool = False,
     asymmetric: bool = False,
 ) -> QuantizedTensor:
     """`fit` to ``x`` and apply to it: weights, or activations quantized dynamically.
@@ -369,7 +375,10 @@ def quantize(
     array([[  16, -127],
            [ 127,   64]])
     """
-    return fit(x, grid, method=method, axis=axis, group=group, asymmetric=asymmetric).quantize(x)
+    found = fit(
+        x, grid, method=method, axis=axis, group=group, ragged=ragged, asymmetric=asymmetric
+    )
+    return found.quantize(x)
 
 
 ANT_SCAN = LeastSquares(start=0.75, stop=1.49)  # published: ANT, 1 % steps of the maximum
@@ -402,6 +411,7 @@ def fit_ant(
     *,
     axis: int | None = None,
     group: int | None = None,
+    ragged: bool = False,
     signed: bool | None = None,
     type_per_slice: bool = False,
     candidates: Sequence[str | Format] | None = None,
@@ -426,7 +436,7 @@ def fit_ant(
     InputError
         As `fit`; or for an unsigned type where values are negative.
     """
-    slices, samples = _sampled(data, axis, group)
+    slices, samples = _sampled(data, axis, group, ragged)
     sign = bool(samples.low.min() < 0) if signed is None else signed
     grids = (
         ant_candidates(bits, sign) if candidates is None else tuple(_format(c) for c in candidates)
@@ -460,6 +470,7 @@ def fit_olive(
     *,
     axis: int | None = None,
     group: int | None = None,
+    ragged: bool = False,
     keep: Literal["larger", "left"] = "larger",
     candidates: Sequence[str | OutlierVictim] | None = None,
     pairs: int | None = None,
@@ -485,7 +496,7 @@ def fit_olive(
     InputError
         As `fit`; or, without ``pairs``, if a slice has an odd number of values.
     """
-    slices = Slices(axis, group)
+    slices = Slices(axis, group, ragged)
     array = checked(x)
     samples = Samples.of(slices.split(array if pairs is None else _paired(array, axis, pairs)))
     if candidates is None:
@@ -511,6 +522,16 @@ def fit_olive(
     return Quantizer((grids[best],), scales[best], None, slices, pairs=pairs)
 
 
+def vanished(x: NDArray, quantizer: Quantizer) -> int:
+    """How many slices come out as zero because no normal float32 is so small a scale."""
+    suspects = quantizer.scale == 1
+    if not suspects.any():
+        return 0
+    size = np.abs(quantizer.slices.split(x)[suspects]).max(axis=1)
+    largest = max(float(np.abs(grid.values).max()) for grid in quantizer.formats)
+    return int(np.count_nonzero((size > 0) & (size / largest < SMALLEST_SCALE)))
+
+
 def pair_axis(dimensions: int) -> int:
     """The axis of OliVe's pairs: channels of images and kernels, else the features, the last."""
     return 1 if dimensions == 4 else dimensions - 1
@@ -525,14 +546,18 @@ def _paired(x: NDArray, axis: int | None, pairs: int) -> NDArray:
 
 
 def _fit_sign(
-    data: ArrayLike | Observer | MovingAverage, axis: int | None, group: int | None
+    data: ArrayLike | Observer | MovingAverage, axis: int | None, group: int | None, ragged: bool
 ) -> Quantizer:
     """One bit a value: the sign, with the mean size of each slice for a scale.
 
     That scale has the least squared error of all (XNOR-Net, ECCV 2016); a slice of zeros gets 1.
     """
-    slices, samples = _sampled(data, axis, group)
-    size = np.average(np.abs(samples.values), axis=1, weights=samples.counts).astype(np.float64)
+    slices, samples = _sampled(data, axis, group, ragged)
+    counts = samples.counts
+    if counts is None and not isinstance(data, Observer | MovingAverage):
+        counts = slices.split(np.ones(np.shape(data), np.uint8))  # not what fills a group up
+    sizes = np.abs(samples.values.astype(np.float64))
+    size = np.average(sizes, axis=1, weights=counts)
     scale = np.where(size > 0, size, 1.0).astype(np.float32)
     return Quantizer((Sign(),), scale, None, slices)
 

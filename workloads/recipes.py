@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_text
 from sparqsim.workloads.layers import unknown
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     density : float or None
         Fraction of values kept, in (0, 1]; needed unless the pattern is N:M.
     pad : bool
-        Whether N:M lets the last group of a line be short, as hardware that pads with zeros does;
-        else a layer whose inputs are no multiple of M is refused.
+        Whether the last group of a line may be short, of N:M as hardware that pads with zeros has
+        it, and of ``group:N``; else a layer whose inputs are no multiple of the group is refused.
     """
 
     format: str = KEEP
@@ -132,8 +132,11 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise InputError(
                 "granularity, calibration, asymmetric and dynamic need a format other than float32"
             )
-        if self.pad and not re.search(r"\d:\d", self.prune or ""):
-            raise InputError(f"pad is for N:M patterns, got prune = {self.prune!r}")
+        if self.pad and not re.search(r"\d:\d", self.prune or "") and self.group is None:
+            raise InputError(
+                f"pad is for N:M patterns and group:N, got prune = {self.prune!r} and granularity "
+                f"= {self.granularity!r}"
+            )
         scheme, bits = self.scheme, self.scheme_bits
         allowed = {"ant": range(3, 9), "olive": (4, 8), "codebook": range(1, 9)}
         if scheme in allowed and bits not in allowed[scheme]:
@@ -308,6 +311,36 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 )
 
 
+def as_toml(recipe: Recipe) -> str:
+    """The text of a recipe's file, which :func:`parse` reads back equal; defaults are left out."""
+    plain = TensorRecipe()
+
+    def keys(tensors: TensorRecipe) -> list[str]:
+        return [
+            f"{key} = {msgspec.json.encode(value).decode()}"  # a JSON scalar is TOML
+            for key, value in msgspec.structs.asdict(tensors).items()
+            if value != getattr(plain, key)
+        ]
+
+    lines = [
+        f"{key} = {msgspec.json.encode(getattr(recipe, key)).decode()}"
+        for key in ("name", "description")
+        if getattr(recipe, key)
+    ]
+    kinds: tuple[TensorClass, ...] = ("weights", "activations", "embeddings")
+    for kind in kinds:
+        if keys(getattr(recipe, kind)):
+            lines += ["", f"[{kind}]", *keys(getattr(recipe, kind))]
+    for row in recipe.override:
+        lines += ["", "[[override]]", f"layers = {msgspec.json.encode(row.layers).decode()}"]
+        for kind in kinds:
+            given = getattr(row, kind)
+            if given is not None:
+                inline = ", ".join(keys(given)) or f'format = "{KEEP}"'
+                lines.append(f"{kind} = {{ {inline} }}")
+    return "\n".join(lines) + "\n"
+
+
 def parse(text: str, where: str) -> Recipe:
     """Return the recipe that a TOML text says.
 
@@ -320,6 +353,8 @@ def parse(text: str, where: str) -> Recipe:
         return msgspec.toml.decode(text, type=Recipe)
     except (msgspec.MsgspecError, ValueError) as error:
         raise InputError(f"{where} must be a recipe: {error}") from None
+    except RecursionError:
+        raise InputError(f"{where} must be a recipe, but is nested too deeply") from None
 
 
 def read(path: Path) -> Recipe:
@@ -330,11 +365,7 @@ def read(path: Path) -> Recipe:
     InputError
         If the file cannot be read or is not a recipe.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from None
-    return parse(text, str(path))
+    return parse(read_text(path, "the recipe"), str(path))
 
 
 def of_widths(weight_bits: int, activation_bits: int) -> Recipe:

@@ -152,14 +152,14 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ----------
     formats : tuple of FormatEntry
         Empty for a tensor left in float32.
-    axis, group : int or None
+    axis, group, ragged
         Values that share a scale; see :class:`sparqsim.workloads.calibrate.Slices`.
     pairs : int or None
         Axis of outlier-victim pairs.
     layout : str
         How the codes lie.
-    fill : int
-        The code that ``bitmap`` and ``gaps`` leave out.
+    fill : int or None
+        The code that ``bitmap`` and ``gaps`` leave out; None: the zero point of each slice.
     stored : int
         How many codes (with padding) or float32 values are stored.
     """
@@ -168,9 +168,10 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     formats: tuple[FormatEntry, ...] = ()
     axis: int | None = None
     group: int | None = None
+    ragged: bool = False
     pairs: int | None = None
     layout: Layout = "dense"
-    fill: int = 0
+    fill: int | None = 0
     stored: int = 0
 
 
@@ -225,12 +226,13 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
         return _store_floats(tensor, sparse)
     q, codes = tensor.quantizer, tensor.codes.reshape(-1)
     layout: Layout = "dense"
-    fill, size = 0, codes.size * q.bits
+    fill: int | None = 0
+    size = codes.size * q.bits
     kept = np.ones(codes.size, np.bool_)
     runs, is_code = np.empty(0, np.uint8), np.empty(0, np.bool_)
     if sparse:
-        fill = int(np.bincount(codes).argmax())
-        not_fill = codes != fill
+        fill = int(np.bincount(codes).argmax()) if q.zero_point is None else None
+        not_fill = codes != _fills(fill, q, tensor.shape)
         trial_runs, trial_is_code = runs_of(not_fill)
         sizes: dict[Layout, int] = {
             "dense": size,
@@ -247,7 +249,7 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
         arrays["bitmap"] = np.packbits(kept, bitorder="little")
     elif layout == "gaps":
         arrays["runs"] = pack_bits(runs, RUN_BITS)
-        padded = np.full(len(runs), fill, codes.dtype)
+        padded = np.full(len(runs), fill or 0, codes.dtype)
         padded[is_code] = stored
         stored = padded
     arrays["codes"] = pack_bits(stored, q.bits)
@@ -260,6 +262,7 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
         formats=tuple(FormatEntry.of(grid) for grid in q.formats),
         axis=q.slices.axis,
         group=q.slices.group,
+        ragged=q.slices.ragged,
         pairs=q.pairs,
         layout=layout,
         fill=fill,
@@ -268,6 +271,18 @@ def store(tensor: QuantizedTensor | NDArray[np.float32], sparse: bool) -> Stored
     size += q.side_bits
     size += sum(SCALE_BITS * len(described.entries) for described in entry.formats)
     return StoredTensor(entry, arrays, size)
+
+
+def _fills(
+    fill: int | None, q: Quantizer, shape: tuple[int, ...]
+) -> int | NDArray[np.unsignedinteger]:
+    """The code that is left out: one for all, or at each place of a tensor the zero point's."""
+    if fill is not None:
+        return fill
+    assert q.zero_point is not None
+    zeros = (q.zero_point & ((1 << q.bits) - 1)).astype(q.formats[0].code_dtype)
+    rows = q.slices.split(np.empty(shape, zeros.dtype))
+    return q.slices.join(np.repeat(zeros[:, None], rows.shape[1], axis=1), shape).reshape(-1)
 
 
 def _store_floats(tensor: NDArray[np.float32], sparse: bool) -> StoredTensor:
@@ -303,7 +318,7 @@ def restore(
             raise InputError(f"the part {name!r} must be there, as a row of {np.dtype(dtype)}")
         return found
 
-    def spread(stored: NDArray, fill: int) -> NDArray:
+    def spread(stored: NDArray, fill: int | NDArray) -> NDArray:
         """Put stored codes or values where the layout says, the fill elsewhere."""
         if entry.layout == "dense":
             places = np.arange(len(stored))
@@ -318,7 +333,8 @@ def restore(
         enough = len(stored) == size if entry.layout == "dense" else True
         if not enough or len(places) != len(stored) or (len(places) and places[-1] >= size):
             raise InputError(f"the {entry.layout} layout must place {len(stored)} within {size}")
-        whole = np.full(size, fill, stored.dtype)
+        whole = np.empty(size, stored.dtype)
+        whole[:] = fill
         whole[places] = stored
         return whole.reshape(entry.shape)
 
@@ -328,18 +344,21 @@ def restore(
         tuple(described.format() for described in entry.formats),
         part("scale", np.float32),
         part("zero_point", np.int32) if "zero_point" in arrays else None,
-        Slices(entry.axis, entry.group),
+        Slices(entry.axis, entry.group, entry.ragged),
         part("choice", np.uint8) if "choice" in arrays else None,
         entry.pairs,
     )
     stored = unpack_bits(part("codes", np.uint8), quantizer.bits, entry.stored)
-    if not 0 <= entry.fill < 1 << quantizer.bits:
+    if entry.fill is None and quantizer.zero_point is None:
+        raise InputError("a tensor without zero points must say which code is left out (fill)")
+    if entry.fill is not None and not 0 <= entry.fill < 1 << quantizer.bits:
         raise InputError(f"the fill must be a code of {quantizer.bits} bits, got {entry.fill}")
-    codes = spread(stored, entry.fill)
+    codes = np.zeros(entry.shape, quantizer.formats[0].code_dtype)
     if len(quantizer.slices.split(codes)) != len(quantizer.scale):
         raise InputError(
             f"a tensor of shape {entry.shape} does not have {len(quantizer.scale)} scales"
         )
+    codes = spread(stored, _fills(entry.fill, quantizer, entry.shape))
     return QuantizedTensor(codes, quantizer)
 
 

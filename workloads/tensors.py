@@ -9,6 +9,7 @@ real images) or made up at given densities.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, check_memory
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, unknown
 from sparqsim.workloads.synthetic import activations, sparse_matrix, tensor
@@ -179,6 +180,7 @@ def made_up(
     dense_inputs = layer.activation_density if activation_density is None else activation_density
     keep = 1.0 if dense_weights is None else dense_weights
     shown = 1.0 if dense_inputs is None else dense_inputs
+    _check_fits(layer, keep)
     source = f"synthetic, iid: weight density {keep:.4g}, activation density {shown:.4g}"
     if isinstance(layer, MatMul):
         right = tensor((layer.batch, layer.n, layer.k), rng, density=keep)
@@ -195,6 +197,18 @@ def made_up(
     return LayerTensors(
         layer=layer, weight=weight, activation=inputs, source=source, pruned=keep < 1
     )
+
+
+def _check_fits(layer: Layer, density: float) -> None:
+    """Refuse tensors that memory does not hold: float32, and twice that while they are drawn."""
+    if isinstance(layer, MatMul):
+        elements = layer.batch * layer.k * (layer.m + layer.n)
+    elif isinstance(layer, Linear):
+        elements = int(layer.in_features * (layer.out_features * density + layer.rows))
+    else:
+        pixels = math.prod(layer.input)
+        elements = math.prod(layer.weight_shape) + layer.batch * layer.in_channels * pixels
+    check_memory(8 * elements, f"layer {layer.name!r}: its tensors")
 
 
 def with_rows(layer: Layer, rows: int) -> Layer:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers.scalesim import import_scalesim
-from sparqsim.workloads.importers.sizes import from_sizes
+from sparqsim.workloads.importers.sizes import LARGEST, from_sizes
 from sparqsim.workloads.importers.timeloop import import_timeloop
 from sparqsim.workloads.layers import Layer, Model, OtherWork, for_batch, unknown
 from sparqsim.workloads.models import TABLE, get_model, model_options
@@ -170,8 +170,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("batch", "sequence", "context"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name} must be whole and at least 1, got {value!r}")
+            if value is not None and (type(value) is not int or not 1 <= value <= LARGEST):
+                raise InputError(f"{name} must be whole, 1 to {LARGEST:,}, got {value!r}")
 
     def only(self, work: str, *names: str) -> None:
         """Refuse every option but these: it would change nothing.

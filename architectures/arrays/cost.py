@@ -27,13 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.kernels import longest_of
-from sparqsim.architectures.arrays.rules import ArrayRules, Reuse
+from sparqsim.architectures.arrays.rules import ArrayRules, Reuse, Side
 from sparqsim.architectures.arrays.shapes import (
     DEPENDS,
     ConvShape,
     Datum,
     Loop,
     Mapping,
+    Tile,
     needed,
     sizes_of,
 )
@@ -322,7 +323,9 @@ def _bits(
             held, moved = held * int(first.sum()), moved * int(first.sum())
         else:
             held, moved = held * int(each.max()), moved * int(each.sum())
-    return sides * rules.input_bits, held * rules.input_bits, loads * moved * rules.input_bits
+    # Outputs may depend on padding alone.
+    piece, held = max(1, sides * rules.input_bits), max(1, held * rules.input_bits)
+    return piece, held, loads * moved * rules.input_bits
 
 
 def visits(shape: ConvShape, mapping: Mapping) -> int:
@@ -473,13 +476,24 @@ def _cycles(
     longest = longest_of.py_func(  # type: ignore[attr-defined]
         np.array(mapping.trips(shape)),
         np.array(mapping.order[::-1]),
-        np.array(mapping.kept),
+        mapping.kept,
         np.array(DEPENDS),
-        np.array([shape.groups, *(each.transfers for each in kept)]),
-        np.array([each.places for each in kept]),
-        np.array([*bus, rules.transfer_cycles(back, backs)]),
+        (shape.groups, *(each.transfers for each in kept)),
+        tuple(each.places for each in kept),
+        (*bus, rules.transfer_cycles(back, backs)),
         occupied,
         rules.tail_cycles,
-        int(sizes_of(shape.in_channels, mapping.tile.in_channels)[-1]) / shape.in_channels,
+        _last_tiles(shape, rules, mapping.tile),
     )
     return math.ceil(longest)
+
+
+def _last_tiles(shape: ConvShape, rules: ArrayRules, tile: Tile) -> NDArray[np.float64]:
+    """Share that the last tile along each loop has: of what is moved, and of the array's time."""
+    sizes = [sizes_of(*both) for both in zip(shape.extents, tile.sizes, strict=True)]
+    one, shares = np.ones(1, np.int64), np.empty((2, len(Loop)))
+    shares[:] = [each[-1] / each.sum() for each in sizes]
+    for loop, side in ((Loop.INPUTS, Side.REDUCTION), (Loop.OUTPUTS, Side.OUTPUTS)):
+        folds = rules.folds(shape, one, sizes[Loop.INPUTS], sizes[Loop.OUTPUTS])[side]
+        shares[1, loop] = folds[-1] / folds.sum()
+    return shares

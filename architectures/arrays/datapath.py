@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.tiles import Walk
 from sparqsim.architectures.arrays.tokens import TileTokens
+from sparqsim.architectures.machine import Computed
 from sparqsim.simulator.mac import dense, flint
 from sparqsim.simulator.netlist import Execute
 from sparqsim.simulator.report import Verification
@@ -164,18 +165,12 @@ def integer_products(
 Multiply = Callable[[NDArray[Any], NDArray[Any], Operand, Operand], NDArray[np.integer]]
 
 
-class Multiplied(Protocol):
+class Multiplied(Computed, Protocol):
     """What a program and its netlist of tiles take of a layer's numbers; see :class:`Work`."""
 
-    outputs: NDArray[Any]
-    output_scale: Any
-    output_zero: int
-    effectual: int
     activation_sums: int
     lost_steps: float
     tokens: TileTokens | None
-
-    def verify(self) -> Verification: ...
 
     def actions(self, walk: Walk) -> dict[str, Execute]: ...
 

@@ -1,6 +1,6 @@
 """The best mapping of a layer on an array: by cycles, energy, or both.
 
-Tiles are tried along every loop (:func:`tiles_to_try`), in every order in which the pixel loops lie
+Tiles are tried along every loop (:func:`splits`), in every order in which the pixel loops lie
 within each other (batch, rows, columns), each buffer keeping what fits half of it. What a mapping
 costs is :func:`~.cost.cost`, compiled; lower bounds prune. Under ``cycles`` the mapping of least
 energy among those within 0.1 % of the least cycles is taken, for a layer that waits for the DRAM
@@ -14,14 +14,13 @@ import enum
 import functools
 import itertools
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.cost import Cost, Rates, cost, residence_of
-from sparqsim.architectures.arrays.kernels import Facts, search_all
 from sparqsim.architectures.arrays.rules import ArrayRules, Side
+from sparqsim.architectures.arrays.search_kernels import Facts, Prices, Tables, search_all
 from sparqsim.architectures.arrays.shapes import (
     DEPENDS,
     LOOPS,
@@ -41,24 +40,7 @@ from sparqsim.simulator.memory.dram import Dram
 
 Ints = NDArray[np.int64]
 NEAR_TIE = 1e-3  # of cycles, within which energy decides
-SPLITS = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    10,
-    12,
-    14,
-    16,
-    20,
-    24,
-    28,
-    32,
-)  # tiles a loop; then powers of two
+SPLITS = (*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32)  # tiles a loop; then powers of two
 
 
 class Objective(enum.StrEnum):
@@ -117,20 +99,6 @@ def patches(shape: ConvShape, pixels: int) -> list[tuple[int, int]]:
             for folds in (high * wide // pixels, -(-high * wide // pixels)):
                 found.add((min(shape.out_height, max(1, folds * pixels // wide)), wide))
     return sorted(found, key=lambda pair: (-pair[0] * pair[1], -pair[1]))
-
-
-class Tables(NamedTuple):
-    """Sizes to try, a row each, with what the search sums over the tiles of that loop.
-
-    ``batch``: size, trips, last; ``patch``: rows' size, trips, last, most, total and distinct
-    inputs, then columns'; ``channels``: size, trips, folds, occupied, room and bits of an output's
-    weights, folds of a whole tile; ``outputs``: size, trips, folds, occupied, size in the buffer.
-    """
-
-    batch: Ints
-    patch: Ints
-    channels: Ints
-    outputs: Ints
 
 
 @functools.lru_cache(maxsize=1024)
@@ -199,6 +167,7 @@ def _channels(shape: ConvShape, rules: ArrayRules, size: int) -> tuple[int, ...]
         rules.weights_room(shape, size, 1),
         sum(rules.weights_bits(shape, int(each), 1) for each in sizes),
         int(folds[0]),
+        int(folds[-1]),
     )
 
 
@@ -207,7 +176,7 @@ def _outputs(shape: ConvShape, rules: ArrayRules, size: int) -> tuple[int, ...]:
     folds = -(-sizes // rules.outputs_per_step)
     stretched = _stretched(rules, Side.OUTPUTS, folds)
     width = rules.outputs_room(1, size, True) // rules.sum_bits
-    return size, len(sizes), int(folds.sum()), int(stretched.sum()), width
+    return size, len(sizes), int(folds.sum()), int(stretched.sum()), width, int(folds[-1])
 
 
 @functools.cache
@@ -244,11 +213,11 @@ def _found(
     """The best mappings by cycles (0), energy (1) or both (2), of at most so many cycles."""
     best = np.zeros((count, 13), np.int64)
     values = np.full((count, 3), math.inf)
-    prices = np.array([getattr(rates, field) for field in rates.__struct_fields__], np.float64)
+    prices = Prices(*(float(getattr(rates, field)) for field in rates.__struct_fields__))
     orders, starts = _orders(rules.authors is not None)
     search_all(
-        Facts.of(shape, rules), prices, *_tables(shape, rules), np.array(DEPENDS), orders, starts,
-        weigh, limit, best, values,
+        Facts.of(shape, rules), prices, _tables(shape, rules), np.array(DEPENDS), orders, starts,
+        weigh, limit, np.empty(LOOPS, np.int64), np.empty((2, LOOPS)), best, values,
     )  # fmt: skip
     found = []
     for row, value in zip(best.tolist(), values, strict=True):

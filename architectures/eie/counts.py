@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
+from sparqsim.workloads.npz import read_npz
 
 
 def load_counts(path: str | os.PathLike[str]) -> tuple[Any, Any, bool]:
@@ -20,17 +20,11 @@ def load_counts(path: str | os.PathLike[str]) -> tuple[Any, Any, bool]:
     InputError
         If it cannot be read, is no npz, or lacks a key.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{path} must be an npz file of plain arrays: {error}") from None
-    missing = [key for key in ("counts", "active_columns") if key not in arrays]
-    if missing:
-        raise InputError(
-            f"{path} must hold the arrays 'counts' [PEs, columns] and 'active_columns'; it lacks "
-            f"{' and '.join(missing)} and holds {', '.join(arrays) or 'nothing'}"
-        )
+    arrays = read_npz(
+        path,
+        "the arrays 'counts' [PEs, columns] and 'active_columns'",
+        ("counts", "active_columns"),
+    )
     unknown = sorted(set(arrays) - {"counts", "active_columns", "bias"})
     if unknown:
         raise InputError(f"{path} holds unknown arrays: {', '.join(unknown)}; remove them")

@@ -52,7 +52,7 @@ from sparqsim.architectures.eie.config import (
 )
 from sparqsim.architectures.eie.counts import checked_counts, load_counts
 from sparqsim.architectures.eie.datapath import Work
-from sparqsim.architectures.eie.schedule import Pass, netlist_of
+from sparqsim.architectures.eie.schedule import Pass, netlist_of, timed
 from sparqsim.architectures.eie.stored import Stored, as_output
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
@@ -64,6 +64,7 @@ from sparqsim.simulator.report import EnergyPart, Macs
 from sparqsim.simulator.timeline import Timeline
 from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Conv2d, Layer, MatMul
+from sparqsim.workloads.shared import once
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,11 +138,10 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
         """
         if layer.is_outline:
             raise InputError(f"layer {layer.name!r}: EIE's time depends on the numbers; give them")
-        stored = Stored.of(layer, self)
-        work = Work(self, stored)
-        shift = shift_for(work.accumulators, ACTIVATION_BITS)
-        rows = narrow(work.accumulators, shift, ACTIVATION_BITS, layer.relu)
-        outputs = as_output(layer, rows)
+        work, shift, outputs = once(
+            "eie", self.without_timing(), (layer,), lambda: self._multiplied(layer)
+        )
+        stored = work.stored
         of_row = stored.unit * 2.0**shift
         walked = Walked(
             passes=work.passes,
@@ -155,8 +155,15 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
             biases=work.biases,
         )
         account = self._account(walked)
+        same = self.without_timing()
+        netlist = once(
+            "eie netlist",
+            same,
+            (work,),
+            lambda: netlist_of(same, layer.name, work.entries, work.passes, work.actions()),
+        )
         return Program(
-            netlist=netlist_of(self, layer.name, work.entries, work.passes, work.actions()),
+            netlist=timed(netlist, self),
             layer=layer.name,
             inputs=layer.source,
             macs=Macs(dense=layer.layer.macs, effectual=work.macs, padding=walked.padding),
@@ -179,6 +186,13 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
             executed=work.executed,
             notes=[*self._notes(layer, work, shift), *_wide_pointers(walked)],
         )
+
+    def _multiplied(self, layer: EncodedLayer) -> tuple[Work, int, NDArray[np.int64]]:
+        """The work, how many bits its outputs lose, and the outputs."""
+        work = Work(self, Stored.of(layer, self))
+        shift = shift_for(work.accumulators, ACTIVATION_BITS)
+        rows = narrow(work.accumulators, shift, ACTIVATION_BITS, layer.relu)
+        return work, shift, as_output(layer, rows)
 
     def _notes(self, layer: EncodedLayer, work: Work, shift: int) -> list[str]:
         """What a reader of the report must know of the numbers."""

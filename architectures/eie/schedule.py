@@ -11,7 +11,7 @@ start on a column a register later each, and keep up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,15 @@ def netlist_of(
     elif len(passes) > 1:
         channels.append(_one_after_another(passes, len(entries), fetch))
     return Netlist(actors, channels, clock_hz=machine.clock_hz, name=f"EIE {name}")
+
+
+def timed(netlist: Netlist, machine: Configuration) -> Netlist:
+    """A netlist of another configuration that does the same work, with the queues of this one."""
+    channels = [
+        replace(channel, capacity=machine.queue_slots - 1) if channel.name == "queue" else channel
+        for channel in netlist.channels
+    ]
+    return replace(netlist, channels=channels, clock_hz=machine.clock_hz)
 
 
 def _pe_stages(

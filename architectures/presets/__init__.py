@@ -30,7 +30,7 @@ import msgspec
 
 from sparqsim.architectures.machine import Area, Figure, Machine
 from sparqsim.architectures.registry import get_machine
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_toml
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.workloads.layers import unknown
 
@@ -233,12 +233,8 @@ def read(path: Path) -> Preset:
 
 
 def _file(path: Path) -> File:
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=File)
-    except OSError as error:
-        raise InputError(f"cannot read the preset {path}: {error}") from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise InputError(f"{path} must be a preset: {error}") from None
+    found: File = read_toml(path, "a preset", File)
+    return found
 
 
 def _fields(given: File, path: Path, seen: tuple[str, ...]) -> dict[str, Sourced]:

@@ -9,7 +9,6 @@ refuses is told, and the others go on. The columns are those of the published-mo
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import statistics
@@ -29,7 +28,7 @@ from sparqsim.architectures.arrays.rules import ArrayRules
 from sparqsim.architectures.arrays.search import promoted
 from sparqsim.architectures.arrays.shapes import ConvShape, Loop, Tile
 from sparqsim.architectures.arrays.shapes import Mapping as TileMapping
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import check_differences, console, table, write_json
 
 Row = Mapping[str, str]
@@ -115,12 +114,11 @@ def read_rows(path: str | os.PathLike[str]) -> list[tuple[int, Row]]:
     BadTable
         If the file cannot be read, is empty, or a row has too few or too many fields.
     """
+    rows: list[tuple[int, Row]]
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows: list[tuple[int, Row]] = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadTable(f"cannot read the table {path}: {error}") from None
+        rows = [*read_csv(path, "the table")[1]]
+    except InputError as error:
+        raise BadTable(str(error)) from None
     if not rows:
         raise BadTable(f"the table {path} must have a header and at least one row")
     for line, row in rows:

@@ -16,7 +16,6 @@ protected, write drain from 26 to 6 of 32.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from pathlib import Path
@@ -26,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import check_differences, console, json_option, table, write_json
 from sparqsim.simulator.memory.dram import Dram, DramChannel, Granularity, replay
 from sparqsim.simulator.memory.standards import DramStandard
@@ -89,13 +88,7 @@ def read_runs(path: Path) -> list[Run]:
     InputError
         If it cannot be read, lacks a column, or holds something that is not a run.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = [(reader.line_num, row) for row in reader]
-            header = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the table {path}: {error}") from None
+    header, rows = read_csv(path, "the table")
     missing = [column for column in COLUMNS if column not in header]
     if missing or not rows:
         raise InputError(

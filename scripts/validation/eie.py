@@ -23,7 +23,14 @@ import numpy as np
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import run
 from sparqsim.base import output_folder, written_whole
-from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.scripts.output import (
+    PatientBar,
+    console,
+    json_option,
+    refuse_folder,
+    table,
+    write_json,
+)
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.encodings.relative_index import RelativeIndexCSC
 from sparqsim.workloads.layers import Layer
@@ -262,7 +269,12 @@ def show(rows: list[LayerRow]) -> None:
 
 @click.command()
 @json_option
-@click.option("--figures", metavar="DIR", help="Draw Table IV and the trends over PEs and queues.")
+@click.option(
+    "--figures",
+    metavar="DIR",
+    callback=refuse_folder,
+    help="Draw Table IV and the trends over PEs and queues.",
+)
 @click.option("--seeds", type=click.IntRange(1), default=SEEDS, show_default=True)
 def command(json_path: str | None, figures: str | None, seeds: int) -> None:
     """EIE's Table IV, with the trends over PEs and queue depth."""

@@ -17,7 +17,6 @@ search finds mappings twice as fast as the chip was measured with.
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +29,13 @@ from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss import Eyeriss, RowStationary
 from sparqsim.architectures.eyeriss.mapping import place
 from sparqsim.architectures.machine import Program, run
-from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.base import InputError, output_folder, read_csv, written_whole
 from sparqsim.scripts.output import (
     PatientBar,
     check_differences,
     console,
     json_option,
+    refuse_folder,
     table,
     write_json,
 )
@@ -148,12 +148,9 @@ def read_mappings(path: str | os.PathLike[str] = MAPPINGS) -> dict[str, RowStati
 
 
 def _read(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} must be a CSV file that can be read: {error}") from None
-    missing = [name for name in columns if not lines or name not in lines[0]]
+    header, rows = read_csv(path, "the table")
+    lines = [row for _, row in rows]
+    missing = [name for name in columns if not lines or name not in header]
     if missing:
         raise InputError(f"{path} must have the columns {', '.join(columns)}; it lacks {missing}")
     return lines
@@ -375,7 +372,12 @@ def show(rows: list[Row]) -> None:
 @click.command()
 @json_option
 @click.option("--against", metavar="FILE.csv", help="Other measurements, with the same columns.")
-@click.option("--figures", metavar="DIR", help="Draw measured and simulated, and sets on the grid.")
+@click.option(
+    "--figures",
+    metavar="DIR",
+    callback=refuse_folder,
+    help="Draw measured and simulated, and sets on the grid.",
+)
 def command(json_path: str | None, against: str | None, figures: str | None) -> None:
     """Eyeriss v1 on AlexNet: time, active PEs, traffic and power of the chip."""
     if figures:

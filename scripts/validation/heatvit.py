@@ -20,7 +20,14 @@ import numpy as np
 from sparqsim.architectures.heatvit import EVERY_BLOCK, HeatViT
 from sparqsim.architectures.machine import run
 from sparqsim.base import output_folder, written_whole
-from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
+from sparqsim.scripts.output import (
+    PatientBar,
+    console,
+    json_option,
+    refuse_folder,
+    table,
+    write_json,
+)
 from sparqsim.workloads.models.vit import WIDTHS
 from sparqsim.workloads.tokens import KEEP_RATIOS, SELECTOR_BLOCKS, tokens_per_block
 from sparqsim.workloads.vision_transformer import (
@@ -160,7 +167,7 @@ def show(rows: list[Row]) -> None:
 
 @click.command()
 @json_option
-@click.option("--figures", metavar="DIR", help="Draw speed-ups and tokens.")
+@click.option("--figures", metavar="DIR", callback=refuse_folder, help="Draw speed-ups and tokens.")
 @click.option("--images", type=click.IntRange(1, 256), default=8, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def command(json_path: str | None, figures: str | None, images: int, seed: int) -> None:

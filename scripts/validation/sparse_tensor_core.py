@@ -14,7 +14,6 @@ out, with the reason. The table has no row for a single token; the model's predi
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from pathlib import Path
@@ -31,7 +30,7 @@ from sparqsim.architectures.sparse_tensor_core import (
     SparseTensorCore,
     best_tiling,
 )
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import (
     PatientBar,
     check_differences,
@@ -110,13 +109,7 @@ def read_table(path: str | Path) -> tuple[list[Measured], list[tuple[str, str]]]
         If the file cannot be read, lacks a column, is truncated, holds a time that is no positive
         number, or has no product at all.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lines = [(reader.line_num, line) for line in reader]
-            header = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the table {path}: {error}") from None
+    header, lines = read_csv(path, "the table")
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise InputError(

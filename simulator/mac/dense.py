@@ -13,12 +13,13 @@ the input for each kernel tap, in float64, exact while sums stay below 2^53.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.base import InputError, kernel
+from sparqsim.base import InputError, check_memory, kernel
 
 ACCUMULATOR_BITS = 32
 
@@ -120,6 +121,8 @@ def unfold(
     if min(out) < 1:
         raise InputError(f"a kernel {kernel} with dilation {dilation} must fit {padded.shape[2:]}")
     each = channels // groups
+    size = batch * math.prod(out) * math.prod(kernel) * channels
+    check_memory(size * x.dtype.itemsize, "the unfolded activations of a layer")
     last = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))  # channels last
     rows = np.empty((groups, batch, *out, kernel[0], kernel[1], each), x.dtype)
     for y in range(kernel[0]):

@@ -310,15 +310,28 @@ def test_bad_settings() -> None:
             observer.update(x * np.nan)
 
 
-def test_scales_that_underflow() -> None:
-    """A range too small or large for a float32 scale is refused; zeros get the scale 1."""
+@pytest.mark.parametrize("zeros", [0.5, 0.9])
+def test_entropy_does_not_count_exact_zeros(zeros: float) -> None:
+    """What a ReLU sets to zero is exact under every threshold, so it moves none."""
+    rng = np.random.default_rng(0)
+    live = np.abs(rng.normal(size=20_000)) + 1e-3
+    x = np.concatenate([live, np.zeros(int(len(live) * zeros / (1 - zeros)))])
+    grid = formats.get("int8_unsigned")
+    of_live = Entropy().range(Samples.of(live[None]), grid, asymmetric=False)[1]
+    np.testing.assert_array_equal(Entropy().range(Samples.of(x[None]), grid, False)[1], of_live)
+    observer = Observer()
+    observer.update(x)
+    assert Entropy().range(observer.samples(), grid, False)[1] == pytest.approx(of_live, rel=0.05)
+    assert fit(x, grid, method="entropy").quantize(x).sqnr_db(x) > 40
+
+
+def test_scales_beyond_float32() -> None:
+    """A range too large for a float32 scale is refused; one too small gets 1, as zeros do."""
     grid = formats.get("int8_signed")
     tiny, zero = np.array([1e-40]), np.zeros(1)
-    with pytest.raises(InputError, match="no normal float32"):
-        parameters(grid, -tiny, tiny, asymmetric=False)
-    with pytest.raises(InputError, match="no normal float32"):
-        parameters(grid, zero, np.array([5e-324]), asymmetric=True)
-    with pytest.raises(InputError, match="no normal float32"):
+    assert parameters(grid, -tiny, tiny, asymmetric=False)[0][0] == 1
+    assert parameters(grid, zero, np.array([5e-324]), asymmetric=True)[0][0] == 1
+    with pytest.raises(InputError, match="which no float32 holds"):
         parameters(grid, zero, np.array([1e300]), asymmetric=False)
     assert parameters(grid, zero, zero, asymmetric=True)[0][0] == 1
     with pytest.raises(InputError, match="holds no negative values"):

@@ -23,6 +23,7 @@ from sparqsim.workloads.models.real import (
     ranks,
     subject,
 )
+from sparqsim.workloads.prune import Unstructured, prune
 from sparqsim.workloads.quantize import QuantizedTensor
 from sparqsim.workloads.recipes import Override, Recipe, TensorRecipe
 
@@ -242,7 +243,6 @@ BAD = {
     "nan": (np.array([[1.0, np.nan]], np.float32), "int8", "finite, got nan"),
     "infinite": (np.array([[1.0, np.inf]], np.float32), "int8", "finite, got inf"),
     "empty": (np.zeros((0, 4), np.float32), "int8", "empty"),
-    "underflow": (np.full((2, 4), 1e-44, np.float32), "int8", "scale of slice 0"),
     "constant": (np.full((2, 4), 0.5, np.float32), "codebook4", "different values"),
     "complex": (np.ones((2, 2), np.complex64), "int8", "real"),
 }
@@ -289,6 +289,32 @@ def test_constant_weights_are_exact_on_a_scaled_grid() -> None:
     made, _, _ = compress.compress(made_subject(weights), recipe)
     for name, weight in made.weights().items():
         np.testing.assert_allclose(weight, weights[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("grid", ["sign", "abfloat4_e2m1"])
+def test_what_cannot_be_zero_cannot_be_pruned(grid: str) -> None:
+    """A format without a zero would bring back what was pruned: it is refused, by name."""
+    x = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+    with pytest.raises(InputError, match="holds no zero, so what was pruned would come back"):
+        compress.compress_weight(x, TensorRecipe(format=grid, prune="2:4"))
+    with pytest.raises(InputError, match="holds no zero"):
+        compress.compress_weight(x, TensorRecipe(format=grid), zero=True)
+    compress.compress_weight(x, TensorRecipe(format=grid))
+
+
+def test_zero_points_keep_pruned_weights_small() -> None:
+    """With a zero point a channel, each channel's own code of zero is left out."""
+    x = np.random.default_rng(0).normal(loc=1.0, size=(32, 64)).astype(np.float32)
+    recipe = {"format": "int4", "prune": "unstructured", "density": 0.3, "granularity": "channel"}
+    sizes = []
+    for asymmetric in (False, True):
+        made = compress.compress_weight(x, TensorRecipe(asymmetric=asymmetric, **recipe))
+        stored = storage.store(made, sparse=True)
+        sizes.append(stored.bits - made.quantizer.side_bits)
+        back = storage.restore(stored.entry, stored.arrays)
+        np.testing.assert_array_equal(back.dequantize(), made.dequantize())
+        np.testing.assert_array_equal(back.dequantize() == 0, prune(x, Unstructured(), 0.3) == 0)
+    assert sizes[0] == sizes[1]
 
 
 def test_ragged_groups_are_refused_or_padded() -> None:

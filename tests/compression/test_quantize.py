@@ -25,6 +25,7 @@ from sparqsim.workloads.quantize import (
     pair_statistics,
     quantize,
     sqnr_db,
+    vanished,
 )
 
 seeds = st.integers(0, 2**32 - 1)
@@ -113,6 +114,56 @@ def test_every_format_serves(name: str) -> None:
     np.testing.assert_allclose(q.dequantize(), expected, rtol=1e-6)
     assert q.sqnr_db(x) > 0
     assert int(q.codes.max()) < 2**grid.bits
+
+
+@pytest.mark.parametrize("grid", ["int4_narrow", "flint4_signed", "sign"])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_short_last_group_is_a_group(grid: str, axis: int | None) -> None:
+    """With ``ragged`` the rest of a slice has a scale of its own, found on those values alone."""
+    x = np.random.default_rng(0).normal(size=(6, 50)).astype(np.float32)
+    whole = quantize(x, grid, axis=axis, group=32, ragged=True)
+    lines = x.reshape(1, -1) if axis is None else x if axis == 0 else x.T
+    parts = [line[low : low + 32] for line in lines for low in range(0, len(line), 32)]
+    expected = [quantize(part, grid) for part in parts]
+    np.testing.assert_allclose(whole.scale, np.concatenate([each.scale for each in expected]), 1e-6)
+    rows = np.concatenate([each.dequantize() for each in expected]).reshape(lines.shape)
+    found = whole.dequantize()
+    found = found.reshape(1, -1) if axis is None else found
+    np.testing.assert_allclose(found, rows.T if axis == 1 else rows, 1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-40])
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_a_dead_channel_becomes_zero(size: float, asymmetric: bool) -> None:
+    """A channel whose scale no normal float32 holds is zero; the others are as without it."""
+    x = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    x[2] *= np.float32(size)
+    q = quantize(x, "int8_signed", axis=0, asymmetric=asymmetric)
+    assert not q.dequantize()[2].any() and q.scale[2] == 1
+    assert vanished(x, q.quantizer) == 1
+    rest = [0, 1, 3]
+    alone = quantize(x[rest], "int8_signed", axis=0, asymmetric=asymmetric)
+    np.testing.assert_array_equal(q.dequantize()[rest], alone.dequantize())
+    assert vanished(x[rest], alone.quantizer) == 0
+
+
+def test_one_bit_covers_what_it_can() -> None:
+    """A signed bit holds 0 and -1: its scale is the least value's size."""
+    q = quantize(np.array([-3.0, -1.0, 2.0]), "int1_signed")
+    np.testing.assert_array_equal(q.dequantize(), [-3.0, 0.0, 0.0])
+    np.testing.assert_array_equal(
+        quantize(np.array([0.0, 1.0, 4.0]), "int1_unsigned").dequantize(), [0.0, 0.0, 4.0]
+    )
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_narrow_floats_are_numbers(kind: str) -> None:
+    """Arrays of ml_dtypes quantize as the float32 they stand for."""
+    dtype = getattr(pytest.importorskip("ml_dtypes"), kind)
+    x = np.random.default_rng(0).normal(size=64).astype(dtype)
+    np.testing.assert_array_equal(
+        quantize(x, "int8_signed").codes, quantize(x.astype(np.float32), "int8_signed").codes
+    )
 
 
 def test_static_differs_from_dynamic() -> None:
@@ -383,8 +434,8 @@ def test_bad_input() -> None:
         quantize(np.where(x > 0, np.nan, x), "int8_signed")
     with pytest.raises(InputError, match="empty"):
         quantize(x[:0], "int8_signed")
-    with pytest.raises(InputError, match="no normal float32"):
-        quantize(x * 1e-44, "int8_signed")
+    with pytest.raises(InputError, match="no float32 holds"):
+        quantize(x * 1e300, "int8_signed")
     with pytest.raises(InputError, match="group must divide the 6"):
         quantize(x, "int8_signed", axis=0, group=4)
     with pytest.raises(InputError, match="flint4_signed has no zero point"):

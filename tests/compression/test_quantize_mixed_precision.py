@@ -10,16 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparqsim.base import InputError
-from sparqsim.workloads import mixed_precision
+from sparqsim.workloads import compress, mixed_precision, recipes
 from sparqsim.workloads.mixed_precision import (
     Option,
     cheapest_within_size,
     layer_options,
+    mixed_recipe,
     noise_for_sqnr,
     quantizer_named,
     smallest_within_cost,
 )
+from sparqsim.workloads.models.real import Subject, subject
 from sparqsim.workloads.quantize import sqnr_db
+from sparqsim.workloads.recipes import as_toml, parse
 
 
 @st.composite
@@ -138,3 +141,58 @@ def test_bad_input() -> None:
         layer_options({"a": np.ones((1, 2))}, ["int4_signed"], sensitivity={"c": 1.0})
     with pytest.raises(InputError, match="sensitivity of a must"):
         layer_options({"a": np.ones((1, 2))}, ["int4_signed"], sensitivity={"a": -1.0})
+
+
+# ------------------------------------------------------------------ a recipe in a budget
+
+
+def _subject() -> Subject:
+    return subject("digits-cnn")
+
+
+@pytest.mark.parametrize("bits", [2.5, 4.0, 6.0])
+def test_a_recipe_keeps_its_budget_and_runs_as_said(bits: float) -> None:
+    """What the recipe stores is within the budget, and no exchange of one layer does better."""
+    network, choices = _subject(), ("int2", "int4", "int8")
+    base = recipes.get("int8")
+    made = mixed_recipe(network, base, choices, bits)
+    _, report, parts = compress.compress(network, made, judge=False)
+    weights = sum(weight.size for weight in network.weights.values())
+    assert sum(part.bits for part in parts.values()) <= bits * weights
+    assert {row.format for row in report.tensors} <= {f"{each}_signed" for each in choices}
+    assert parse(as_toml(made), "made") == made
+
+
+def test_more_bits_never_cost_more_noise() -> None:
+    """A larger budget allows every smaller one's choice."""
+    network = _subject()
+    base = recipes.get("int8")
+    noise = []
+    for bits in (2.3, 3.0, 4.5, 8.5):
+        made = mixed_recipe(network, base, ("int2", "int3", "int4", "int8"), bits)
+        compressed, _, _ = compress.compress(network, made, judge=False)
+        seen, weights = network.capture(), compressed.weights()
+        noise.append(sum(
+            float(np.mean(np.square(seen[name], dtype=np.float64)))
+            * float(np.square(weight - weights[name], dtype=np.float64).sum())
+            for name, weight in network.weights.items()
+        ))  # fmt: skip
+    assert all(later <= before for before, later in itertools.pairwise(noise))
+
+
+def test_budgets_that_cannot_be() -> None:
+    """Too few bits, no format or an unknown one is named before anything is written."""
+    network, base = _subject(), recipes.get("int8")
+    with pytest.raises(InputError, match=r"a budget of 1 bits a weight is not possible.* at least"):
+        mixed_recipe(network, base, ("int2", "int4"), 1)
+    with pytest.raises(InputError, match="at least one format"):
+        mixed_recipe(network, base, (), 4)
+    with pytest.raises(InputError, match="layer conv1 as nope"):
+        mixed_recipe(network, base, ("nope",), 4)
+
+
+@pytest.mark.parametrize("name", sorted(recipes.named()))
+def test_a_recipe_is_its_text(name: str) -> None:
+    """What is written of a recipe is read back equal."""
+    recipe = recipes.get(name)
+    assert parse(as_toml(recipe), "written") == recipe

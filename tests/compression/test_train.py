@@ -481,9 +481,10 @@ def test_broken_data_or_page_is_named(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_table_can_be_measured_again() -> None:
-    """One seed measured anew is near that seed of the kept table, where the libraries are the same.
+    """One seed measured anew lies among the kept seeds, where the libraries are the same.
 
-    Training adds floats in an order that the CPU chooses, so accuracies differ by some images.
+    Training adds floats in an order that the CPU chooses, so that a seed on another CPU is another
+    sample: at 2 bits, where seeds differ by 20 points, it is that far from the same seed here.
     """
     kept = qat_table.read(DOCS / "data" / "qat.json")
     made = qat_table.measure([kept.seeds[0]])
@@ -491,5 +492,6 @@ def test_table_can_be_measured_again() -> None:
         pytest.skip(f"measured with {kept.versions}, here {made.versions}")
     for new, old in zip(made.quantized, kept.quantized, strict=True):
         assert (new.family, new.bits) == (old.family, old.bits)
-        assert new.before[0] == pytest.approx(old.before[0], abs=0.05)
-        assert new.after[0] == pytest.approx(old.after[0], abs=0.05)
+        for sample, seeds in ((new.before[0], old.before), (new.after[0], old.after)):
+            spread = max(0.03, 4 * float(np.std(seeds)))
+            assert sample == pytest.approx(np.mean(seeds), abs=spread), (new.family, new.bits)

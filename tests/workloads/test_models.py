@@ -38,6 +38,7 @@ PARAMETERS = {  # published with the reference weights of each
     "opt_6_7b": 6_658_473_984,
     "llama_7b": 6_738_415_616,
     "efficientnet-lite0": 4_652_008,
+    "squeezenet": 1_248_424,
 }
 GIGA_MACS = {  # published: torchvision (its "GFLOPS" are MACs); AlexNet with groups: Caffe
     "alexnet": 0.724,

@@ -7,7 +7,6 @@ are that many times a whole number of runs. ``labels``, whole numbers, say the c
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.workloads.importers.onnx import Graph
 from sparqsim.workloads.importers.onnx_file import Shape
+from sparqsim.workloads.npz import read_npz
 
 Values = dict[str, NDArray[Any]]
 LABELS = "labels"
@@ -32,19 +32,7 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     InputError
         If it cannot be read, or holds something other than numbers.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array; use numpy.savez")
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError,
-            AttributeError, TypeError) as error:  # fmt: skip
-        raise InputError(f"{path} must be an npz of arrays of numbers: {error}") from None
-    if not arrays:
-        raise InputError(f"{path} holds no array")
-    return arrays
+    return read_npz(path, "the inputs of a network")
 
 
 @dataclass(frozen=True, eq=False)

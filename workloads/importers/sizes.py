@@ -63,7 +63,7 @@ def _parts(work: str, kind: str, text: str) -> tuple[list[str], dict[str, str]]:
 
 def _number(work: str, what: str, text: str, least: int = 1) -> int:
     if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or not least <= int(text) <= LARGEST:
-        raise InputError(f"{work}: {what} must be whole and at least {least}, got {text!r}")
+        raise InputError(f"{work}: {what} must be whole, {least} to {LARGEST:,}, got {text!r}")
     return int(text)
 
 

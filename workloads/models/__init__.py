@@ -24,6 +24,7 @@ TABLE = {
     "vgg16": "vgg:vgg16",
     "neuraltalk": "neuraltalk:neuraltalk",
     "eie": "eie:eie",
+    "squeezenet": "squeezenet:squeezenet",
     "resnet18": "resnet:resnet18",
     "resnet50": "resnet:resnet50",
     "mobilenet_v2": "mobilenet:mobilenet_v2",

@@ -1,0 +1,133 @@
+"""``sparqsim plot``: figures, tables and a page of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+import msgspec
+
+from sparqsim.base import InputError
+from sparqsim.scripts.output import console, refuse_early, table
+from sparqsim.scripts.sweep.file import Figure, load
+from sparqsim.scripts.sweep.frame import Points
+
+KINDS = get_args(get_type_hints(Figure)["kind"])
+
+
+@click.command("plot")
+@click.argument("store")
+@click.option("--x", metavar="NAME", default="", help="Along the x axis.")
+@click.option("--y", metavar="NAME", multiple=True, help="Along the y axis; a panel for each.")
+@click.option("--hue", metavar="NAME", default="", help="A line and colour for each of its values.")
+@click.option("--panel", metavar="NAME", default="", help="A panel for each of its values.")
+@click.option("--value", metavar="NAME", default="", help="What a heat map's cells show.")
+@click.option("--kind", type=click.Choice(KINDS), default="lines", show_default=True)
+@click.option("--log-x", is_flag=True, help="Equal ratios along x.")
+@click.option("--log-y", is_flag=True, help="Equal ratios along y.")
+@click.option("--knee", is_flag=True, help="Mark where a curve bends: doubling x gains under 10 %.")
+@click.option("--relative-to-first", is_flag=True, help="Over the first value of each line.")
+@click.option("--where", metavar="EXPR", default="", help="Only points for which it is true.")
+@click.option("--title", default="")
+@click.option("--output", metavar="FILE", callback=refuse_early, help="A .png or .svg.  [default: "
+              "out/KIND.png]")  # fmt: skip
+@click.option("--figures-of", metavar="FILE", help="Draw the figures of a sweep's file.")
+@click.option("--folder", metavar="DIR", default="out", show_default=True, help="Of those figures.")
+@click.option("--importance", metavar="NAME", help="Which parameter this measure hangs on.")
+@click.option("--failed", is_flag=True, help="List the points that failed, and why.")
+@click.option("--page", metavar="FILE", callback=refuse_early, help="Write the store as one page.")
+@click.option("--csv", "csv_path", metavar="FILE|-", callback=refuse_early, help="Write a table.")
+@click.option("--parquet", metavar="FILE", callback=refuse_early, help="Write a Parquet table.")
+def command(store: str, **given: Any) -> None:
+    """Draw a figure of the points in STORE, or say what there is to draw."""
+    points = Points(Path(store)).only(given.pop("where"))
+    done = [
+        _failed(points) if given["failed"] else False,
+        _importance(points, given["importance"]) if given["importance"] else False,
+        _tables(points, given),
+        _figures(points, given),
+    ]
+    if not any(done):
+        _show(points, store)
+
+
+def _tables(points: Points, given: dict[str, Any]) -> bool:
+    if given["csv_path"]:
+        points.csv(given["csv_path"])
+    if given["parquet"]:
+        points.parquet(given["parquet"])
+    if given["page"]:
+        from sparqsim.scripts.sweep.page import write_store_page
+
+        write_store_page(points, given["page"], given["title"] or points.path.name)
+    return bool(given["csv_path"] or given["parquet"] or given["page"])
+
+
+def _figures(points: Points, given: dict[str, Any]) -> bool:
+    from sparqsim.scripts.sweep.plots import draw, draw_all, save
+
+    if given["figures_of"]:
+        for path in draw_all(points, load(given["figures_of"]), given["folder"]):
+            click.echo(f"drew {path}")
+    wanted = given["x"] or given["y"] or given["kind"] == "parallel"
+    if wanted:
+        names = {field.name for field in msgspec.structs.fields(Figure)}
+        chosen = {name: value for name, value in given.items() if name in names}
+        chosen["y"] = list(given["y"])
+        figure = Figure(name="figure", **chosen)
+        output = Path(given["output"] or f"out/{figure.kind}.png")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save(draw(points, figure), output, figure.title or figure.name)
+        click.echo(f"drew {output}")
+    return bool(wanted or given["figures_of"])
+
+
+def _failed(points: Points) -> bool:
+    screen = console()
+    listed = table(f"{len(points.failed):,} points failed", ("key", "message"), ())
+    for row in points.failed:
+        listed.add_row(row.key[:8], row.message)
+    screen.print(listed)
+    return True
+
+
+def _importance(points: Points, measure: str) -> bool:
+    from sparqsim.scripts.sweep.importance import importances
+
+    found = importances(points, measure)
+    listed = table(
+        f"What {measure} hangs on, over {len(points):,} points: {found[0].method}",
+        ("parameter",),
+        ("alone", "with all"),
+        "alone, with all: share of the variance that it explains; that is lost without it",
+    )
+    for each in found:
+        alone = "–" if each.first is None else f"{each.first:.3f}"
+        listed.add_row(each.name, alone, f"{each.total:.3f}")
+    console().print(listed)
+    return True
+
+
+def _show(points: Points, store: str) -> None:
+    """Say what is there: counts, what varies, and the measures."""
+    screen = console()
+    screen.print(f"{store}: {len(points):,} points, {len(points.failed):,} failed")
+    if points.broken:
+        screen.print(f"{points.broken:,} broken files, which a sweep will run again")
+    if points.versions > 1:
+        screen.print(
+            f"points of {points.versions - 1} earlier versions of the model are there and left out"
+        )
+    if not len(points):
+        raise InputError(f"no point in {store} is done")
+    varying = table("What varies", ("name", "values"), ("different",))
+    for name in points.varying:
+        values = points.distinct(name)
+        shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+        varying.add_row(name, shown, str(len(values)))
+    screen.print(varying)
+    from sparqsim.scripts.sweep.frame import is_given
+
+    measures = [name for name in points.columns if not is_given(name)]
+    screen.print(f"\nmeasures: {', '.join(measures)}, or any path in the report's JSON")
