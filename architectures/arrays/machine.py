@@ -35,6 +35,7 @@ from sparqsim.architectures.arrays.memory import with_banks
 from sparqsim.architectures.arrays.rules import ArrayRules, bandwidth, told
 from sparqsim.architectures.arrays.search import Objective, best_mapping
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
+from sparqsim.architectures.arrays.shifting import Multiplier
 from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
 from sparqsim.architectures.checks import check_positive, check_whole
 from sparqsim.architectures.machine import Figure, Machine, Peak, Program
@@ -60,6 +61,7 @@ _KINDS: dict[str, type] = {
     "dram_standard": str,
     "sparsity": str,
     "dataflow": Dataflow,
+    "multiplier": Multiplier,
     "objective": Objective,
     "authors_model": bool,
 }

@@ -8,7 +8,8 @@ a 32-bit accumulator; four 4-bit elements gang into one of 8 bits. Output-statio
 
 Pairs are neighbours along the reduction: channels of a pixel, features of a vector; the last of an
 odd number is coded as a normal value. Buffers, bandwidth, clock and energies are not published;
-they are ANT's here, and assumed. Left out: OliVe's other form, decoders in a GPU's tensor cores.
+they are ANT's here, and assumed. OliVe's other form, decoders in a GPU's
+tensor cores, is a format of :mod:`sparqsim.architectures.sparse_tensor_core`.
 Source: the ISCA 2023 paper and its authors' quantizer; no simulator was released.
 """
 
@@ -26,20 +27,15 @@ from sparqsim.architectures.arrays.machine import BankedMachine, four_or_eight
 from sparqsim.architectures.arrays.rules import ArrayRules, Drain, ant_authors_rules, grid_rules
 from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.operands import Computes
+from sparqsim.architectures.pairs import EIGHT, FOUR, decoded
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import EnergyTable
-from sparqsim.simulator.mac import flint, olive
+from sparqsim.simulator.mac import flint
 from sparqsim.workloads import recipes
 from sparqsim.workloads.encoded import Coded, EncodedLayer, Role
-from sparqsim.workloads.formats import Format
-from sparqsim.workloads.formats.integer import Int
-from sparqsim.workloads.formats.pairs import OutlierVictim, outlier_victim
 from sparqsim.workloads.layers import Layer
-from sparqsim.workloads.quantize import pair_axis
 from sparqsim.workloads.recipes import Recipe
 
-FOUR = ("int4_narrow", "flint4_signed", "ovp_int4", "ovp_flint4")
-EIGHT = ("int8_narrow", "ovp_int8")
 ENERGY = borrowed(ANT_ENERGY, "olive", "assumed as ANT's, OliVe published none")
 
 
@@ -162,16 +158,9 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
     def operand(self, layer: EncodedLayer, role: Role) -> Operand:
         """What the border decoders make of pairs along the channels."""
         tensor: Coded = layer.weight if role == "weights" else layer.activation  # type: ignore[assignment]
-        codes = tensor.dense.codes
-        assert isinstance(codes, np.ndarray)
-        axis = pair_axis(codes.ndim)
-        last = np.moveaxis(codes, axis, -1)
-        odd = last.shape[-1] % 2
-        even = np.ascontiguousarray(np.pad(last, [(0, 0)] * (last.ndim - 1) + [(0, odd)]))
-        terms = _decoded(even, tensor.formats[0])
-        words = flint.pack(terms)[..., : last.shape[-1]]
+        words = flint.pack(decoded(tensor))
         return Operand(
-            codes=in_shape(layer, role, np.ascontiguousarray(np.moveaxis(words, -1, axis))),
+            codes=in_shape(layer, role, words),
             levels=in_shape(layer, role, tensor.levels()).astype(np.float64),
             scale=tensor.scale,
             zero=tensor.zero_point,
@@ -185,15 +174,3 @@ class Olive(BankedMachine, frozen=True, kw_only=True):
     ) -> NDArray[np.integer]:
         """Exponent-integer products of decoded pairs."""
         return term_products(rows, columns, x, w)
-
-
-def _decoded(codes: NDArray[Any], grid: Format) -> flint.Terms:
-    """What the border decoders make of pairs along the last axis, or of normal values alone."""
-    if not isinstance(grid, OutlierVictim):
-        grid = outlier_victim("int" if isinstance(grid, Int) else "flint", grid.bits)
-    normal, outlier = (
-        np.stack(part.exponent_integers, axis=1).astype(np.int32)
-        for part in (grid.normal, grid.outlier)
-    )
-    terms, _ = olive.operand(codes, grid.bits, grid.identifier, normal, outlier)
-    return terms

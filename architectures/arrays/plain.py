@@ -7,6 +7,9 @@ composed: a layer that needs 8 bits cannot run on an array of 4-bit elements, an
 gains nothing on one of 8. Sizes, clock and energies are those of ANT's array, so that what differs
 in a comparison is the arithmetic; all of it is assumed.
 
+With ``multiplier="shift"`` an element shifts and adds instead: weights are powers of two or sums of
+a few, a term a cycle (:mod:`.shifting`).
+
 With ``sparsity="N:M"`` a weight-stationary array keeps only the N weights of M neighbours along
 the reduction (channels of one tap) that are not zero, each with its place among the M, by which an
 element picks its activation: R rows of elements then cover R M / N places of the reduction, and
@@ -18,24 +21,36 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from sparqsim.architectures.arrays.datapath import Operand
 from sparqsim.architectures.arrays.energies import ANT_ENERGY, borrowed
 from sparqsim.architectures.arrays.folds import NM, Dataflow
 from sparqsim.architectures.arrays.machine import BankedMachine
 from sparqsim.architectures.arrays.rules import ArrayRules, grid_rules
 from sparqsim.architectures.arrays.shapes import ConvShape
+from sparqsim.architectures.arrays.shifting import (
+    Multiplier,
+    Shifts,
+    formats,
+    grid_of,
+    shifted_weights,
+)
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
 from sparqsim.base import InputError
+from sparqsim.simulator.energy import scaling
 from sparqsim.simulator.energy.tables import EnergyTable
+from sparqsim.simulator.mac import shift
 from sparqsim.workloads import recipes
-from sparqsim.workloads.encoded import Coded, EncodedLayer, as_kernels
+from sparqsim.workloads.encoded import Coded, EncodedLayer, Role, as_kernels
+from sparqsim.workloads.formats.powers import PoT
 from sparqsim.workloads.layers import Layer
-from sparqsim.workloads.recipes import Recipe
+from sparqsim.workloads.recipes import Recipe, TensorRecipe
 
 DENSE = "dense"
 ENERGY = borrowed(ANT_ENERGY, "plain", "assumed as ANT's array")
@@ -68,6 +83,9 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         Technology.
     dataflow
         What stays in the elements: outputs (os), weights (ws) or inputs (is).
+    multiplier
+        How an element makes a product: by an integer multiplier, or by shifting and adding, a power
+        of two a cycle.
     sparsity
         Weights the elements keep: "dense", or "N:M" of a weight-stationary array.
     dram_standard
@@ -111,6 +129,7 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
     clock_mhz: float = 500.0
     node_nm: float = 28.0
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
+    multiplier: Multiplier = Multiplier.INTEGER
     sparsity: str = DENSE
 
     def __post_init__(self) -> None:
@@ -122,6 +141,11 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             raise InputError(
                 f"PlainArray.sparsity {self.sparsity} needs weights that stay in the elements; "
                 f"set dataflow to ws, got {self.dataflow.value}"
+            )
+        if kept is not None and self.multiplier is Multiplier.SHIFT:
+            raise InputError(
+                f"PlainArray.sparsity {self.sparsity} needs multiplier integer: places of kept "
+                "weights are not modelled beside shifts"
             )
         if kept is not None and kept.of % kept.kept:
             raise InputError(
@@ -152,20 +176,67 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         return self.rows * self.bits, self.columns * self.bits, self.columns
 
     def computes(self, layer: EncodedLayer) -> Computes:
-        """Integers of the array's width, with or without a sign."""
+        """Integers of the array's width; weights that are shifts, sums of powers of two."""
         held = (f"int{self.bits}_unsigned", f"int{self.bits}_signed")
-        return Computes(weights=held, activations=held, zero_points=True)
+        weights = held if self.multiplier is Multiplier.INTEGER else formats(self.bits)
+        return Computes(weights=weights, activations=held, zero_points=True)
 
     def recipe_for(self, layer: Layer) -> Recipe:
-        """Integers of the array's width."""
-        return recipes.get(f"int{self.bits}")
+        """Integers of the array's width; powers of two of 4 bits as weights where it shifts."""
+        own = recipes.get(f"int{self.bits}")
+        if self.multiplier is Multiplier.INTEGER:
+            return own
+        weights = TensorRecipe(format="pot4", granularity="channel", calibration="mse")
+        return msgspec.structs.replace(own, name=f"pot4a{self.bits}", weights=weights)
+
+    @property
+    def shifts(self) -> Shifts:
+        """Of its own recipe's weights, where it shifts."""
+        return Shifts.of(PoT(4, signed=True), self.bits)
+
+    @property
+    def energies(self) -> EnergyTable:
+        """As of any array; a shifter in the place of a multiplier has its share."""
+        table = super().energies
+        if self.multiplier is Multiplier.INTEGER:
+            return table
+        entries = [
+            scaling.follow(entry, [self.shifts.energy])
+            if entry.name == "core_dynamic_per_compute_cycle"
+            else entry
+            for entry in table.entries
+        ]
+        return EnergyTable(name=table.name, entries=tuple(entries))
+
+    def operand(self, layer: EncodedLayer, role: Role) -> Operand:
+        """An operand as it enters the MAC core: integers, or words of shifts."""
+        if role == "weights" and self.multiplier is Multiplier.SHIFT:
+            return shifted_weights(layer)
+        return super().operand(layer, role)
+
+    def multiply(
+        self, rows: NDArray[Any], columns: NDArray[Any], x: Operand, w: Operand
+    ) -> NDArray[np.integer]:
+        """Products of integers, or of integers and words of shifts."""
+        if self.multiplier is Multiplier.INTEGER:
+            return super().multiply(rows, columns, x, w)
+        out = np.zeros((len(rows), columns.shape[1]), np.int32)
+        shift.gemm(np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(columns), out)
+        return out
 
     def lower(self, layer: EncodedLayer) -> Program:
+        """Multiply by integers or by shifts, whose number the weights' format says."""
+        if self.multiplier is Multiplier.INTEGER:
+            return self._lowered(layer)
+        found = Shifts.of(grid_of(layer), self.bits)
+        return _Shifting(of_format=found, **msgspec.structs.asdict(self))._lowered(layer)
+
+    def _lowered(self, layer: EncodedLayer) -> Program:
         """Skip weights where the array keeps N of M and the layer has no more; else run dense."""
         if self.kept is not None and not self._skips(layer, self.kept):
             dense = msgspec.structs.replace(self, sparsity=DENSE)
             note = f"the weights are not {self.sparsity}: all of them are kept and multiplied"
-            return _noted(dense.lower(layer), note)
+            return _noted(dense._lowered(layer), note)
         pattern = layer.pattern
         if self.kept is None and pattern is not None:
             kept = f"{pattern.kept}:{pattern.group}"
@@ -207,6 +278,9 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             dram=self.dram_bus,
         )
         kept = self.kept
+        if self.multiplier is Multiplier.SHIFT:
+            bits = min(widths[1], self.bits)
+            return msgspec.structs.replace(rules, repeats=self.shifts.terms, weight_bits=bits)
         if kept is None:
             return rules
         return msgspec.structs.replace(
@@ -216,6 +290,20 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             weight_group=kept.of,
             weights_of_group=kept.kept,
         )
+
+
+class _Shifting(PlainArray, frozen=True, kw_only=True):
+    """An array that shifts, with the format of a layer's weights."""
+
+    of_format: Shifts = Shifts(1, 16)
+
+    def __post_init__(self) -> None:
+        """All fields were checked when the array was made."""
+
+    @property
+    def shifts(self) -> Shifts:
+        """Of the layer's weights."""
+        return self.of_format
 
 
 def _noted(program: Program, note: str) -> Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 from sparqsim.architectures.machine import Machine
+from sparqsim.architectures.pairs import EIGHT, FOUR
 from sparqsim.base import InputError
 
 
@@ -29,12 +30,20 @@ class Kind(NamedTuple):
         """Whether sums are whole numbers."""
         return self.block == 0
 
+    @property
+    def pairs(self) -> bool:
+        """Whether a decoder of outlier-victim pairs stands in front of each dot product."""
+        return self.formats in (FOUR, EIGHT)
+
 
 # published: A100 white paper (rates), PTX ISA (patterns, signs), Fasi et al. (blocks); the
-# narrowest first
+# narrowest first. OliVe (ISCA 2023, published): a decoder in front of each dot product of 16, at
+# the rate of integers of the same width and 0.25 % more area; patterns beside pairs: left out
 KINDS: dict[str, Kind] = {
     "int4": Kind(("int4_signed", "int4_unsigned"), 4, 4.0, 0.0, 0, 4, (2, 4, 2)),
+    "olive4": Kind(FOUR, 4, 4.0, 0.0, 0, 4, (1, 1, 1)),
     "int8": Kind(("int8_signed", "int8_unsigned"), 8, 2.0, 0.0, 0, 4, (2, 4, 1)),
+    "olive8": Kind(EIGHT, 8, 2.0, 0.0, 0, 4, (1, 1, 1)),
     "fp16": Kind(("float16",), 16, 1.0, 1.0, -14, 2, (2, 4, 1)),
     "bf16": Kind(("bfloat16",), 16, 1.0, 1.0, -126, 2, (2, 4, 1)),
     "tf32": Kind(("tf32",), 32, 0.5, 0.5, -126, 4, (1, 2, 1)),
@@ -56,13 +65,15 @@ REGISTERS_KIB = 64  # published: register file of a quarter of an SM, A100 white
 QUARTERS = 4  # published: tensor cores and register files of an SM
 L2_SLICE_KIB = 512  # published: A100 white paper
 # Multiply and add of a product in the names of the energy table. bf16 and tf32 are taken as fp16,
-# int4 as a quarter of int8's multiplier.
+# int4 as a quarter of int8's multiplier; OliVe's pairs as integers of their width.
 OPERATIONS: dict[str, tuple[str, float, str]] = {
     "fp16": ("multiply.fp16", 1.0, "add.fp32"),
     "bf16": ("multiply.fp16", 1.0, "add.fp32"),
     "tf32": ("multiply.fp16", 1.0, "add.fp32"),
     "int8": ("multiply.int8", 1.0, "add.int32"),
     "int4": ("multiply.int8", 0.25, "add.int32"),
+    "olive8": ("multiply.int8", 1.0, "add.int32"),
+    "olive4": ("multiply.int8", 0.25, "add.int32"),
 }
 
 
@@ -174,6 +185,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
         two of four pairs).
     int4
         Whether there is an int4 mode.
+    outlier_pairs
+        Whether OliVe's decoders stand in front of the dot products: formats olive4 and olive8.
     float_block
         Products of fp16 that are added at once.
     extra_bits
@@ -237,6 +250,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     fp16_macs_per_sm: int = 1024
     any_pattern: bool = False
     int4: bool = True
+    outlier_pairs: bool = False
     float_block: int = 8
     extra_bits: int = 1
     shared_kib: int = 163
@@ -293,7 +307,11 @@ class Configuration(Machine, frozen=True, kw_only=True):
     @property
     def kinds(self) -> tuple[str, ...]:
         """The formats it multiplies, the narrowest first: names of :data:`KINDS`."""
-        return tuple(kind for kind in KINDS if self.int4 or kind != "int4")
+        return tuple(
+            name
+            for name, kind in KINDS.items()
+            if (self.int4 or name != "int4") and (self.outlier_pairs or not kind.pairs)
+        )
 
     def kind(self, dtype: str) -> Kind:
         """A row of :data:`KINDS`.

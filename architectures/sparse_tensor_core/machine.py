@@ -197,8 +197,13 @@ class SparseTensorCore(Configuration, frozen=True, kw_only=True):
             peak = 2 * self.sms * cores.macs_per_sm * self.clock_hz / 1e12
             share = 100 * cores.weight_bits / bits
             figures += [
-                Figure(f"peak, {dtype}", f"{peak:.4g} TOP/s", Basis.DERIVED,
-                       "SMs x MACs x clock x 2"),
+                Figure(
+                    f"peak, {dtype}", f"{peak:.4g} TOP/s", Basis.DERIVED, "SMs x MACs x clock x 2"
+                ),
+            ]
+            if s.is_dense:
+                continue
+            figures += [
                 Figure(f"peak, {dtype} {s.name}", f"{s.m / s.n * peak:.4g} TOP/s", Basis.DERIVED,
                        "times M/N"),
                 Figure(f"weights stored, {dtype} {s.name}", f"{share:.4g} % of dense bits",

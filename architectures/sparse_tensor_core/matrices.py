@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.operands import Computes, held_in, one_of
+from sparqsim.architectures.pairs import decoded
 from sparqsim.architectures.sparse_tensor_core.config import (
     DENSE,
     KINDS,
@@ -171,6 +172,15 @@ def shape_of(layer: Layer, sparsity: Sparsity) -> Shape:
     )
 
 
+def _values(tensor: Coded, kind: Kind) -> NDArray[np.number]:
+    """The levels of codes; of pairs what the decoders in front of the dot products make of them."""
+    if not kind.pairs:
+        return tensor.levels()
+    terms = [integers << exponents for exponents, integers in decoded(tensor)]
+    found: NDArray[np.number] = np.sum(terms, axis=0)
+    return found
+
+
 def matrices(
     layer: EncodedLayer, sparsity: Sparsity, kind: Kind
 ) -> tuple[NDArray[np.number], NDArray[np.number]]:
@@ -182,8 +192,8 @@ def matrices(
     assert isinstance(layer.weight, Coded) and isinstance(layer.activation, Coded)
     conv, zero = as_convolution(layer.layer), layer.activation.zero_point[0]
     held = np.int32 if kind.integers else np.float32
-    image = as_image(layer.layer, layer.activation.levels()).astype(held)
-    kernels = as_kernels(layer.layer, layer.weight.levels()).astype(held)
+    image = as_image(layer.layer, _values(layer.activation, kind)).astype(held)
+    kernels = as_kernels(layer.layer, _values(layer.weight, kind)).astype(held)
     more = channels_of(layer.layer, sparsity) - kernels.shape[1]
     if more:
         kernels = np.pad(kernels, ((0, 0), (0, more), (0, 0), (0, 0)))

@@ -350,6 +350,18 @@ def _horowitz() -> EnergyTable:
             ("mac.int8", 0.3),  # 8-bit multiply 0.2 and 32-bit add 0.1
         )
     )
+    shifters = tuple(
+        Entry(
+            name=f"shift.int{bits}",
+            value=value,
+            unit=Unit.PJ_PER_OP,
+            node_nm=45,
+            kind=Kind.LOGIC,
+            basis=Basis.ASSUMED,
+            source="ShiftAddNet, NeurIPS 2020, Table 1, 45 nm; recalled, unchecked",
+        )
+        for bits, value in ((8, 0.024), (16, 0.057), (32, 0.13))
+    )
     cache = Entry(
         name="sram.read",
         value=10.0 / 64,  # 10 pJ a 64-bit read of 8 KiB
@@ -360,7 +372,7 @@ def _horowitz() -> EnergyTable:
         source=said,
         capacity_kib=8.0,
     )
-    return EnergyTable(name="horowitz", entries=(*operations, cache))
+    return EnergyTable(name="horowitz", entries=(*operations, *shifters, cache))
 
 
 _TABLES = {table.name: table for table in (_cacti_aladdin(), _horowitz())}

@@ -33,7 +33,7 @@ from sparqsim.workloads.tensors import LayerTensors, from_digits, made_up
 
 SMALL_GPU = SparseTensorCore(sms=3)  # 64 x 64 tiles of small layers make several waves
 NATIVE = {dtype: "2:4x2" if dtype == "int4" else "1:2" if dtype == "tf32" else "2:4"
-          for dtype in KINDS}  # fmt: skip
+          for dtype in SMALL_GPU.kinds}  # fmt: skip
 PRESETS = presets.names("sparse-tensor-core")
 
 
@@ -148,7 +148,7 @@ def attention() -> LayerTensors:
     return made_up(MatMul(name="a", m=33, k=18, n=29, batch=3), np.random.default_rng(2))
 
 
-@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("dtype", SMALL_GPU.kinds)
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("make", [linear, conv, depthwise, first, attention])
 def test_outputs_are_exact_on_both_engines(dtype: str, sparse: bool, make: Any) -> None:
@@ -576,3 +576,36 @@ def test_a_machine_is_resized_by_its_sms() -> None:
     half = machine.resized(macs_per_s=machine.peak().macs_per_s / 2)
     assert half.sms == 54 and half.area() is None
     assert machine.resized(bandwidth=1e12).bandwidth() == 1e12
+
+
+# ------------------------------------------------------------------ outlier-victim pairs
+
+
+@pytest.mark.parametrize("make", [linear, conv, depthwise, attention])
+@pytest.mark.parametrize("dtype", ["olive4", "olive8"])
+def test_pairs_are_decoded_in_front_of_the_dot_products(dtype: str, make: Any) -> None:
+    """OliVe's formats, outliers among them: bit by bit on both engines, at the time and the bits of
+    integers of the same width."""
+    gpu = msgspec.structs.replace(SMALL_GPU, outlier_pairs=True)
+    work = make()
+    work.activation.reshape(-1)[::97] *= 12  # outliers
+    lowered = program(gpu, work, dtype)
+    fast = run(gpu, lowered).report
+    slow = run(gpu, lowered, engine="simpy", execute=True).report
+    assert fast.verification.status == slow.verification.status == "exact"
+    assert any("ovp" in each.stored_as for each in fast.operands.values())
+    integers = run(SMALL_GPU, program(SMALL_GPU, make(), coded(f"int{dtype[-1]}"))).report
+    assert fast.cycles == integers.cycles
+    for memory in ("dram", "l2", "shared"):
+        assert fast.memory[memory].read_bits == integers.memory[memory].read_bits
+
+
+def test_a_gpu_without_decoders_takes_no_pairs() -> None:
+    """As it is sold: the formats are not there, and the refusal says what to do."""
+    with pytest.raises(InputError, match="ovp"):
+        program(SMALL_GPU, linear(), "olive4")
+    assert "olive4" not in SMALL_GPU.kinds
+    with pytest.raises(InputError, match="got 'olive4'"):
+        SMALL_GPU.cores("olive4")
+    gpu = msgspec.structs.replace(SMALL_GPU, outlier_pairs=True)
+    assert gpu.cores("olive4").macs_per_sm == SMALL_GPU.cores("int4").macs_per_sm

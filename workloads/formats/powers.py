@@ -54,14 +54,25 @@ class PoT(TableFormat):
         magnitudes = np.concatenate([[0.0], powers])
         return with_sign(magnitudes) if self.signed else magnitudes
 
+    terms = 1
+    raised = 0
+
+    @property
+    def largest_shift(self) -> int:
+        """Exponent of the largest value."""
+        return (1 << (self.bits - self.signed)) - 2
+
+    def left_shifts(self, code: int) -> tuple[int, ...]:
+        """By how much an integer is shifted in the product with a code; zero has no term."""
+        field = self._checked(code) & ((1 << (self.bits - self.signed)) - 1)
+        return (field - 1,) if field else ()
+
     def exponent_integer(self, code: int) -> tuple[int, int]:
         """The field less one, and the sign; zero is the pair of zeros."""
-        code = self._checked(code)
-        width = self.bits - self.signed
-        exponent = code & ((1 << width) - 1)
-        if exponent == 0:
+        shifts = self.left_shifts(code)
+        if not shifts:
             return 0, 0
-        return exponent - 1, -1 if code >> width else 1
+        return shifts[0], -1 if self.signed and code >> (self.bits - 1) else 1
 
 
 @dataclass(frozen=True)
@@ -121,17 +132,35 @@ class APoT(TableFormat):
         magnitudes = np.array([sum(chosen) for chosen in itertools.product(*choices)])
         return with_sign(magnitudes) if self.signed else magnitudes
 
-    def exponent_integer(self, code: int) -> tuple[int, int]:
-        """Fixed point: the exponent is the last shift, the integer a sum of shifted ones."""
+    @property
+    def terms(self) -> int:
+        """Powers of two that a value adds at most."""
+        return len(self.shifts)
+
+    @property
+    def raised(self) -> int:
+        """The last place: its value is 2**-raised."""
+        return max(max(term) for term in self.shifts)
+
+    @property
+    def largest_shift(self) -> int:
+        """Places from the last to the first."""
+        return self.raised - min(min(term) for term in self.shifts)
+
+    def left_shifts(self, code: int) -> tuple[int, ...]:
+        """By how much an integer is shifted from the last place, for each power that is there."""
         code = self._checked(code)
-        width = self.bits - self.signed
-        negative = self.signed and bool(code >> width)
-        last = max(max(term) for term in self.shifts)
-        integer, low = 0, width
+        low, found = self.bits - self.signed, []
         for term in self.shifts:
             term_bits = len(term).bit_length()
             low -= term_bits
             chosen = (code >> low) & ((1 << term_bits) - 1)
             if chosen:
-                integer += 1 << (last - term[chosen - 1])
-        return -last, -integer if negative else integer
+                found.append(self.raised - term[chosen - 1])
+        return tuple(found)
+
+    def exponent_integer(self, code: int) -> tuple[int, int]:
+        """Fixed point: the exponent is the last shift, the integer a sum of shifted ones."""
+        integer = sum(1 << shift for shift in self.left_shifts(code))
+        negative = self.signed and code >> (self.bits - 1)
+        return -self.raised, -integer if negative else integer
