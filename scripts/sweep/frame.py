@@ -149,7 +149,7 @@ class Points:
             If the point is not stored whole, or failed.
         """
         content = self.content(key)
-        if b'"rows":' in content:
+        if msgspec.json.decode(content, type=_Network).network:
             return msgspec.json.decode(content, type=NetworkReport)
         return msgspec.json.decode(content, type=Report)
 
@@ -190,6 +190,12 @@ class Points:
         return {
             name: _of_one_type([row.get(name) for row in rows]) for name in ("key", *self.columns)
         }
+
+
+class _Network(msgspec.Struct):
+    """What tells a network's report from a layer's."""
+
+    network: str = ""
 
 
 def is_given(name: str) -> bool:

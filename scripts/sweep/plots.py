@@ -216,7 +216,7 @@ def _scaled(ax: Axes, figure: Figure, x: NDArray[np.float64]) -> None:
     if figure.log_y:
         ax.set_yscale("log")
     for axis in (ax.xaxis, ax.yaxis):
-        if axis.get_scale() == "log" and axis.get_transform().base == 10:
+        if getattr(axis.get_transform(), "base", None) == 10:
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -189,3 +189,17 @@ def test_two_stores_open_at_once(tmp_path: Path) -> None:
         record = Record(key="ab" * 16, model="m", values={}, fields={}, status="done")
         one.write([(record, encoded(record))])
         assert two.index.status([record.key]) == {record.key: "done"}
+
+
+def test_a_report_is_read_as_what_it_is(tmp_path: Path) -> None:
+    """A layer's, of a machine with rows; a network's; both as ``run`` gives them."""
+    fields = {"name": "plain", "rows": 8}
+    for work in ("gemm:4x4x4", "bitfusion/lenet5"):
+        block = {"work": work, "verify": False, "machine": fields}
+        (row,) = sparqsim.sweep({"block": [block]}, tmp_path, workers=0).rows()
+        report = sparqsim.open_store(tmp_path).report(row["key"])
+        machine = sparqsim.machine("plain", rows=8)
+        expected = sparqsim.run(machine, work, verify=False)
+        assert type(report) is type(expected)
+        if work != "gemm:4x4x4":  # a layer of a sweep keeps sums alone, without a critical path
+            assert report == expected
