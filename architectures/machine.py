@@ -295,7 +295,7 @@ def program(
     work
         A layer with its tensors, or one that a recipe has encoded already.
     recipe
-        For tensors; by default the machine's own.
+        For tensors; by default the codes that their file brought, else the machine's own.
     requantize
         Round again by the machine's own recipe what it does not compute.
 
@@ -308,7 +308,7 @@ def program(
     if isinstance(layer, LayerTensors):
         refuse(machine, layer.layer)
         own = machine.recipe_for(layer.layer)
-        layer = encode(layer, recipe or own, own=own)
+        layer = encode(layer, recipe if layer.brought else recipe or own, own=own)
     refuse(machine, layer.layer)
     taken = take(
         machine.name, layer, machine.computes(layer), machine.recipe_for(layer.layer),

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.importers.onnx import Graph
 from sparqsim.workloads.importers.onnx_file import Shape
+from sparqsim.workloads.importers.onnx_graph import Graph
 
 Values = dict[str, NDArray[Any]]
 LABELS = "labels"
