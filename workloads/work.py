@@ -5,7 +5,9 @@
 ``resnet50/layer1.0.conv2``             one of its layers
 ``net.onnx``, ``net.onnx/conv1``        an ONNX file, or one layer of it
 ``topology.csv``                        a SCALE-Sim topology, convolutions or matrix products
+``layers.csv``                          a table of one's own: ``name``, ``kind``, a field a column
 ``problem.yaml``                        a Timeloop problem
+``folder``                              Hugging Face's: ``config.json``, safetensors
 ``gemm:MxKxN``                          M input rows by a K x N matrix of weights
 ``matmul:MxKxN,batch=B``                B products of two activation matrices, as in attention
 ``conv:CxHxW,KxRxS,stride=2,pad=1``     K filters of R x S on C channels of H x W
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,8 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
+from sparqsim.workloads.brought import Brought, BroughtCodes
+from sparqsim.workloads.importers import Imported, ImportReport
 from sparqsim.workloads.importers.scalesim import import_scalesim
 from sparqsim.workloads.importers.sizes import LARGEST, from_sizes
+from sparqsim.workloads.importers.table import import_table, is_table
 from sparqsim.workloads.importers.timeloop import import_timeloop
 from sparqsim.workloads.layers import Layer, Model, OtherWork, for_batch, unknown
 from sparqsim.workloads.models import TABLE, get_model, model_options
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
     from sparqsim.workloads.importers.onnx_inputs import Samples
 
 Array = NDArray[np.float32]
+CONFIG = "config.json"  # of a folder as Hugging Face has it
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +70,8 @@ class Network:
         By layer name, where a layer has one and its values are known.
     relus : mapping of str to bool
         Whether negative outputs are cut to 0 right behind a layer (ReLU, ReLU6), where known.
+    brought : mapping of str to Brought
+        By layer name, the codes that its file has for the numbers: they run as they are.
     inputs : callable or None
         ``inputs()`` gives real operands that fit ``model.layers``: under a layer's name
         ``[rows, in_features]`` or ``[batch, channels, height, width]``; for a product of two
@@ -77,6 +86,8 @@ class Network:
         What to install or to lay beside the file for trained weights, where it lacks; else empty.
     source : str
         Who published the shapes and weights, or which file they are from.
+    report : ImportReport or None
+        Of a file: what became of its parts.
     """
 
     name: str
@@ -86,10 +97,12 @@ class Network:
     weights: Mapping[str, Array] | None = None
     biases: Mapping[str, Array] = field(default_factory=dict)
     relus: Mapping[str, bool] = field(default_factory=dict)
+    brought: Mapping[str, Brought] = field(default_factory=dict)
     inputs: Callable[[], Mapping[str, Array]] | None = None
     subject: Subject | None = None
     bare: Subject | None = None
     missing: str = ""
+    report: ImportReport | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -194,7 +207,7 @@ def _split(work: str) -> tuple[str, str | None]:
     ends = [match.start() for match in re.finditer("/", work)]
     for end in (len(work), *reversed(ends)):
         name, layer = work[:end], work[end + 1 :]
-        if name in TABLE or (name and not name.endswith("/") and os.path.isfile(name)):
+        if name in TABLE or (name and not name.endswith("/") and _is_work(name)):
             return name, layer or None
     for end in (*ends, len(work)):
         if Path(work[:end]).suffix.lower() in READERS:
@@ -271,7 +284,30 @@ class _Some(Mapping[str, Array]):
         return len(self.names)
 
 
+class _Both(Mapping[str, Array]):
+    """The items of two mappings, taken when they are asked for."""
+
+    def __init__(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> None:
+        self.first, self.second = first, second
+
+    def __getitem__(self, name: str) -> Array:
+        return self.first[name] if name in self.first else self.second[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(self.first), **dict.fromkeys(self.second)})
+
+    def __len__(self) -> int:
+        return len({*self.first, *self.second})
+
+
+def _is_work(name: str) -> bool:
+    """Whether there is such a file, or a folder with a configuration."""
+    return os.path.isfile(name) or os.path.isfile(os.path.join(name, CONFIG))
+
+
 def _from_file(name: str, options: Options) -> Network:
+    if os.path.isdir(name):
+        return _folder(name, options)
     suffix = Path(name).suffix.lower()
     if suffix not in READERS:
         raise InputError(f"{name} must be a file of {', '.join(READERS)}")
@@ -282,7 +318,7 @@ def _onnx(name: str, options: Options) -> Network:
     """A user's own network: with its weights, and judged where inputs are given."""
     from sparqsim.workloads.importers.onnx import import_onnx
     from sparqsim.workloads.importers.onnx_inputs import LABELS, read_arrays, samples_of
-    from sparqsim.workloads.importers.onnx_run import subject_of
+    from sparqsim.workloads.importers.onnx_run import Closed, subject_of
 
     options.only(name, "batch", "shapes", "calibration", "inputs")
     if options.inputs is not None and options.calibration is None:
@@ -295,7 +331,9 @@ def _onnx(name: str, options: Options) -> Network:
     fed = arrays.get("calibration", {})
     like = {key: array.shape for key, array in fed.items() if key != LABELS}
     imported = import_onnx(name, options.shapes, batch=options.batch, like=like)
-    network = Network(name=name, model=imported.model, source=imported.model.source)
+    network = Network(
+        name=name, model=imported.model, source=imported.model.source, report=imported.report
+    )
     if imported.missing:
         text = f"the values of {name} lie in {imported.missing[0]!r}, which is not beside it"
         network = replace(network, missing=f"{text}; copy it there")
@@ -311,7 +349,29 @@ def _onnx(name: str, options: Options) -> Network:
         source += f"; calibrated on the first half of {options.calibration}, judged on the second"
     trained = replace(subject_of(imported, calibration, judged), source=source)
     network = _with_numbers(network, trained, 1, 1)
+    inside = Closed(imported)
+    if inside:
+        network = replace(network, weights=_Both(inside, network.weights or {}))
+    network = replace(network, brought=BroughtCodes(imported))
     return network if calibration else replace(network, subject=None, bare=trained)
+
+
+class Held(Mapping[str, Array]):
+    """The weights of an imported network by layer, made when they are asked for."""
+
+    def __init__(self, imported: Imported) -> None:
+        self.imported = imported
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.imported.tensors:
+            raise KeyError(name)
+        return self.imported.weights(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.imported.tensors)
+
+    def __len__(self) -> int:
+        return len(self.imported.tensors)
 
 
 def subject_for(network: Network) -> Subject:
@@ -341,6 +401,40 @@ def _halves(samples: Samples, where: str) -> tuple[Samples, Samples]:
     return samples.part(0, half), samples.part(half, samples.runs)
 
 
+def _folder(name: str, options: Options) -> Network:
+    """A folder as Hugging Face has it, with its weights where they lie there."""
+    from sparqsim.workloads.importers.hugging_face import import_folder
+
+    options.only(name, "batch", "sequence", "context")
+    if options.sequence is not None and options.context is not None:
+        raise InputError(
+            f"{name}: decoding computes one token; give the context it attends to, or a sequence"
+        )
+    imported = import_folder(
+        name, batch=options.batch or 1, sequence=options.sequence, context=options.context
+    )
+    return _imported(name, imported, options)
+
+
+def _imported(name: str, imported: Imported, options: Options) -> Network:
+    """A network that is not run: its shapes, and its weights where they are wanted."""
+    network = Network(
+        name=name, model=imported.model, source=imported.model.source, report=imported.report
+    )
+    if imported.missing:
+        text = f"the values of {name} lie in {imported.missing[0]!r}, which is not there"
+        return replace(network, missing=text)
+    if not options.numbers:
+        return network
+    biases = {layer: imported.bias(layer) for layer in imported.tensors}
+    return replace(
+        network,
+        weights=Held(imported),
+        biases={layer: bias for layer, bias in biases.items() if bias is not None},
+        brought=BroughtCodes(imported),
+    )
+
+
 def _table_file(reader: Callable[[str], Model], name: str, options: Options) -> Network:
     """A file of shapes alone, for ``batch`` inputs at once."""
     options.only(name, "batch")
@@ -348,12 +442,19 @@ def _table_file(reader: Callable[[str], Model], name: str, options: Options) -> 
     if options.batch is not None:
         layers = tuple(for_batch(layer, options.batch) for layer in model.layers)
         model = msgspec.structs.replace(model, layers=layers)
-    return Network(name=name, model=model, source=model.source)
+    taken = Counter(type(layer).__name__ for layer in model.layers)
+    report = ImportReport(taken=taken)
+    return Network(name=name, model=model, source=model.source, report=report)
+
+
+def _csv(name: str) -> Model:
+    """A table of one's own, or a SCALE-Sim topology."""
+    return import_table(name) if is_table(name) else import_scalesim(name)
 
 
 READERS: dict[str, Callable[[str, Options], Network]] = {
     ".onnx": _onnx,
-    ".csv": partial(_table_file, import_scalesim),
+    ".csv": partial(_table_file, _csv),
     ".yaml": partial(_table_file, import_timeloop),
     ".yml": partial(_table_file, import_timeloop),
 }

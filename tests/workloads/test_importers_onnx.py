@@ -248,6 +248,31 @@ def test_command_imports_a_file(tmp_path: Path) -> None:
     assert json.loads(result.output)["layers"][0]["gemm"] == {"m": 3, "n": 2, "k": 4, "batch": 1}
 
 
+def test_an_import_says_what_became_of_the_file(tmp_path: Path) -> None:
+    """What was taken, merged, folded and passed by is listed; what is refused, all at once."""
+    constants = {"w": np.ones((4, 4), np.float32), "b": np.ones(4, np.float32)}
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["t"]),
+        helper.make_node("MatMul", ["x", "t"], ["m"], "first"),
+        helper.make_node("Add", ["m", "b"], ["a"]),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"], "second"),
+    ]
+    path = saved(tmp_path / "m.onnx", nodes, {"x": [3, 4]}, ["y"], constants)
+    report = import_onnx(path).report
+    assert report is not None
+    assert (report.taken, report.merged) == ({"MatMul": 2}, {"Add": 1})
+    assert (report.folded, report.passed) == ({"Transpose": 1}, {"Relu": 1})
+    assert report.notes == ("second has the weights of first",)
+    printed = CliRunner().invoke(command, [str(path)], catch_exceptions=False).output
+    for line in ("layers of: 2 MatMul", "passed by: 1 Relu", "second has the weights of first"):
+        assert f"imported: {line}" in printed
+    nodes += [helper.make_node("Det", ["y"], ["d"]), helper.make_node("Odd", ["y"], ["o"])]
+    path = saved(tmp_path / "n.onnx", nodes, {"x": [3, 4]}, ["d", "o"], constants)
+    with pytest.raises(InputError, match=r"a determinant; .*; nor are 1 'Odd'"):
+        import_onnx(path)
+
+
 def only_layer(path: Path) -> Any:
     (layer,) = import_onnx(path).model.layers
     return layer
@@ -492,7 +517,8 @@ W33 = {"w": np.ones((1, 1, 3, 3), np.float32)}
 @pytest.mark.parametrize(
     "nodes, shape, constants, says",
     [
-        (minimal("ConvTranspose"), [1, 1, 5, 5], W33, "'it' (ConvTranspose making 'y') is not"),
+        (minimal("Det"), [1, 1, 5, 5], W33, "is not supported: a determinant"),
+        (minimal("Mystery"), [1, 1, 5, 5], W33, "is not an operation that is known here"),
         (minimal("Mystery", domain="custom"), [1, 1, 5, 5], W33, "domain 'custom'"),
         (minimal("Conv"), [1, 1, 2, 2], W33, "the kernel must fit the padded input"),
         (minimal("Conv", pads=[-1, 0, 0, 0]), [1, 1, 5, 5], W33, "padding must be"),
@@ -500,7 +526,7 @@ W33 = {"w": np.ones((1, 1, 3, 3), np.float32)}
         (minimal("Conv", group=0), [1, 1, 5, 5], W33, "groups must be"),
         (minimal("Conv", strides=[1]), [1, 1, 5, 5], W33, "node 0 'it' (Conv"),
         (minimal("MatMul"), [3, 4], {"w": np.ones((5, 2), np.float32)}, "[3, 4] by [5, 2] does"),
-        (minimal("MatMul"), [3, 4], {"w": np.ones((4, 2), np.int8)}, "not of floating point"),
+        (minimal("MatMul"), [3, 4], {"w": np.ones((4, 2), np.int8)}, "must be of floating point"),
         (minimal("Gemm"), [3, 4], {"w": np.ones((5, 2), np.float32)}, "fit"),
         (minimal("Mul"), [3, 4], {"w": np.ones(4, np.float32)}, "found none"),
         (minimal("MatMul"), [3, 0], {"w": np.ones((0, 2), np.float32)}, "size left open on axis 1"),
@@ -520,7 +546,7 @@ def test_refused_by_name(
 
 
 def test_control_flow_is_refused(tmp_path: Path) -> None:
-    """A loop's work depends on data: refused by name, not unrolled or skipped."""
+    """A loop that may run for ever is refused by name, not unrolled or skipped."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["a"], ["b"])],
         "body",

@@ -1,10 +1,11 @@
 """An ONNX file as data from outside: what is unsafe is refused before anything is interpreted.
 
-It must have no control flow, no functions, no cycle, and known, sane sizes, which ONNX's own shape
-inference propagates from the inputs'; where it stops at sizes that the graph computes from other
-sizes (``Shape``, ``Gather``, ``Concat``, ...), these are computed here and it goes on. A size left
-open (a batch ``N``) is given by the caller. Weights may lie in other files beside the model, never
-elsewhere: no path upwards, no link out. They are read when they are asked for, and only then.
+It must have no functions, no cycle, no control flow whose course depends on data
+(:mod:`sparqsim.workloads.importers.onnx_control`), and known, sane sizes
+(:mod:`sparqsim.workloads.importers.onnx_inference`). A size left open (a batch ``N``) is given by
+the caller, and so is the value of an input that is a single whole number. Weights may lie in other
+files beside the model, never elsewhere: no path upwards, no link out. They are read when they are
+asked for, and only then.
 
 Source: the ONNX specification (IR, operators, external data).
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -22,25 +23,13 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import MOST_ELEMENTS
+from sparqsim.workloads.importers.onnx_control import CONTROL_FLOW, Unfolding, bodies, reads
+from sparqsim.workloads.importers.onnx_inference import Inference
+from sparqsim.workloads.importers.onnx_operators import STANDARD
 
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MOST_AXES = 32  # numpy's limit before version 2
-SMALL = 1024  # assumed, elements: more than any list of sizes has, fewer than a layer's weights
-FACTORS = 8  # assumed, elements: a factor for each axis, as of a Resize
-ROUNDS = 16  # of shape inference; each goes on where the last one stopped
-# Operations on lists of sizes; the result is never much larger than what goes in.
-OF_SIZES_NAMES = """
-Add Cast Ceil Concat Div Equal Floor Gather Greater Identity Less Max Min Mod Mul Neg Not
-ReduceProd ReduceSum Reshape Slice Squeeze Sub Unsqueeze Where
-"""
-OF_SIZES = frozenset(OF_SIZES_NAMES.split())
-LITERALS: dict[str, Callable[[Any], NDArray[Any]]] = {  # numbers in an attribute of Constant
-    "value_float": lambda given: np.array(given.f, np.float32),
-    "value_floats": lambda given: np.array(given.floats, np.float32),
-    "value_int": lambda given: np.array(given.i, np.int64),
-    "value_ints": lambda given: np.array(given.ints, np.int64),
-}
-REAL = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, double and bfloat16
+REAL = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, double and bfloat16, ...
+WHOLE_NUMBERS = (2, 3, 4, 5, 6, 7, 9, 12, 13)  # ... of integers and truth values
 Shape = tuple[int, ...]
 
 
@@ -89,17 +78,6 @@ def one_node(node: Any, opsets: Any) -> Any:
     return ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets))
 
 
-def shape_of(node: Any, shapes: Mapping[str, Shape]) -> NDArray[Any] | None:
-    """Return what a ``Shape`` or ``Size`` makes; None where it is not known."""
-    if not node.input or node.input[0] not in shapes:
-        return None
-    shape = np.array(shapes[node.input[0]], np.int64)
-    if node.op_type == "Size":
-        return np.array(shape.prod(), np.int64)
-    attributes = {attribute.name: attribute.i for attribute in node.attribute}
-    return shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
-
-
 class ModelFile:
     """A model that may be interpreted: sorted, with the shape of every value that is known.
 
@@ -129,6 +107,10 @@ class ModelFile:
         Small values computed from shapes alone.
     missing : list of str
         Files beside the model that it names and that are not there.
+    repeats : dict of str to int
+        How often the nodes of a loop run, by the values that they make.
+    counted : list of str
+        Nodes of control flow for which the graph can be counted but not run.
     """
 
     def __init__(
@@ -141,6 +123,7 @@ class ModelFile:
         self.name, self.source = path.stem, f"ONNX file {path.name}"
         self.folder = path.parent.resolve()
         self.missing: list[str] = []
+        self.repeats: dict[str, int] = {}
         self.model = load_model(path)
         self._refuse_what_is_unsafe()
         graph = self.model.graph
@@ -148,11 +131,12 @@ class ModelFile:
         self.order = self._sorted()
         self._bind(dict(sizes), batch, like)
         self.outputs = [value.name for value in graph.output]
-        self.sizes: dict[str, NDArray[Any]] = {}
-        self.shapes, self.types = self._inferred()
+        self.counted: list[str] = []
+        self._infer()
+        self._unfold()
         self.inputs = {
             value.name: (self.shapes.get(value.name), value.type.tensor_type.elem_type)
-            for value in self._fed()
+            for value in self.fed()
         }
 
     def is_real(self, value: str) -> bool:
@@ -163,7 +147,8 @@ class ModelFile:
         """Return a letter about this file."""
         return InputError(f"{self.source}: {text}")
 
-    def _fed(self) -> Iterator[Any]:
+    def fed(self) -> Iterator[Any]:
+        """The inputs that are no constants."""
         for value in self.model.graph.input:
             if value.name not in self.initializers:
                 yield value
@@ -181,18 +166,27 @@ class ModelFile:
             raise self.fail("it has sparse initializers; save its weights dense")
         tensors = [(f"initializer {tensor.name!r}", tensor) for tensor in graph.initializer]
         for position, node in enumerate(graph.node):
-            for attribute in node.attribute:
-                if attribute.HasField("g") or attribute.graphs or node.op_type in CONTROL_FLOW:
-                    raise self.fail(
-                        f"{place_of(node, position)} is control flow, whose work depends on data; "
-                        "export the network with it unrolled"
-                    )
-                if attribute.HasField("t"):
-                    tensors.append((place_of(node, position), attribute.t))
+            tensors += self._tensors_of(node, place_of(node, position))
         for what, tensor in tensors:
             self.sane(what, tuple(tensor.dims))
             if tensor.data_location or tensor.external_data:
                 self._outside(what, tensor)
+
+    def _tensors_of(self, node: Any, place: str) -> list[tuple[str, Any]]:
+        """The tensors of a node, those of graphs within it included."""
+        found = [(place, each.t) for each in node.attribute if each.HasField("t")]
+        for body in bodies(node):
+            if node.op_type not in CONTROL_FLOW or node.domain not in STANDARD:
+                raise self.fail(
+                    f"{place} holds a graph, whose work depends on data; export the network "
+                    "with it unrolled"
+                )
+            if body.sparse_initializer:
+                raise self.fail(f"{place} has sparse initializers; save its weights dense")
+            found += [(f"initializer {each.name!r} of {place}", each) for each in body.initializer]
+            for each in body.node:
+                found += self._tensors_of(each, place)
+        return found
 
     def sane(self, what: str, shape: Shape) -> Shape:
         """Return a shape if numpy and memory could hold it."""
@@ -221,7 +215,7 @@ class ModelFile:
         readers: dict[int, list[int]] = {}
         for position, node in nodes:
             sources = set()
-            for value in filter(None, node.input):
+            for value in sorted(reads(node)):
                 if value in maker:
                     sources.add(maker[value])
                 elif value not in known:
@@ -345,7 +339,7 @@ class ModelFile:
         """Write sizes over those that the graph's inputs leave open."""
         unused = set(given)
         batch_used = bound = False
-        fed = list(self._fed())
+        fed = list(self.fed())
         if len(fed) == 1 and like and len(like) == 1:
             like = {fed[0].name: next(iter(like.values()))}
         for value in fed:
@@ -353,6 +347,10 @@ class ModelFile:
                 continue
             whole = given.get(value.name)
             tensor = value.type.tensor_type
+            if isinstance(whole, int) and self._given_value(value, whole):
+                unused.discard(value.name)
+                bound = True
+                continue
             if isinstance(whole, int) and len(tensor.shape.dim) <= 1:
                 whole = (whole,)
             if isinstance(whole, tuple):
@@ -398,6 +396,22 @@ class ModelFile:
                 if value.type.HasField("tensor_type"):
                     value.type.tensor_type.ClearField("shape")
 
+    def _given_value(self, value: Any, number: int) -> bool:
+        """Make an input that is a single whole number a constant; say whether it is one."""
+        from onnx import helper, numpy_helper
+
+        tensor = value.type.tensor_type
+        single = tensor.HasField("shape") and not tensor.shape.dim
+        if not single or tensor.elem_type not in WHOLE_NUMBERS:
+            return False
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if dtype.kind in "iu" and not np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
+            raise self.fail(f"input {value.name!r} must fit {dtype}, got {number}")
+        made = numpy_helper.from_array(np.array(number, dtype), value.name)
+        self.model.graph.initializer.append(made)
+        self.initializers[value.name] = made
+        return True
+
     def _all_sizes(self, value: Any, whole: Shape) -> dict[str, int | Shape]:
         """Return the open sizes of one input whose whole shape is given, by name."""
         tensor = value.type.tensor_type
@@ -420,121 +434,61 @@ class ModelFile:
             raise self.fail(f"input {value.name!r} has no open size; {list(whole)} changes nothing")
         return found
 
-    def _inferred(self) -> tuple[dict[str, Shape], dict[str, int]]:
-        """Return shapes and element types of values."""
-        skeleton = self._skeleton()
-        for _ in range(ROUNDS):
-            shapes, types = self._infer(skeleton)
-            made = {name for _, node in self.order for name in node.output if name}
-            if made <= shapes.keys() or not self._compute_sizes(skeleton, shapes):
-                break
-        return shapes, types
+    def _infer(self) -> None:
+        inference = Inference(self)
+        self.shapes, self.types = inference.run()
+        self.sizes = inference.sizes
 
-    def _skeleton(self) -> Any:
-        """Return the graph for shape inference: nodes in order, small lists, no weights."""
-        import onnx
-        from onnx import helper
-
+    def _unfold(self) -> None:
+        """Write control flow out whose course is known; refuse the rest."""
         graph = self.model.graph
-        skeleton = onnx.ModelProto()
-        skeleton.ir_version = self.model.ir_version
-        skeleton.opset_import.extend(self.model.opset_import)
-        skeleton.graph.name = "skeleton"
-        skeleton.graph.node.extend(node for _, node in self.order)
-        skeleton.graph.input.extend(self._fed())
-        skeleton.graph.output.extend(graph.output)
-        skeleton.graph.value_info.extend(graph.value_info)
-        for tensor in graph.initializer:
-            whole = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
-            what, most = f"initializer {tensor.name!r}", SMALL if whole else FACTORS
-            if math.prod(tensor.dims) <= most and self.is_there(what, tensor):
-                values = self.read(what, tensor)
-                skeleton.graph.initializer.append(onnx.numpy_helper.from_array(values, tensor.name))
-            else:
-                skeleton.graph.input.append(
-                    helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        opset = max((each.version for each in self.model.opset_import
+                     if each.domain in STANDARD), default=1)  # fmt: skip
+        carried: list[tuple[str, str]] = []
+        while any(node.op_type in CONTROL_FLOW for _, node in self.order):
+            known = {
+                name: self.read(f"tensor {name!r}", each)
+                for name, each in self.initializers.items()
+                if math.prod(each.dims) <= 1 and self.is_there(f"tensor {name!r}", each)
+            }
+            unfolding = Unfolding(graph, opset, known | self.sizes, self.shapes, self.repeats)
+            if not unfolding.run():
+                raise self._undecided()
+            self.counted += unfolding.counted
+            carried += unfolding.carried
+            self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+            self.order = self._sorted()
+            self._infer()
+        for first, last in carried:
+            shapes = [self.shapes.get(name) for name in (first, last)]
+            if shapes[0] != shapes[1] and None not in shapes:
+                raise self.fail(
+                    f"a loop makes {shapes[1]} of {first!r}, {shapes[0]}: its work grows from step "
+                    "to step, which is not supported; export the network with it unrolled"
                 )
-        return skeleton
 
-    def _infer(self, skeleton: Any) -> tuple[dict[str, Shape], dict[str, int]]:
-        import onnx
-
-        try:
-            inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
-        except Exception as error:  # onnx raises several unrelated types here
-            line = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-            raise self.fail(f"its shapes do not fit together: {line}") from None
-        shapes, types = {}, {}
-        for value in (*inferred.input, *inferred.value_info, *inferred.output):
-            kind = value.type.tensor_type
-            types[value.name] = kind.elem_type
-            if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
-                sizes = tuple(d.dim_value for d in kind.shape.dim)
-                shapes[value.name] = self.sane(f"value {value.name!r}", sizes)
-        for tensor in inferred.initializer:
-            shapes[tensor.name], types[tensor.name] = tuple(tensor.dims), tensor.data_type
-        return shapes, types
-
-    def _compute_sizes(self, skeleton: Any, shapes: Mapping[str, Shape]) -> bool:
-        """Compute what depends on known shapes alone; say whether anything new was."""
-        from onnx import numpy_helper
-
-        graph = skeleton.graph
-        known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        before = len(self.sizes)
-        kept = []
-        for node in graph.node:
-            values = self._size(node, known, shapes)
-            if values is None:
-                kept.append(node)
+    def _undecided(self) -> InputError:
+        """A letter about control flow whose course is not known."""
+        position, node = next(n for n in self.order if n[1].op_type in CONTROL_FLOW)
+        place, maker = (
+            place_of(node, position),
+            {name: each for _, each in self.order for name in each.output},
+        )
+        waiting, seen = list(node.input[:2]), set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen:
                 continue
-            name = node.output[0]
-            known[name] = values
-            if values.dtype.kind not in "iub":  # a factor on the way, as of a Resize
-                kept.append(node)
-                continue
-            self.sizes[name] = values
-            graph.initializer.append(numpy_helper.from_array(values, name))
-        if len(self.sizes) == before:
-            return False
-        copies = [type(node).FromString(node.SerializeToString()) for node in kept]
-        del graph.node[:]
-        graph.node.extend(copies)
-        return True
-
-    def _size(
-        self, node: Any, known: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape]
-    ) -> NDArray[Any] | None:
-        """Return the small value that a node computes from sizes; None if it does not."""
-        if len(node.output) != 1 or not node.output[0]:
-            return None
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Constant":
-            return self._literal(node, attributes)
-        if node.op_type in ("Shape", "Size"):
-            return shape_of(node, shapes)
-        if any(name not in known for name in node.input if name):
-            return None
-        if node.op_type in ("Expand", "ConstantOfShape"):  # as large as they are told to be
-            to = known.get(node.input[-1]) if node.input else None
-            if (
-                to is None
-                or to.dtype.kind not in "iu"
-                or math.prod(to.reshape(-1).tolist()) > SMALL
-            ):
-                return None
-        elif node.op_type not in OF_SIZES:
-            return None
-        return self.computed(node, {name: known[name] for name in node.input if name})
-
-    def _literal(self, node: Any, attributes: Mapping[str, Any]) -> NDArray[Any] | None:
-        """The few numbers of a ``Constant``; None if they are many, or none."""
-        if "value" in attributes:
-            tensor = attributes["value"].t
-            few = math.prod(tensor.dims) <= SMALL
-            return self.read(f"constant {node.output[0]!r}", tensor) if few else None
-        made = (read(attributes[name]) for name, read in LITERALS.items() if name in attributes)
-        return next((values for values in made if values.size <= SMALL), None)
+            seen.add(name)
+            waiting += reads(maker[name]) if name in maker else ()
+        single = [
+            value.name for value in self.fed()
+            if value.name in seen and not value.type.tensor_type.shape.dim
+        ]  # fmt: skip
+        advice = "export the network with it unrolled"
+        if single:
+            advice = f"if the value of {single[0]!r} decides, give it, as {single[0]}=1"
+        return self.fail(f"{place} is control flow, whose work depends on data; {advice}")
 
     def computed(
         self, node: Any, values: Mapping[str, NDArray[Any]], which: int = 0
