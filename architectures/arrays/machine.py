@@ -40,7 +40,8 @@ from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
 from sparqsim.architectures.checks import check_positive, check_whole
 from sparqsim.architectures.machine import Figure, Machine, Peak, Program
 from sparqsim.base import InputError
-from sparqsim.simulator.energy.tables import Basis, EnergyTable, table_names
+from sparqsim.simulator.energy import scaling
+from sparqsim.simulator.energy.tables import Basis, EnergyTable, Entry, get_table, table_names
 from sparqsim.simulator.mac import dense
 from sparqsim.simulator.memory.dram import Dram
 from sparqsim.simulator.netlist import Netlist
@@ -65,7 +66,6 @@ _KINDS: dict[str, type] = {
     "objective": Objective,
     "authors_model": bool,
 }
-ADDER_PJ = 0.1  # recalled: Horowitz, a 32-bit addition at 45 nm
 _DRAM = "dram"
 
 
@@ -189,6 +189,13 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             buffers_kib=self.buffers_kib,
             dram=self.dram_energy,
         )
+
+    @property
+    def adder(self) -> Entry:
+        """A 32-bit addition at the array's border; at the default node that of the table."""
+        then = type(self)().node_nm  # type: ignore[call-arg]
+        entry = get_table("horowitz").entry("add.int32")
+        return scaling.follow(entry, [scaling.node(self.node_nm, then)])
 
     @property
     def point(self) -> Point:
@@ -336,14 +343,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             for part, rate in _CYCLES.items():
                 parts.append(priced_part(part, [(table.entry(rate), timeline.cycles)]))
             if sums:
-                parts.append(
-                    EnergyPart(
-                        part="sums of activations",
-                        energy_pj=sums * ADDER_PJ,
-                        basis=Basis.ASSUMED,
-                        source=f"{ADDER_PJ} pJ a 32-bit addition, recalled from Horowitz (45 nm)",
-                    )
-                )
+                parts.append(priced_part("sums of activations", [(self.adder, sums)]))
             return parts
 
         return Program(

@@ -175,7 +175,7 @@ def test_configurations_refuse_what_cannot_be_built(kind: type[ArrayMachine]) ->
 def test_widths_a_machine_lacks_are_refused() -> None:
     """A letter that names the layer and the widths there are."""
     wide = Linear(name="wide", in_features=4, out_features=4, activation_bits=16, weight_bits=16)
-    for machine in (Ant(), Olive(), PlainArray(), TPU()):
+    for machine in (Ant(), Olive(), PlainArray()):
         with pytest.raises(InputError, match=r"'wide'.*16"):
             machine.plan(wide)
     six = Linear(name="six", in_features=4, out_features=4, weight_bits=6)

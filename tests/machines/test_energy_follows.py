@@ -119,6 +119,7 @@ def test_energy_falls_as_the_technology_improves(kind: type[ArrayMachine]) -> No
         now = parts(kind(node_nm=node_nm))
         assert all(now[part] <= before[part] * (1 + 1e-9) for part in now)  # type: ignore[operator]
         assert sum(now.values()) < sum(before.values())  # type: ignore[arg-type]
+        assert kind(node_nm=node_nm).adder.value < kind(node_nm=180).adder.value
         before = now
 
 

@@ -63,7 +63,7 @@ def test_a_tile_pays_for_what_it_cannot_hide() -> None:
 
 def test_few_rows_wait_for_the_shift_and_then_for_weights() -> None:
     """At one row a tile takes 256 cycles of shifting, hidden behind 1350 of loading."""
-    machine = TPU(dram_bytes_per_s=34_000_000_000 * 100)
+    machine = TPU(dram_bytes_per_s=34_000_000_000 * 10)
     layer = Linear(name="f", in_features=2560, out_features=2560, rows=1)
     fast = run(machine, machine.plan(layer)).report
     assert fast.cycles == pytest.approx(100 * 256, rel=0.05)
@@ -152,3 +152,10 @@ def test_a_layer_of_sixteen_bits_is_exact_and_a_network_may_mix() -> None:
              for name in ("int8", "int16")]  # fmt: skip
     mixed = run(TPU(), both).report.counters
     assert mixed["compute_cycles"] == sum(each["compute_cycles"] for each in alone)
+
+
+def test_more_than_sixteen_bits_are_refused() -> None:
+    """A letter that names the layer and the widths there are."""
+    wide = Linear(name="wide", in_features=4, out_features=4, activation_bits=24, weight_bits=8)
+    with pytest.raises(InputError, match="'wide' needs 24 bits, the TPU multiplies 8 or 16"):
+        TPU().plan(wide)
