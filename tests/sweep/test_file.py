@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import DOCS
 
 from sparqsim.base import InputError
 from sparqsim.scripts.sweep.expression import Expression
@@ -118,7 +119,7 @@ def test_the_schema_is_that_of_the_file() -> None:
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == json.loads(json.dumps(schema()))
 
 
-@pytest.mark.parametrize("name", [*shipped()] or ["none"])
+@pytest.mark.parametrize("name", shipped())
 def test_a_shipped_sweep_is_one(name: str) -> None:
     """It is read without a mistake, and meets the schema."""
     import tomllib
@@ -126,6 +127,17 @@ def test_a_shipped_sweep_is_one(name: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(tomllib.loads(shipped()[name].read_text()), schema())
     assert load(name).file.title
+
+
+def test_every_shipped_sweep_is_named_in_the_guide() -> None:
+    """With its figures."""
+    text = (DOCS / "howto" / "sweep.md").read_text()
+    for name, path in shipped().items():
+        assert f"**`{name}`**" in text
+        for figure in load(path).file.figure:
+            assert (
+                f"{figure.name}.png" in text and (DOCS / "figures" / f"{figure.name}.png").exists()
+            )
 
 
 # ------------------------------------------------------------------ expressions
