@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from paths import DOCS
 
 from sparqsim.base import InputError
+from sparqsim.scripts import cli
 from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.file import SCHEMA, load, schema, shipped
 from sparqsim.scripts.sweep.plan import Plan
@@ -100,17 +99,13 @@ def test_a_dict_is_the_same_as_the_file(tmp_path: Path) -> None:
         Plan(load({"block": [block]}))
 
 
-def test_a_mistake_costs_no_work(tmp_path: Path) -> None:
-    """The command ends with code 2, and there is no store."""
+def test_a_mistake_costs_no_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command ends with code 2, and nothing is stored."""
     path = tmp_path / "sweep.toml"
     path.write_text(GOOD.replace("queue_slots = 8", "queue_slots = 1"))
-    told = subprocess.run(
-        [sys.executable, "-m", "sparqsim.scripts.cli", "sweep", str(path), "--store", "store"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert told.returncode == 2 and "queue_slots" in told.stderr
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sweep", str(path), "--store", str(tmp_path / "store")])
+    assert ended.value.code == 2 and "queue_slots" in capsys.readouterr().err
     assert not list((tmp_path / "store").rglob("*.json"))
 
 

@@ -1,4 +1,4 @@
-"""Is a sweep fast where it must be? Judged by processor time, which other work hardly changes; two processes are compared with one at the same moment."""
+"""Is a sweep fast where it must be? Judged by processor time, which other work hardly changes."""
 
 from __future__ import annotations
 
