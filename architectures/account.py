@@ -81,6 +81,9 @@ class Account:
 
     stores: Sequence[Store] = ()
     ports: Sequence[Port] = field(default=())
+    _totals: dict[tuple[int, int, int], tuple[float, float]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         names = [store.name for store in self.stores]
@@ -104,11 +107,24 @@ class Account:
     def moved(self, netlist: Netlist, store: str, actors: str = "*") -> tuple[int, int]:
         """Bits read from and written to a memory in a whole run, by actors that match a glob."""
         read = written = 0.0
-        for port in self.ports:
+        for number, port in enumerate(self.ports):
             if port.store == store and fnmatchcase(port.actor, actors):
-                read += _total(netlist, port.actor, port.read_bits)
-                written += _total(netlist, port.actor, port.written_bits)
+                through = self._through(netlist, number)
+                read += through[0]
+                written += through[1]
         return round(read), round(written)
+
+    def _through(self, netlist: Netlist, number: int) -> tuple[float, float]:
+        """Bits read and written through a port: summed once, for arrays may be large."""
+        port = self.ports[number]
+        actor = netlist.actor(port.actor)
+        key = (number, actor.count, actor.lanes)
+        if key not in self._totals:
+            self._totals[key] = (
+                _total(netlist, port.actor, port.read_bits),
+                _total(netlist, port.actor, port.written_bits),
+            )
+        return self._totals[key]
 
     def memory(self, netlist: Netlist, seconds: float) -> dict[str, Memory]:
         """The memories of the report."""

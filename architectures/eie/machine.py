@@ -29,8 +29,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,10 +96,20 @@ class Walked:
     macs: int
     biases: int = 0
 
+    @cached_property
+    def walked(self) -> int:
+        """All entries."""
+        return int(self.entries.sum())
+
     @property
     def padding(self) -> int:
         """Entries that did nothing."""
-        return int(self.entries.sum()) - self.macs - self.biases
+        return self.walked - self.macs - self.biases
+
+    @cached_property
+    def rows_read(self) -> int:
+        """Rows of the sparse-matrix SRAM that are read, of all PEs."""
+        return int(self.spmat_reads.sum())
 
     @property
     def pointer_bits(self) -> int:
@@ -138,10 +148,18 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
         """
         if layer.is_outline:
             raise InputError(f"layer {layer.name!r}: EIE's time depends on the numbers; give them")
-        work, shift, outputs = once(
-            "eie", self.without_timing(), (layer,), lambda: self._multiplied(layer)
+        same = self.without_timing()
+        lowered, walked = once("eie", same, (layer,), partial(EIE._lowered, same, layer))
+        return replace(
+            lowered, netlist=timed(lowered.netlist, self), energy=partial(self._energy, walked)
         )
-        stored = work.stored
+
+    def _lowered(self, layer: EncodedLayer) -> tuple[Program, Walked]:
+        """The program of a layer, and what it walks."""
+        work = Work(self, Stored.of(layer, self))
+        shift = shift_for(work.accumulators, ACTIVATION_BITS)
+        rows = narrow(work.accumulators, shift, ACTIVATION_BITS, layer.relu)
+        stored, outputs = work.stored, as_output(layer, rows)
         of_row = stored.unit * 2.0**shift
         walked = Walked(
             passes=work.passes,
@@ -155,15 +173,8 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
             biases=work.biases,
         )
         account = self._account(walked)
-        same = self.without_timing()
-        netlist = once(
-            "eie netlist",
-            same,
-            (work,),
-            lambda: netlist_of(same, layer.name, work.entries, work.passes, work.actions()),
-        )
-        return Program(
-            netlist=timed(netlist, self),
+        lowered = Program(
+            netlist=netlist_of(self, layer.name, work.entries, work.passes, work.actions()),
             layer=layer.name,
             inputs=layer.source,
             macs=Macs(dense=layer.layer.macs, effectual=work.macs, padding=walked.padding),
@@ -182,17 +193,10 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
                 output_bits=ACTIVATION_BITS,
             ),
             counters=self._counters(walked, account),
-            energy=partial(self._energy, walked),
             executed=work.executed,
             notes=[*self._notes(layer, work, shift), *_wide_pointers(walked)],
         )
-
-    def _multiplied(self, layer: EncodedLayer) -> tuple[Work, int, NDArray[np.int64]]:
-        """The work, how many bits its outputs lose, and the outputs."""
-        work = Work(self, Stored.of(layer, self))
-        shift = shift_for(work.accumulators, ACTIVATION_BITS)
-        rows = narrow(work.accumulators, shift, ACTIVATION_BITS, layer.relu)
-        return work, shift, as_output(layer, rows)
+        return lowered, walked
 
     def _notes(self, layer: EncodedLayer, work: Work, shift: int) -> list[str]:
         """What a reader of the report must know of the numbers."""
@@ -356,7 +360,7 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
                 "lnzd_rows": sum(-(-walk.length // self.pes) for walk in walked.passes),
                 "ptr_reads": accesses("ptr_sram", 2 * walked.pointer_bits)[0],
                 "spmat_reads": accesses("spmat_sram", self.sram_row_entries * self.entry_bits)[0],
-                "entries": int(walked.entries.sum()),
+                "entries": walked.walked,
                 "padding_entries": walked.padding,
                 "bias_entries": walked.biases,
                 "macs": walked.macs,
@@ -371,7 +375,7 @@ class EIE(config.Configuration, frozen=True, kw_only=True):
         """Power over time, as the configuration's modules follow those of Table II: the energy of
         a cycle stays what it was at 800 MHz."""
         seconds_then = timeline.cycles / PAPER_CLOCK_HZ
-        reads = int(walked.spmat_reads.sum()) / max(walked.spmat_reads_then, 1)
+        reads = walked.rows_read / max(walked.spmat_reads_then, 1)
         powers = self.powers_mw(reads, walked.pointer_bits)
         parts = [
             EnergyPart(

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import DOCS
 
 from sparqsim.base import InputError
+from sparqsim.scripts import cli
 from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.file import SCHEMA, load, schema, shipped
 from sparqsim.scripts.sweep.plan import Plan
@@ -99,17 +99,13 @@ def test_a_dict_is_the_same_as_the_file(tmp_path: Path) -> None:
         Plan(load({"block": [block]}))
 
 
-def test_a_mistake_costs_no_work(tmp_path: Path) -> None:
-    """The command ends with code 2, and there is no store."""
+def test_a_mistake_costs_no_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command ends with code 2, and nothing is stored."""
     path = tmp_path / "sweep.toml"
     path.write_text(GOOD.replace("queue_slots = 8", "queue_slots = 1"))
-    told = subprocess.run(
-        [sys.executable, "-m", "sparqsim.scripts.cli", "sweep", str(path), "--store", "store"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert told.returncode == 2 and "queue_slots" in told.stderr
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sweep", str(path), "--store", str(tmp_path / "store")])
+    assert ended.value.code == 2 and "queue_slots" in capsys.readouterr().err
     assert not list((tmp_path / "store").rglob("*.json"))
 
 
@@ -118,7 +114,7 @@ def test_the_schema_is_that_of_the_file() -> None:
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == json.loads(json.dumps(schema()))
 
 
-@pytest.mark.parametrize("name", [*shipped()] or ["none"])
+@pytest.mark.parametrize("name", shipped())
 def test_a_shipped_sweep_is_one(name: str) -> None:
     """It is read without a mistake, and meets the schema."""
     import tomllib
@@ -126,6 +122,17 @@ def test_a_shipped_sweep_is_one(name: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(tomllib.loads(shipped()[name].read_text()), schema())
     assert load(name).file.title
+
+
+def test_every_shipped_sweep_is_named_in_the_guide() -> None:
+    """With its figures."""
+    text = (DOCS / "howto" / "sweep.md").read_text()
+    for name, path in shipped().items():
+        assert f"**`{name}`**" in text
+        for figure in load(path).file.figure:
+            assert (
+                f"{figure.name}.png" in text and (DOCS / "figures" / f"{figure.name}.png").exists()
+            )
 
 
 # ------------------------------------------------------------------ expressions
