@@ -314,7 +314,7 @@ def program(
     work
         A layer with its tensors, or one that a recipe has encoded already.
     recipe
-        For tensors; by default the machine's own.
+        For tensors; by default the codes that their file brought, else the machine's own.
     requantize
         Round again by the machine's own recipe what it does not compute.
 
@@ -327,9 +327,8 @@ def program(
     if isinstance(layer, LayerTensors):
         refuse(machine, layer.layer)
         own = machine.recipe_for(layer.layer)
-        layer = once(
-            "encoded", (recipe or own, own), (work,), partial(encode, layer, recipe or own, own=own)
-        )
+        asked = recipe if layer.brought else recipe or own
+        layer = once("encoded", (asked, own), (work,), partial(encode, layer, asked, own=own))
     refuse(machine, layer.layer)
     computes, own = machine.computes(layer), machine.recipe_for(layer.layer)
     taken = once(

@@ -37,11 +37,14 @@ from sparqsim.simulator.report import (
     totals_of,
 )
 from sparqsim.workloads import recipes
+from sparqsim.workloads.brought import NAME, Brought
 from sparqsim.workloads.encoded import ROLES, operand_name, operand_recipe, outline
 from sparqsim.workloads.layers import Layer, MatMul
 from sparqsim.workloads.network_tensors import RELU, NetworkTensors, shape_of
 from sparqsim.workloads.recipes import Override, Recipe, TensorRecipe
 from sparqsim.workloads.work import Network
+
+AS_BROUGHT = Recipe(name=NAME)  # what a file has in codes stays so, and the rest in float32
 
 
 def run_layer(
@@ -170,7 +173,10 @@ def run_network(
         )
 
     # Equal layers share a key; the first of them is simulated.
-    keys = {layer.name: _key(machine, layer, numbers, chosen) for layer in network.layers}
+    keys = {
+        layer.name: _key(machine, layer, numbers, chosen, network.brought.get(layer.name))
+        for layer in network.layers
+    }
     first: dict[Any, Layer] = {}
     for layer in network.layers:
         if not machine.refusal(layer):
@@ -226,12 +232,17 @@ def names_in(network: Network) -> list[str]:
 
 
 def _key(
-    machine: Machine, layer: Layer, numbers: NetworkTensors | None, chosen: Recipe | None
+    machine: Machine,
+    layer: Layer,
+    numbers: NetworkTensors | None,
+    chosen: Recipe | None,
+    brought: Brought | None,
 ) -> Any:
     """Equal for layers that are equal work: shape, formats and numbers."""
     own = machine.recipe_for(layer)
     made = [operand_recipe(layer, which, chosen or own, own) for which in ROLES]
-    return (shape_of(layer) if numbers is None else numbers.key(layer), *made)
+    kinds = brought.kinds if brought is not None and chosen is None else ()
+    return (shape_of(layer) if numbers is None else numbers.key(layer), *made, *kinds)
 
 
 # ------------------------------------------------------------------ rows
@@ -311,7 +322,9 @@ def _as_one(
     for layer in tensors.network.layers:
         if layer.name in ran:
             own, pruned = machine.recipe_for(layer), tensors.comes_pruned(layer)
-            made = outline(layer, recipe or own, own=own, pruned=pruned)
+            brought = tensors.network.brought.get(layer.name)
+            asked = recipe if brought else recipe or own
+            made = outline(layer, asked, own=own, pruned=pruned, brought=brought)
             fits = take(machine.name, made, machine.computes(made), own, requantize=requantize)
             taken.append(fits.layer)
     made_whole = machine.lower_network(taken) if taken else None
@@ -329,7 +342,8 @@ def effective_recipe(
     """What became of every tensor of a network, operand by operand, as a recipe.
 
     It is the user's recipe, completed by the machine's own; the machine's own where an operand was
-    rounded again; nothing for layers that the machine refused.
+    rounded again; nothing for layers that the machine refused, and for operands whose codes the
+    network's file brings: there it has them already.
     """
     assert network.subject is not None
     numbers, overrides = NetworkTensors(network=network), []
@@ -341,18 +355,20 @@ def effective_recipe(
             if layer.name in ran:
                 own = machine.recipe_for(layer)
                 again = ran[layer.name].operands[which].how == "rounded again"
-                used = operand_recipe(
-                    layer,
-                    which,
-                    own if again or chosen is None else chosen,
-                    own,
-                    pruned=numbers.comes_pruned(layer),
-                )
+                asked = own if again or chosen is None else chosen
+                brought = network.brought.get(layer.name)
+                if brought is not None and chosen is None and not again:
+                    asked = AS_BROUGHT
+                if asked is not AS_BROUGHT or brought is None or brought.of(which) is None:
+                    pruned = numbers.comes_pruned(layer)
+                    used = operand_recipe(layer, which, asked, own, pruned=pruned)
             role = "activations" if isinstance(layer, MatMul) else which
             names.setdefault(operand_name(layer, which), {})[role] = used
         for name, made in names.items():
             overrides.append(Override(layers=glob.escape(name), **made))
     base = chosen or machine.recipe_for(network.model.layers[0])
+    if chosen is None and network.brought:
+        base = msgspec.structs.replace(base, name=AS_BROUGHT.name)
     for name in network.subject.tables:
         table = base.of("embeddings", name)
         overrides.append(Override(layers=glob.escape(name), embeddings=table))

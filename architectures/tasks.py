@@ -19,6 +19,7 @@ from sparqsim.architectures.machine import Machine, Result, refuse, run
 from sparqsim.architectures.registry import file_of, get_machine
 from sparqsim.base import InputError
 from sparqsim.simulator.report import Report
+from sparqsim.workloads.brought import Brought
 from sparqsim.workloads.encoded import EncodedLayer, outline
 from sparqsim.workloads.layers import Layer
 from sparqsim.workloads.network_tensors import NetworkTensors
@@ -35,8 +36,8 @@ class Task:
     """A layer to be simulated; it can be sent to another process.
 
     ``numbers`` are the layer's, or draw them where it is run; None: an outline will do.
-    ``pruned`` says that its weights come so. The rest is as for
-    :func:`~sparqsim.architectures.machine.run`.
+    ``pruned`` says that its weights come so, ``brought`` which codes its file has. The rest is as
+    for :func:`~sparqsim.architectures.machine.run`.
     """
 
     machine: Machine
@@ -50,6 +51,7 @@ class Task:
     seed: int | None
     record: str = "summary"
     execute: bool = False
+    brought: Brought | None = None
 
     def result(self) -> Result:
         """Run the layer; raises InputError if the machine cannot."""
@@ -57,12 +59,14 @@ class Task:
         work: LayerTensors | EncodedLayer
         if self.numbers is None:
             own = self.machine.recipe_for(self.layer)
-            recipe = self.recipe or own
+            chosen = self.recipe if self.brought else self.recipe or own
             work = once(
                 "outline",
-                (self.layer, recipe, own, self.pruned),
-                (),
-                partial(outline, self.layer, recipe, own=own, pruned=self.pruned),
+                (self.layer, chosen, own, self.pruned),
+                () if self.brought is None else (self.brought,),
+                partial(
+                    outline, self.layer, chosen, own=own, pruned=self.pruned, brought=self.brought
+                ),
             )
         elif isinstance(self.numbers, NetworkTensors):
             work = self.numbers.of(self.layer)
@@ -122,6 +126,7 @@ def task_of(
         seed=None if outlined or tensors.is_real else tensors.seed,
         record=record,
         execute=execute,
+        brought=tensors.network.brought.get(layer.name) if outlined else None,
     )
 
 

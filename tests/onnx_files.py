@@ -23,6 +23,7 @@ def saved(
     outputs: list[str],
     constants: dict[str, NDArray[Any]] | None = None,
     kinds: dict[str, int] | None = None,
+    opset: int = 17,
 ) -> Path:
     """Write a graph: float32 inputs unless ``kinds`` says otherwise, shapes of outputs unknown."""
     import onnx
@@ -32,9 +33,10 @@ def saved(
         nodes,
         "g",
         [value(name, shape, (kinds or {}).get(name, 1)) for name, shape in inputs.items()],
-        [value(name, None) for name in outputs],
+        [value(name, None, (kinds or {}).get(name, 1)) for name in outputs],
         [numpy_helper.from_array(np.asarray(v), name) for name, v in (constants or {}).items()],
     )
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("custom", 1)]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("custom", 1)]
+    imports += [helper.make_opsetid(each, 1) for each in {n.domain for n in nodes} - {"", "custom"}]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), str(path))
     return path

@@ -13,7 +13,7 @@ one pixel (:func:`as_convolution`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Literal
@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import recipes
+from sparqsim.workloads.brought import NAME, Brought
 from sparqsim.workloads.compress import compress_weight, fitted
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.formats import Format
+from sparqsim.workloads.importers import Range
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.prune import NM, Pattern
 from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, pair_axis, vanished
@@ -260,15 +262,21 @@ SAMPLE = 4096  # values by which an outline learns its formats; their scales are
 
 
 def outline(
-    layer: Layer, recipe: Recipe | str, *, own: Recipe | str | None = None, pruned: bool = False
+    layer: Layer,
+    recipe: Recipe | str | None,
+    *,
+    own: Recipe | str | None = None,
+    pruned: bool = False,
+    brought: Brought | None = None,
 ) -> EncodedLayer:
     """A layer's shapes with the formats that a recipe gives, and no numbers.
 
     Formats that depend on the values (a sign, ANT's types) are those of a sample of synthetic
     numbers. All codes are one code that is not held in memory. ``pruned`` says that the weights
-    would come so (:attr:`~sparqsim.workloads.tensors.LayerTensors.pruned`).
+    would come so (:attr:`~sparqsim.workloads.tensors.LayerTensors.pruned`). Without a recipe the
+    formats are those that its file ``brought``.
     """
-    chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
+    chosen = _chosen(layer, recipe, brought)
     other = recipes.get(own) if isinstance(own, str) else own
     shapes = dict(zip(ROLES, as_shapes(layer), strict=True))
 
@@ -276,17 +284,19 @@ def outline(
         tensor = _sampled(isinstance(layer, MatMul), which, used, pruned)
         if not isinstance(tensor, Coded):
             return np.broadcast_to(np.float32(0), shapes[which])
-        quantizer = tensor.quantizer
-        one = replace(
-            quantizer,
-            formats=quantizer.formats[:1], choice=None,
-            scale=quantizer.scale[:1],
-            zero_point=None if quantizer.zero_point is None else quantizer.zero_point[:1],
-        )  # fmt: skip
-        codes = np.broadcast_to(np.zeros((), tensor.formats[0].code_dtype), shapes[which])
-        return replace(tensor, codes=codes, quantizer=one)
+        return replace(
+            tensor, codes=_blank(tensor.quantizer, shapes[which]), quantizer=_one(tensor)
+        )
 
-    made, notes = _both(layer, chosen, other, pruned, spread)
+    found: dict[Role, Tensor] = {}
+    for which in ROLES:
+        stated = None if recipe is not None or brought is None else brought.sample(which)
+        if stated is not None:
+            dynamic = _finds(brought, which)
+            codes = _blank(stated, shapes[which])
+            whole = Coded(codes=codes, quantizer=stated, dynamic=dynamic)
+            found[which] = replace(whole, quantizer=_one(whole))
+    made, notes = _both(layer, chosen, other, pruned, spread, found)
     return EncodedLayer(
         layer=layer,
         weight=made["weights"],
@@ -295,6 +305,39 @@ def outline(
         recipe=chosen.name,
         notes=notes,
     )
+
+
+def _blank(quantizer: Quantizer, shape: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
+    """One code for a whole tensor."""
+    return np.broadcast_to(np.zeros((), quantizer.formats[0].code_dtype), shape)
+
+
+def _one(tensor: Coded) -> Quantizer:
+    """Its quantizer with the first of its formats and scales alone."""
+    quantizer = tensor.quantizer
+    zero = quantizer.zero_point
+    return replace(
+        quantizer,
+        formats=quantizer.formats[:1],
+        choice=None,
+        scale=quantizer.scale[:1],
+        zero_point=None if zero is None else zero[:1],
+    )
+
+
+def _chosen(layer: Layer, recipe: Recipe | str | None, brought: Brought | None) -> Recipe:
+    """The recipe; without one, what the file has, which leaves the rest in float32."""
+    if recipe is None and brought is None:
+        raise InputError(f"layer {layer.name!r} comes without codes; give a recipe")
+    if recipe is None:
+        return Recipe(name=NAME)
+    return recipes.get(recipe) if isinstance(recipe, str) else recipe
+
+
+def _finds(brought: Brought | None, which: Role) -> bool:
+    """Whether the file finds the range of an operand in each run."""
+    stated = None if brought is None else brought.of(which)
+    return isinstance(stated, Range) and stated.scale is None
 
 
 def as_shapes(layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -389,7 +432,7 @@ def operand_recipe(
 
 
 def encode(
-    tensors: LayerTensors, recipe: Recipe | str, *, own: Recipe | str | None = None
+    tensors: LayerTensors, recipe: Recipe | str | None, *, own: Recipe | str | None = None
 ) -> EncodedLayer:
     """Apply a recipe to a layer.
 
@@ -399,7 +442,7 @@ def encode(
         The layer with its numbers; its ``calibration`` gives the ranges of activations that are
         not dynamic.
     recipe
-        A recipe, its name or file.
+        A recipe, its name or file; None: the codes that the layer's file brought, as they are.
     own
         The recipe of the machine that will run the layer: it says the format of what ``recipe``
         leaves in float32. Without one those tensors stay in float32.
@@ -407,19 +450,25 @@ def encode(
     Raises
     ------
     InputError
-        If a tensor suits its pattern or format not; the layer is named.
+        If a tensor suits its pattern or format not, or there is neither a recipe nor codes; the
+        layer is named.
     """
-    chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
+    chosen = _chosen(tensors.layer, recipe, tensors.brought)
     other = recipes.get(own) if isinstance(own, str) else own
     layer = tensors.layer
-    values = {"weights": tensors.weight, "activations": tensors.activation}
+    values: dict[Role, Any] = {"weights": tensors.weight, "activations": tensors.activation}
     calibration = {"weights": tensors.right_calibration, "activations": tensors.calibration}
 
     def coded(which: Role, used: TensorRecipe) -> Tensor:
         role: Role = "activations" if isinstance(layer, MatMul) else which
         return _operand(values[which], used, role, calibration[which], tensors.pruned)
 
-    made, notes = _both(layer, chosen, other, tensors.pruned, coded)
+    found: dict[Role, Tensor] = {}
+    if recipe is None and tensors.brought is not None:
+        found = _brought(tensors.brought, values)
+    made, notes = _both(layer, chosen, other, tensors.pruned, coded, found)
+    if recipe is not None and tensors.brought is not None:
+        notes += ("the file has codes of its own; the recipe rounds their values again",)
     weight, given = made["weights"], tensors.weight
     if isinstance(weight, Coded) and isinstance(given, np.ndarray):
         gone = vanished(given, weight.quantizer)
@@ -435,23 +484,39 @@ def encode(
     )
 
 
+def _brought(brought: Brought, values: Mapping[Role, Any]) -> dict[Role, Tensor]:
+    """The operands that the file has as codes."""
+    found: dict[Role, Tensor] = {}
+    for which in ROLES:
+        held = brought.quantized(which, values[which]) if brought.of(which) is not None else None
+        if held is not None:
+            found[which] = Coded(
+                codes=held.codes, quantizer=held.quantizer, dynamic=_finds(brought, which)
+            )
+    return found
+
+
 def _both(
     layer: Layer,
     chosen: Recipe,
     own: Recipe | None,
     pruned: bool,
     make: Callable[[Role, TensorRecipe], Tensor],
+    found: Mapping[Role, Tensor],
 ) -> tuple[dict[Role, Tensor], tuple[str, ...]]:
-    """Both operands after their recipes, and what to say of it."""
-    made: dict[Role, Tensor] = {}
+    """Both operands after their recipes, but those ``found`` in codes, and what to say of it."""
+    made: dict[Role, Tensor] = dict(found)
     notes = []
     for which in ROLES:
+        if which in found:
+            continue
         role: Role = "activations" if isinstance(layer, MatMul) else which
         asked = chosen.of(role, operand_name(layer, which))
         used = operand_recipe(layer, which, chosen, own, pruned=pruned)
         if used.format != asked.format:
             given = own.name if own is not None else ""
-            notes.append(f"the recipe leaves {which} in float32; {given!r} gives {used.format}")
+            who = "the file" if chosen.name == NAME else "the recipe"
+            notes.append(f"{who} leaves {which} in float32; {given!r} gives {used.format}")
         if used.prune != asked.prune:
             notes.append(f"the weights come pruned; the pruning of {chosen.name!r} is left out")
         try:

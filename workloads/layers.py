@@ -59,6 +59,10 @@ class _Layer(
         Unique within its model.
     repeat : int
         How many identical layers this row of the table stands for.
+    steps : int
+        How many of these are one layer that runs again with the same weights: steps of time.
+    weights_of : str
+        The layer whose weights these are; empty where it has its own.
     activation_bits, weight_bits : int or None
         Published bit widths, where a table has them. A :class:`MatMul` has no weights: there
         ``weight_bits`` is the width of its right operand.
@@ -68,6 +72,8 @@ class _Layer(
 
     name: str
     repeat: int = 1
+    steps: int = 1
+    weights_of: str = ""
     activation_bits: int | None = None
     weight_bits: int | None = None
     weight_density: float | None = None
@@ -94,7 +100,11 @@ class _Layer(
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"a layer's name must be a non-empty string, got {self.name!r}")
-        self._at_least(1, repeat=self.repeat)
+        self._at_least(1, repeat=self.repeat, steps=self.steps)
+        if self.repeat % self.steps:
+            raise InputError(
+                f"layer {self.name!r}: steps must divide repeat ({self.repeat}), got {self.steps}"
+            )
         for field in ("activation_bits", "weight_bits"):
             bits = getattr(self, field)
             if bits is not None and not (_whole(bits, 1) and bits <= 64):
@@ -139,6 +149,12 @@ class _Layer(
     def parameters(self) -> int:
         """Number of weights and biases of one such layer."""
         return self.weights
+
+    @property
+    def stored(self) -> int:
+        """Weights and biases that all its repeats add to a model, each tensor once."""
+        own = self.parameters - (self.weights if self.weights_of else 0)
+        return own * (self.repeat // self.steps)
 
 
 class Conv2d(_Layer, frozen=True, kw_only=True):
@@ -408,13 +424,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def weights(self) -> int:
-        """Weights of all layers, repeats included, without biases."""
-        return sum(layer.weights * layer.repeat for layer in self.layers)
+        """Weights of all layers without biases, each tensor once."""
+        return sum(
+            layer.weights * (layer.repeat // layer.steps)
+            for layer in self.layers
+            if not layer.weights_of
+        )
 
     @property
     def parameters(self) -> int:
-        """All trained parameters: layers with biases, and the others."""
-        return sum(layer.parameters * layer.repeat for layer in self.layers) + self.other_parameters
+        """All trained parameters: layers with biases, and the others, each tensor once."""
+        return sum(layer.stored for layer in self.layers) + self.other_parameters
 
     def layer(self, name: str) -> Layer:
         """Return the layer called ``name``.

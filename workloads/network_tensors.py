@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.encodings.csc import CSC
+from sparqsim.workloads.importers import Range
 from sparqsim.workloads.layers import Layer, MatMul
 from sparqsim.workloads.shared import once
 from sparqsim.workloads.tensors import LayerTensors, made_up
@@ -69,7 +70,8 @@ class NetworkTensors:
     @property
     def is_real(self) -> bool:
         """Whether some of the numbers are trained or real."""
-        return self.network.weights is not None or self.network.inputs is not None
+        network = self.network
+        return network.weights is not None or network.inputs is not None or bool(network.brought)
 
     @cached_property
     def _inputs(self) -> Mapping[str, Array]:
@@ -92,6 +94,7 @@ class NetworkTensors:
             right
         )
         source, relu = self._source(two, weight, inputs), self.relu(layer)
+        brought = self.network.brought.get(layer.name)
         if inputs is None or weight is None:
             drawn = made_up(
                 layer,
@@ -99,10 +102,12 @@ class NetworkTensors:
                 weight_density=self.weight_density,
                 activation_density=self.activation_density,
             )
-            if inputs is None and weight is None:
+            if inputs is None and weight is None and brought is None:
                 return replace(drawn, relu=relu)
-            inputs = drawn.activation if inputs is None else inputs
-            weight = drawn.weight if weight is None else weight
+            if inputs is None:
+                inputs = _within(drawn.activation, brought and brought.activation)
+            if weight is None:
+                weight = _within(drawn.weight, brought and brought.weight)
         return LayerTensors(
             layer=layer,
             weight=weight,
@@ -113,6 +118,7 @@ class NetworkTensors:
             calibration=self._captured.get(left),
             right_calibration=self._captured.get(right) if two else None,
             pruned=self.comes_pruned(layer),
+            brought=brought,
         )
 
     def _source(self, two: bool, weight: object, inputs: object) -> str:
@@ -158,6 +164,16 @@ class NetworkTensors:
         return layer.name if self.is_real else (shape_of(layer), self.relu(layer))
 
 
+def _within(drawn: Any, stated: object) -> Any:
+    """What is drawn, as large as the file's codes reach: they have a scale of their own."""
+    if not isinstance(stated, Range) or stated.scale is None:
+        return drawn
+    least = -(1 << stated.bits - 1) if stated.signed else 0
+    reach = max(least + (1 << stated.bits) - 1 - stated.zero, stated.zero - least)
+    largest = float(np.abs(drawn).max())
+    return drawn * np.float32(reach * stated.scale / largest) if largest else drawn
+
+
 def shape_of(layer: Layer) -> Layer:
     """The layer without its name and how often it stands: equal for equal work."""
-    return msgspec.structs.replace(layer, name="layer", repeat=1)
+    return msgspec.structs.replace(layer, name="layer", repeat=1, steps=1, weights_of="")

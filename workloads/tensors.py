@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError, check_memory
+from sparqsim.workloads.brought import Brought
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, unknown
 from sparqsim.workloads.synthetic import activations, sparse_matrix, tensor
@@ -50,6 +51,8 @@ class LayerTensors:
         that are run.
     pruned
         Whether the weights come pruned: trained so, or made up at a density below 1.
+    brought
+        The codes that its file has for these numbers, or None.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class LayerTensors:
     calibration: NDArray[Any] | None = None
     right_calibration: NDArray[Any] | None = None
     pruned: bool = False
+    brought: Brought | None = None
 
     def __post_init__(self) -> None:
         where, layer = f"layer {self.layer.name!r}", self.layer

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
+from sparqsim.workloads.brought import Brought, BroughtCodes
 from sparqsim.workloads.importers.scalesim import import_scalesim
 from sparqsim.workloads.importers.sizes import LARGEST, from_sizes
 from sparqsim.workloads.importers.timeloop import import_timeloop
@@ -63,6 +64,8 @@ class Network:
         By layer name, where a layer has one and its values are known.
     relus : mapping of str to bool
         Whether negative outputs are cut to 0 right behind a layer (ReLU, ReLU6), where known.
+    brought : mapping of str to Brought
+        By layer name, the codes that its file has for the numbers: they run as they are.
     inputs : callable or None
         ``inputs()`` gives real operands that fit ``model.layers``: under a layer's name
         ``[rows, in_features]`` or ``[batch, channels, height, width]``; for a product of two
@@ -86,6 +89,7 @@ class Network:
     weights: Mapping[str, Array] | None = None
     biases: Mapping[str, Array] = field(default_factory=dict)
     relus: Mapping[str, bool] = field(default_factory=dict)
+    brought: Mapping[str, Brought] = field(default_factory=dict)
     inputs: Callable[[], Mapping[str, Array]] | None = None
     subject: Subject | None = None
     bare: Subject | None = None
@@ -271,6 +275,22 @@ class _Some(Mapping[str, Array]):
         return len(self.names)
 
 
+class _Both(Mapping[str, Array]):
+    """The items of two mappings, taken when they are asked for."""
+
+    def __init__(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> None:
+        self.first, self.second = first, second
+
+    def __getitem__(self, name: str) -> Array:
+        return self.first[name] if name in self.first else self.second[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(self.first), **dict.fromkeys(self.second)})
+
+    def __len__(self) -> int:
+        return len({*self.first, *self.second})
+
+
 def _from_file(name: str, options: Options) -> Network:
     suffix = Path(name).suffix.lower()
     if suffix not in READERS:
@@ -282,7 +302,7 @@ def _onnx(name: str, options: Options) -> Network:
     """A user's own network: with its weights, and judged where inputs are given."""
     from sparqsim.workloads.importers.onnx import import_onnx
     from sparqsim.workloads.importers.onnx_inputs import LABELS, read_arrays, samples_of
-    from sparqsim.workloads.importers.onnx_run import subject_of
+    from sparqsim.workloads.importers.onnx_run import Closed, subject_of
 
     options.only(name, "batch", "shapes", "calibration", "inputs")
     if options.inputs is not None and options.calibration is None:
@@ -311,6 +331,10 @@ def _onnx(name: str, options: Options) -> Network:
         source += f"; calibrated on the first half of {options.calibration}, judged on the second"
     trained = replace(subject_of(imported, calibration, judged), source=source)
     network = _with_numbers(network, trained, 1, 1)
+    inside = Closed(imported)
+    if inside:
+        network = replace(network, weights=_Both(inside, network.weights or {}))
+    network = replace(network, brought=BroughtCodes(imported))
     return network if calibration else replace(network, subject=None, bare=trained)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
+from sparqsim.workloads.formats import Format
 from sparqsim.workloads.layers import Layer, Model, OtherWork, unknown
 
 # assumed: above the largest tensor of today's networks (a vocabulary of 2^18 by 2^14) by far
@@ -48,6 +49,54 @@ class Later:
 
 
 @dataclass(frozen=True, eq=False)
+class Codes:
+    """Numbers that stand for weights, entry by entry: ``scale * (number - zero)``.
+
+    Attributes
+    ----------
+    numbers, scale, zero : Later
+        Of one shape; scales and zeros repeat as far as they are shared.
+    grid : Format
+        Of the numbers.
+    """
+
+    numbers: Later
+    scale: Later
+    zero: Later
+    grid: Format
+
+    def then(self, shape: tuple[int, ...], change: Callable[[NDArray[Any]], NDArray[Any]]) -> Codes:
+        """Return what ``change``, which moves entries, makes of all three."""
+        numbers, scale = self.numbers.then(shape, change), self.scale.then(shape, change)
+        return Codes(numbers, scale, self.zero.then(shape, change), self.grid)
+
+    def values(self) -> NDArray[np.float32]:
+        """Make the weights."""
+        numbers = self.numbers.make().astype(np.float32)
+        zero, scale = self.zero.make(), self.scale.make()
+        return ((numbers - zero.astype(np.float32)) * scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What the codes of an activation stand for: ``scale * (code - zero)``.
+
+    Attributes
+    ----------
+    bits : int
+    signed : bool
+    scale : float or None
+        None: the file finds scale and zero point in each run.
+    zero : int
+    """
+
+    bits: int
+    signed: bool
+    scale: float | None
+    zero: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Tensors:
     """A layer's raw weights and the folded affine: scaled only when asked for.
 
@@ -56,11 +105,14 @@ class Tensors:
     raw : array or Later
         Of the layer's ``weight_shape``.
     scale, bias : float64 array [out] or None
+    codes : Codes or None
+        What the raw weights were made of, where the file has them as codes.
     """
 
     raw: NDArray[Any] | Later
     scale: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
+    codes: Codes | None = None
 
     def __post_init__(self) -> None:
         if self.raw.shape[0] > MOST_OUTPUTS:
@@ -79,7 +131,7 @@ class Tensors:
         if shift is not None:
             shift = np.broadcast_to(np.asarray(shift, np.float64), outputs)
             new_bias = shift if new_bias is None else new_bias + shift
-        return Tensors(self.raw, new_scale, new_bias)
+        return Tensors(self.raw, new_scale, new_bias, self.codes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +147,9 @@ class Imported:
         What the network does beside the layers.
     relus : mapping from layer name to bool
         Whether negative outputs are cut to 0 right behind a layer, where that is known.
+    ranges : mapping from operand to Range
+        Codes that the file has for what a layer reads: under the layer's name, or ``NAME.left`` and
+        ``NAME.right`` of a product of two activations.
     missing : tuple of str
         Files with values that are not there.
     graph : object or None
@@ -105,6 +160,7 @@ class Imported:
     tensors: Mapping[str, Tensors]
     left_out: Mapping[str, int] = field(default_factory=dict)
     relus: Mapping[str, bool] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     graph: Any = None
 

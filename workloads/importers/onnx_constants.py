@@ -1,8 +1,9 @@
 """The constants of an ONNX graph, and what it makes of them: values that are made when asked for.
 
 A constant stays one behind ``Cast``, ``Transpose``, ``Reshape``, ``Slice``, ``Concat`` and
-arithmetic with other constants, so weights that a graph rearranges are weights. Nothing is computed
-until a layer's weights are asked for, and what is computed is never much larger than what the file
+arithmetic with other constants, so weights that a graph rearranges are weights. What a file has
+quantized keeps its numbers, scales and zero points on the way. Nothing is computed until a layer's
+weights are asked for, and what is computed is never much larger than what the file
 holds: a few bytes cannot ask for much memory.
 """
 
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.workloads.importers import Later
+from sparqsim.workloads.importers import Codes, Later
+from sparqsim.workloads.importers.onnx_codes import QUANTIZED, quantized
 from sparqsim.workloads.importers.onnx_file import LITERALS, REAL, ModelFile, Shape, shape_of
+from sparqsim.workloads.importers.onnx_operators import STANDARD
 
 # Operations that are carried out on constants; the others of those named above rearrange.
 ARITHMETIC_NAMES = """
-Abs Add Cast Ceil Concat Div Exp Floor Gather Log Mul Neg Pow Reciprocal Slice Split Sqrt Sub Where
+Abs Add Cast Ceil Clip Concat Div Exp Floor Gather Log Mul Neg Pad Pow QuantizeLinear Reciprocal
+Round Slice Split Sqrt Sub Where
 """
 ARITHMETIC = frozenset(ARITHMETIC_NAMES.split())
 DEEPEST = 100  # assumed, operations between a constant and a layer: exporters make a handful
@@ -44,6 +48,8 @@ class Constant:
         Elements that the file holds for it.
     depth : int
         Operations between it and the file.
+    codes : Codes or None
+        Numbers, scales and zero points that it is made of, where the file has it quantized.
     taken : bool
         Whether a layer took it in.
     """
@@ -54,11 +60,18 @@ class Constant:
     label: str = ""
     stored: int = 1
     depth: int = 0
+    codes: Codes | None = None
     taken: bool = field(default=False)
 
     @property
     def shape(self) -> Shape:
         return self.array.shape
+
+    @property
+    def whole(self) -> int | None:
+        """Equal for constants that are all of one tensor of the file, however arranged, or None."""
+        (root,) = self.roots if len(self.roots) == 1 else (self,)
+        return id(root) if math.prod(root.shape) == math.prod(self.shape) else None
 
     def values(self) -> NDArray[Any]:
         """Make the values."""
@@ -127,14 +140,12 @@ class Constants:
             )
         return shape
 
-    def taken(self, name: str, place: str) -> Constant:
+    def taken(self, name: str, place: str, floating: bool = True) -> Constant:
         """Return a constant that a layer takes in."""
         constant = self.by_name[name]
-        if not constant.floating:
-            raise self.file.fail(
-                f"{place}: {name!r} is not of floating point; import the network before it was "
-                "quantized and quantize it here"
-            )
+        if constant.floating != floating:
+            wanted = "of floating point" if floating else "whole numbers"
+            raise self.file.fail(f"{place}: {name!r} must be {wanted}, which it is not")
         constant.take()
         return constant
 
@@ -163,6 +174,13 @@ class Constants:
         sources = [source for source in found if source is not None]
         if not sources or len(sources) < len(found):
             return False
+        if node.op_type in QUANTIZED:
+            made = quantized(self, node, place, attributes)
+            if made is not None:
+                self.by_name[node.output[0]] = made
+            return made is not None
+        if node.domain not in STANDARD:
+            return False
         if node.op_type in ARITHMETIC:
             return self._computed(node, place, sources)
         made = self._rearranged(node, place, attributes, sources[0])
@@ -181,9 +199,15 @@ class Constants:
 
         return Constant(Later(shape, make), floating, (), label, math.prod(shape))
 
-    def _made_of(
-        self, sources: list[Constant], array: Later, floating: bool, place: str
+    def made_of(
+        self,
+        sources: list[Constant],
+        array: Later,
+        floating: bool,
+        place: str,
+        codes: Codes | None = None,
     ) -> Constant:
+        """Return what some constants make."""
         roots = {id(root): root for each in sources for root in (each.roots or (each,))}
         depth = 1 + max(each.depth for each in sources)
         if depth > DEEPEST:
@@ -192,7 +216,8 @@ class Constants:
                 "before you export the network"
             )
         stored = sum(root.stored for root in roots.values())
-        return Constant(array, floating, tuple(roots.values()), sources[0].label, stored, depth)
+        whole = tuple(roots.values())
+        return Constant(array, floating, whole, sources[0].label, stored, depth, codes)
 
     def _literal(self, node: Any, place: str, attributes: dict[str, Any]) -> Constant | None:
         """A ``Constant``: a tensor, or numbers in an attribute (strings are never weights)."""
@@ -209,7 +234,9 @@ class Constants:
         """A constant reshaped, repeated or transposed: views."""
 
         def then(shape: Shape, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Constant:
-            return self._made_of([source], source.array.then(shape, change), source.floating, place)
+            array = source.array.then(shape, change)
+            codes = None if source.codes is None else source.codes.then(shape, change)
+            return self.made_of([source], array, source.floating, place, codes)
 
         if node.op_type == "ConstantOfShape":
             return self._repeated(node, place, attributes, source)
@@ -231,7 +258,7 @@ class Constants:
             kind = self.file.types.get(node.output[0], 0)
             dtype = helper.tensor_dtype_to_np_dtype(kind or 1)
             array = source.array.then(source.shape, lambda x: x.astype(dtype))
-            return self._made_of([source], array, kind in REAL, place)
+            return self.made_of([source], array, kind in REAL, place)
         if node.op_type == "Transpose":
             rank = len(source.shape)
             axes = tuple(attributes["perm"].ints) if "perm" in attributes else None
@@ -270,7 +297,7 @@ class Constants:
                     raise file.fail(f"{place}: the values of {name!r} cannot be computed")
                 return found
 
-            made = self._made_of(sources, Later(shape, make), file.is_real(name), place)
+            made = self.made_of(sources, Later(shape, make), file.is_real(name), place)
             if math.prod(shape) > 1024 + MOST_GROWTH * made.stored:
                 raise file.fail(
                     f"{place} makes {math.prod(shape)} numbers of {made.stored}; compute them "

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import MOST_ELEMENTS
+from sparqsim.workloads.importers.onnx_shapes import made_by
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MOST_AXES = 32  # numpy's limit before version 2
 SMALL = 1024  # assumed, elements: more than any list of sizes has, fewer than a layer's weights
 FACTORS = 8  # assumed, elements: a factor for each axis, as of a Resize
-ROUNDS = 16  # of shape inference; each goes on where the last one stopped
+ROUNDS = 1000  # of shape inference; each goes on where the last one stopped
 # Operations on lists of sizes; the result is never much larger than what goes in.
 OF_SIZES_NAMES = """
 Add Cast Ceil Concat Div Equal Floor Gather Greater Identity Less Max Min Mod Mul Neg Not
@@ -129,6 +130,8 @@ class ModelFile:
         Small values computed from shapes alone.
     missing : list of str
         Files beside the model that it names and that are not there.
+    repeats : dict of str to int
+        How often the nodes of a loop run, by the values that they make.
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class ModelFile:
         self.name, self.source = path.stem, f"ONNX file {path.name}"
         self.folder = path.parent.resolve()
         self.missing: list[str] = []
+        self.repeats: dict[str, int] = {}
         self.model = load_model(path)
         self._refuse_what_is_unsafe()
         graph = self.model.graph
@@ -426,9 +430,27 @@ class ModelFile:
         for _ in range(ROUNDS):
             shapes, types = self._infer(skeleton)
             made = {name for _, node in self.order for name in node.output if name}
-            if made <= shapes.keys() or not self._compute_sizes(skeleton, shapes):
+            if made <= shapes.keys():
+                break
+            told = self._tell_shapes(skeleton, shapes, types)
+            if not self._compute_sizes(skeleton, shapes) and not told:
                 break
         return shapes, types
+
+    def _tell_shapes(self, skeleton: Any, shapes: dict[str, Shape], types: dict[str, int]) -> bool:
+        """Note shapes that ONNX's inference does not know; say whether any is new."""
+        from onnx import helper
+
+        told = False
+        for node in skeleton.graph.node:
+            for name, (shape, kind) in made_by(node, shapes, types).items():
+                if name not in shapes:
+                    shapes[name], types[name] = self.sane(f"value {name!r}", shape), kind
+                    skeleton.graph.value_info.append(
+                        helper.make_tensor_value_info(name, kind, shape)
+                    )
+                    told = True
+        return told
 
     def _skeleton(self) -> Any:
         """Return the graph for shape inference: nodes in order, small lists, no weights."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.importers.onnx import Graph
 from sparqsim.workloads.importers.onnx_file import Shape
+from sparqsim.workloads.importers.onnx_graph import Graph
 from sparqsim.workloads.npz import read_npz
 
 Values = dict[str, NDArray[Any]]

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.importers import Imported
-from sparqsim.workloads.importers.onnx import Operand, Step
+from sparqsim.workloads.importers import Imported, Range
 from sparqsim.workloads.importers.onnx_file import place_of
+from sparqsim.workloads.importers.onnx_graph import Operand, Step
 from sparqsim.workloads.importers.onnx_inputs import LABELS, Samples, Values
 from sparqsim.workloads.layers import Layer
 from sparqsim.workloads.models.real import See, Subject
-from sparqsim.workloads.quantize import sqnr_db
+from sparqsim.workloads.quantize import fit, sqnr_db
 from sparqsim.workloads.tensors import LayerTensors
 
 Array = NDArray[np.float32]
@@ -233,6 +233,7 @@ class Runner:
 
         def shown(name: str, operand: Operand) -> Array:
             x = operand.arrange(self._value(operand.value, values)).astype(np.float32, copy=False)
+            x = self._real(operand, x, values)
             seen = None if see is None else see(name, x)
             return x if seen is None else np.asarray(seen, np.float32).reshape(x.shape)
 
@@ -255,7 +256,20 @@ class Runner:
         result = step.result.undone(made, step.shape)
         if step.added:
             result = result + np.float32(step.factor) * self._value(step.added, values)
-        return result.astype(self._dtype(step.output), copy=False)
+        dtype = self._dtype(step.output)
+        if step.codes is not None:
+            result = _coded(result, step.codes)
+        elif dtype.kind in "iu":
+            result = np.rint(result)
+        return result.astype(dtype, copy=False)
+
+    def _real(self, operand: Operand, x: Array, values: Values) -> Array:
+        """What codes stand for; what the operation itself rounds in each run is rounded here."""
+        if operand.zero:
+            x = x - np.float32(self._value(operand.zero, values).reshape(-1)[0])
+        elif operand.finds:
+            return fit(x, "int8_unsigned", asymmetric=True).round(x)
+        return x if operand.scale == 1.0 else (x * np.float32(operand.scale)).astype(np.float32)
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         from onnx import helper
@@ -273,9 +287,17 @@ class Runner:
         return kept
 
 
+def _coded(x: NDArray[Any], codes: Range) -> NDArray[Any]:
+    """Real numbers as codes with a fixed scale."""
+    low = -(1 << codes.bits - 1) if codes.signed else 0
+    found = np.rint(x / np.float32(codes.scale or 1.0)) + codes.zero
+    return np.clip(found, low, low + (1 << codes.bits) - 1)
+
+
 def _reads(step: Step) -> tuple[str, ...]:
-    right = (step.right.value,) if step.right is not None else ()
-    return (step.left.value, *right, *((step.added,) if step.added else ()))
+    sides = [step.left] if step.right is None else [step.left, step.right]
+    names = [*(side.value for side in sides), *(side.zero for side in sides), step.added]
+    return tuple(name for name in names if name)
 
 
 def _behind(
@@ -318,7 +340,11 @@ def _with_onnxruntime(model: Any) -> Callable[[list[str], Values], list[Any]] | 
 def _with_reference(model: Any) -> Callable[[list[str], Values], list[Any]]:
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(model)
+    from sparqsim.workloads.importers.onnx_codes import operators
+
+    used = {node.domain for node in model.graph.node}
+    mine = [each for each in operators() if each.op_domain in used]
+    evaluator = ReferenceEvaluator(model, new_ops=mine)
 
     def run(names: list[str], values: Values) -> list[Any]:
         made: list[Any] = evaluator.run(names, values)
@@ -328,14 +354,21 @@ def _with_reference(model: Any) -> Callable[[list[str], Values], list[Any]]:
 
 
 class Weights(Mapping[str, Array]):
-    """The folded weights of layers and tables by name, made when they are first asked for."""
+    """The folded weights of layers and tables by name, made when they are first asked for.
+
+    Those of layers that run inside an operation are not among them: others cannot be put there.
+    """
 
     def __init__(self, imported: Imported) -> None:
         self.imported = imported
-        self.names = [*imported.tensors, *imported.graph.tables]
+        inside = imported.graph.inside
+        layers = [name for name in imported.tensors if name not in inside]
+        self.names = [*layers, *imported.graph.tables]
         self.made: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
+        if name not in self.names:
+            raise KeyError(name)
         if name not in self.made:
             self.made[name] = self._make(name)
         return self.made[name]
@@ -344,11 +377,28 @@ class Weights(Mapping[str, Array]):
         if name in self.imported.tensors:
             return self.imported.weights(name)
         file = self.imported.graph.file
-        if name not in self.imported.graph.tables:
-            raise KeyError(name)
         value = self.imported.graph.tables[name]
         table: Array = file.read(f"tensor {value!r}", file.initializers[value]).astype(np.float32)
         return table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Closed(Mapping[str, Array]):
+    """The folded weights of layers that run inside an operation, by name."""
+
+    def __init__(self, imported: Imported) -> None:
+        self.imported = imported
+        self.names = [name for name in imported.tensors if name in imported.graph.inside]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.imported.weights(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

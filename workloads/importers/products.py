@@ -53,12 +53,15 @@ class Product:
         B, M, N and K.
     shape : tuple of int
         Of the result, as numpy has it.
+    of_letters : bool
+        The axes of the result stand in an order of their own, as an equation has it.
     """
 
     sizes: dict[str, int]
     shape: Shape
     shapes: tuple[Shape, Shape, Shape]
     axes: tuple[dict[str, Shape], dict[str, Shape], dict[str, Shape]]
+    of_letters: bool = False
 
     def left(self, letters: str, last: Shape | None = None) -> Arrange:
         return self._arranged(0, letters, last)
@@ -124,4 +127,58 @@ def product_of(left: Shape, right: Shape) -> Product:
             {"B": both, "N": (*rows, *columns, rank + 1), "K": (rank,)},
             {"B": both, "M": (*rows, rank), "N": (*columns, rank + 1)},
         ),
+    )
+
+
+def einsum_of(equation: str, left: Shape, right: Shape) -> Product:
+    """Return the product that an Einstein sum of two arrays is.
+
+    A letter of both arrays is a batch where the result has it, else part of the depth; a letter of
+    one is of its rows or columns.
+
+    Raises
+    ------
+    InputError
+        If the sum is no product: a letter stands twice in an array, or is summed in one alone.
+    """
+    text, arrow, made = equation.replace(" ", "").partition("->")
+    terms = text.split(",")
+    if len(terms) != 2 or "." in text:
+        raise InputError(f"its equation must be of two arrays without '...', got {equation!r}")
+    a, b = terms
+    if not arrow:
+        made = "".join(sorted(letter for letter in set(a + b) if (a + b).count(letter) == 1))
+    sizes: dict[str, int] = {}
+    for term, shape in ((a, left), (b, right)):
+        if len(term) != len(shape) or len(set(term)) != len(term):
+            raise InputError(f"its equation {equation!r} does not fit an array {list(shape)}")
+        for letter, size in zip(term, shape, strict=True):
+            if sizes.setdefault(letter, size) != size:
+                raise InputError(f"{list(left)} by {list(right)} does not fit {equation!r}")
+    kinds = {
+        letter: ("B" if letter in made else "K") if letter in a and letter in b
+        else "M" if letter in a else "N"
+        for letter in dict.fromkeys(a + b)
+    }  # fmt: skip
+    lost = [letter for letter, kind in kinds.items() if kind in "MN" and letter not in made]
+    if lost or len(set(made)) != len(made) or not set(made) <= kinds.keys():
+        raise InputError(f"its equation {equation!r} is no product of two matrices")
+
+    def axes(term: str) -> dict[str, Shape]:
+        order = {kind: [c for c in kinds if kinds[c] == kind] for kind in "BMNK"}
+        return {
+            kind: tuple(term.index(letter) for letter in letters if letter in term)
+            for kind, letters in order.items()
+        }
+
+    whole = tuple(sizes[letter] for letter in made)
+    return Product(
+        sizes={
+            kind: math.prod(sizes[letter] for letter in kinds if kinds[letter] == kind)
+            for kind in "BMNK"
+        },
+        shape=whole,
+        shapes=(left, right, whole),
+        axes=(axes(a), axes(b), axes(made)),
+        of_letters=True,
     )
