@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import Imported, with_layers
+from sparqsim.workloads.importers.onnx_attention import FUSED
 from sparqsim.workloads.importers.onnx_codes import QUANTIZED, range_of
 from sparqsim.workloads.importers.onnx_file import ModelFile, Shape, place_of
 from sparqsim.workloads.importers.onnx_graph import Graph
@@ -42,11 +43,17 @@ from sparqsim.workloads.importers.onnx_operators import (
     is_passive,
 )
 from sparqsim.workloads.importers.onnx_quantized import QUANTIZED_LAYERS
+from sparqsim.workloads.importers.onnx_recurrent import RECURRENT
 from sparqsim.workloads.importers.onnx_site import Collected, Site
 from sparqsim.workloads.layers import MatMul
 
 # A handler says whether it took its node in; else the node is one without MACs.
-HANDLERS: dict[tuple[str, str], Callable[[Site], bool]] = LAYERS | QUANTIZED_LAYERS
+HANDLERS: dict[tuple[str, str], Callable[[Site], bool]] = {
+    **LAYERS,
+    **QUANTIZED_LAYERS,
+    **RECURRENT,
+    **FUSED,
+}
 
 
 def import_onnx(

@@ -29,7 +29,8 @@ Round Slice Split Sqrt Sub Where
 """
 ARITHMETIC = frozenset(ARITHMETIC_NAMES.split())
 DEEPEST = 100  # assumed, operations between a constant and a layer: exporters make a handful
-MOST_GROWTH = 4  # assumed: what is made of constants over what it is made of
+FREE = 2**20  # assumed, numbers that may be made of nothing (a grid of positions): a few MB
+MOST_GROWTH = 4  # assumed: what is made of constants over what it is made of, beyond that
 
 
 @dataclass(eq=False)
@@ -298,7 +299,7 @@ class Constants:
                 return found
 
             made = self.made_of(sources, Later(shape, make), file.is_real(name), place)
-            if math.prod(shape) > 1024 + MOST_GROWTH * made.stored:
+            if math.prod(shape) > FREE + MOST_GROWTH * made.stored:
                 raise file.fail(
                     f"{place} makes {math.prod(shape)} numbers of {made.stored}; compute them "
                     "before you export the network"

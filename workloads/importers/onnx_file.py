@@ -1,6 +1,6 @@
 """An ONNX file as data from outside: what is unsafe is refused before anything is interpreted.
 
-It must have no control flow, no functions, no cycle, and known, sane sizes, which ONNX's own shape
+It must have no functions, no cycle, and known, sane sizes, which ONNX's own shape
 inference propagates from the inputs'; where it stops at sizes that the graph computes from other
 sizes (``Shape``, ``Gather``, ``Concat``, ...), these are computed here and it goes on. A size left
 open (a batch ``N``) is given by the caller. Weights may lie in other files beside the model, never
@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import MOST_ELEMENTS
+from sparqsim.workloads.importers.onnx_control import CONTROL_FLOW, Unfolding, bodies, reads
+from sparqsim.workloads.importers.onnx_operators import STANDARD
 from sparqsim.workloads.importers.onnx_shapes import made_by
 
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MOST_AXES = 32  # numpy's limit before version 2
 SMALL = 1024  # assumed, elements: more than any list of sizes has, fewer than a layer's weights
 FACTORS = 8  # assumed, elements: a factor for each axis, as of a Resize
@@ -32,7 +33,7 @@ ROUNDS = 1000  # of shape inference; each goes on where the last one stopped
 # Operations on lists of sizes; the result is never much larger than what goes in.
 OF_SIZES_NAMES = """
 Add Cast Ceil Concat Div Equal Floor Gather Greater Identity Less Max Min Mod Mul Neg Not
-ReduceProd ReduceSum Reshape Slice Squeeze Sub Unsqueeze Where
+ReduceProd ReduceSum Reshape Slice Squeeze Sub Transpose Unsqueeze Where
 """
 OF_SIZES = frozenset(OF_SIZES_NAMES.split())
 LITERALS: dict[str, Callable[[Any], NDArray[Any]]] = {  # numbers in an attribute of Constant
@@ -41,6 +42,7 @@ LITERALS: dict[str, Callable[[Any], NDArray[Any]]] = {  # numbers in an attribut
     "value_int": lambda given: np.array(given.i, np.int64),
     "value_ints": lambda given: np.array(given.ints, np.int64),
 }
+WHOLE_NUMBERS = (2, 3, 4, 5, 6, 7, 9, 12, 13)  # ... of integers and truth values
 REAL = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, double and bfloat16
 Shape = tuple[int, ...]
 
@@ -132,6 +134,8 @@ class ModelFile:
         Files beside the model that it names and that are not there.
     repeats : dict of str to int
         How often the nodes of a loop run, by the values that they make.
+    counted : list of str
+        Nodes of control flow for which the graph can be counted but not run.
     """
 
     def __init__(
@@ -152,8 +156,10 @@ class ModelFile:
         self.order = self._sorted()
         self._bind(dict(sizes), batch, like)
         self.outputs = [value.name for value in graph.output]
+        self.counted: list[str] = []
         self.sizes: dict[str, NDArray[Any]] = {}
         self.shapes, self.types = self._inferred()
+        self._unfold()
         self.inputs = {
             value.name: (self.shapes.get(value.name), value.type.tensor_type.elem_type)
             for value in self._fed()
@@ -185,18 +191,27 @@ class ModelFile:
             raise self.fail("it has sparse initializers; save its weights dense")
         tensors = [(f"initializer {tensor.name!r}", tensor) for tensor in graph.initializer]
         for position, node in enumerate(graph.node):
-            for attribute in node.attribute:
-                if attribute.HasField("g") or attribute.graphs or node.op_type in CONTROL_FLOW:
-                    raise self.fail(
-                        f"{place_of(node, position)} is control flow, whose work depends on data; "
-                        "export the network with it unrolled"
-                    )
-                if attribute.HasField("t"):
-                    tensors.append((place_of(node, position), attribute.t))
+            tensors += self._tensors_of(node, place_of(node, position))
         for what, tensor in tensors:
             self.sane(what, tuple(tensor.dims))
             if tensor.data_location or tensor.external_data:
                 self._outside(what, tensor)
+
+    def _tensors_of(self, node: Any, place: str) -> list[tuple[str, Any]]:
+        """The tensors of a node, those of graphs within it included."""
+        found = [(place, each.t) for each in node.attribute if each.HasField("t")]
+        for body in bodies(node):
+            if node.op_type not in CONTROL_FLOW or node.domain not in STANDARD:
+                raise self.fail(
+                    f"{place} holds a graph, whose work depends on data; export the network "
+                    "with it unrolled"
+                )
+            if body.sparse_initializer:
+                raise self.fail(f"{place} has sparse initializers; save its weights dense")
+            found += [(f"initializer {each.name!r} of {place}", each) for each in body.initializer]
+            for each in body.node:
+                found += self._tensors_of(each, place)
+        return found
 
     def sane(self, what: str, shape: Shape) -> Shape:
         """Return a shape if numpy and memory could hold it."""
@@ -225,7 +240,7 @@ class ModelFile:
         readers: dict[int, list[int]] = {}
         for position, node in nodes:
             sources = set()
-            for value in filter(None, node.input):
+            for value in sorted(reads(node)):
                 if value in maker:
                     sources.add(maker[value])
                 elif value not in known:
@@ -357,6 +372,10 @@ class ModelFile:
                 continue
             whole = given.get(value.name)
             tensor = value.type.tensor_type
+            if isinstance(whole, int) and self._given_value(value, whole):
+                unused.discard(value.name)
+                bound = True
+                continue
             if isinstance(whole, int) and len(tensor.shape.dim) <= 1:
                 whole = (whole,)
             if isinstance(whole, tuple):
@@ -402,6 +421,22 @@ class ModelFile:
                 if value.type.HasField("tensor_type"):
                     value.type.tensor_type.ClearField("shape")
 
+    def _given_value(self, value: Any, number: int) -> bool:
+        """Make an input that is a single whole number a constant; say whether it is one."""
+        from onnx import helper, numpy_helper
+
+        tensor = value.type.tensor_type
+        single = tensor.HasField("shape") and not tensor.shape.dim
+        if not single or tensor.elem_type not in WHOLE_NUMBERS:
+            return False
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if dtype.kind in "iu" and not np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
+            raise self.fail(f"input {value.name!r} must fit {dtype}, got {number}")
+        made = numpy_helper.from_array(np.array(number, dtype), value.name)
+        self.model.graph.initializer.append(made)
+        self.initializers[value.name] = made
+        return True
+
     def _all_sizes(self, value: Any, whole: Shape) -> dict[str, int | Shape]:
         """Return the open sizes of one input whose whole shape is given, by name."""
         tensor = value.type.tensor_type
@@ -437,6 +472,57 @@ class ModelFile:
                 break
         return shapes, types
 
+    def _unfold(self) -> None:
+        """Write control flow out whose course is known; refuse the rest."""
+        graph = self.model.graph
+        opset = max((each.version for each in self.model.opset_import
+                     if each.domain in STANDARD), default=1)  # fmt: skip
+        carried: list[tuple[str, str]] = []
+        while any(node.op_type in CONTROL_FLOW for _, node in self.order):
+            known = {
+                name: self.read(f"tensor {name!r}", each)
+                for name, each in self.initializers.items()
+                if math.prod(each.dims) <= 1 and self.is_there(f"tensor {name!r}", each)
+            }
+            unfolding = Unfolding(graph, opset, known | self.sizes, self.shapes, self.repeats)
+            if not unfolding.run():
+                raise self._undecided()
+            self.counted += unfolding.counted
+            carried += unfolding.carried
+            self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+            self.order, self.sizes = self._sorted(), {}
+            self.shapes, self.types = self._inferred()
+        for first, last in carried:
+            shapes = [self.shapes.get(name) for name in (first, last)]
+            if shapes[0] != shapes[1] and None not in shapes:
+                raise self.fail(
+                    f"a loop makes {shapes[1]} of {first!r}, {shapes[0]}: its work grows from step "
+                    "to step, which is not supported; export the network with it unrolled"
+                )
+
+    def _undecided(self) -> InputError:
+        """A letter about control flow whose course is not known."""
+        position, node = next(n for n in self.order if n[1].op_type in CONTROL_FLOW)
+        place, maker = (
+            place_of(node, position),
+            {name: each for _, each in self.order for name in each.output},
+        )
+        waiting, seen = list(node.input[:2]), set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            waiting += reads(maker[name]) if name in maker else ()
+        single = [
+            value.name for value in self._fed()
+            if value.name in seen and not value.type.tensor_type.shape.dim
+        ]  # fmt: skip
+        advice = "export the network with it unrolled"
+        if single:
+            advice = f"if the value of {single[0]!r} decides, give it, as {single[0]}=1"
+        return self.fail(f"{place} is control flow, whose work depends on data; {advice}")
+
     def _tell_shapes(self, skeleton: Any, shapes: dict[str, Shape], types: dict[str, int]) -> bool:
         """Note shapes that ONNX's inference does not know; say whether any is new."""
         from onnx import helper
@@ -462,7 +548,9 @@ class ModelFile:
         skeleton.ir_version = self.model.ir_version
         skeleton.opset_import.extend(self.model.opset_import)
         skeleton.graph.name = "skeleton"
-        skeleton.graph.node.extend(node for _, node in self.order)
+        skeleton.graph.node.extend(
+            node for _, node in self.order if node.op_type not in CONTROL_FLOW
+        )
         skeleton.graph.input.extend(self._fed())
         skeleton.graph.output.extend(graph.output)
         skeleton.graph.value_info.extend(graph.value_info)

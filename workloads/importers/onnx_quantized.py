@@ -127,19 +127,9 @@ def _opaque_product(site: Site, weights: tuple[str, str, str], kind: tuple[int, 
         rows=sizes["M"],
         bias=False,
     )
-    closed(site, layer, held, product.right("BNK", layer.weight_shape), weights[0])
+    site.closed(layer, held, product.right("BNK", layer.weight_shape), None, weights[0])
     site.among.ranges[layer.name] = Range(*kind, None)
     return True
-
-
-def closed(site: Site, layer: Any, weights: Constant, turn: Any, root: str = "") -> None:
-    """Append a layer that runs inside its operation, with its weights."""
-    codes = None if weights.codes is None else weights.codes.then(layer.weight_shape, turn)
-    site.add(
-        layer, None, Tensors(weights.array.then(layer.weight_shape, turn), codes=codes), root=root
-    )
-    if site.node not in [node for _, node in site.among.nodes[-1:]]:
-        site.among.nodes.append((site.position, site.node))
 
 
 def dynamic_matmul(site: Site) -> bool:

@@ -67,6 +67,10 @@ class Runner:
     def __init__(self, imported: Imported, weights: Weights | None = None) -> None:
         self.imported, self.graph = imported, imported.graph
         self.file = self.graph.file
+        if self.file.counted:
+            raise self.file.fail(
+                f"{self.file.counted[0]!r} is control flow: such a network is counted, not run"
+            )
         self.layers: dict[str, Layer] = {layer.name: layer for layer in imported.model.layers}
         for name, shape in self.file.shapes.items():
             if np.prod(shape, dtype=float) > MOST_AT_ONCE:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import Names, Range, Tensors
 from sparqsim.workloads.importers.onnx_codes import WHOLE, fixed
-from sparqsim.workloads.importers.onnx_constants import Constants
+from sparqsim.workloads.importers.onnx_constants import Constant, Constants
 from sparqsim.workloads.importers.onnx_file import ModelFile, Shape, place_of
 from sparqsim.workloads.importers.onnx_graph import Operand, Step
 from sparqsim.workloads.importers.onnx_operators import kind_of
 from sparqsim.workloads.layers import Layer, OtherKind, OtherWork
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # as torch's exporter calls them
-PARAMETER = re.compile(r"(.+?)[._](?:weight|bias)(?:_quantized)?")
+PARAMETER = re.compile(r"(.+?)[._](?:weight|bias)(?:_[ih]h(?:_l\d+)?)?(?:_quantized)?")
 
 
 def _module_of(node: Any) -> str:
@@ -268,6 +269,48 @@ class Site:
         if step.right is not None:
             sides = {f"{layer.name}.left": step.left, f"{layer.name}.right": step.right}
         among.ranges |= {name: side.range for name, side in sides.items() if side.range}
+
+    def closed(
+        self,
+        layer: Layer,
+        weights: Constant,
+        turn: Callable[[NDArray[Any]], NDArray[Any]],
+        bias: NDArray[Any] | None,
+        root: str = "",
+    ) -> None:
+        """Append a layer that runs inside its operation, with the weights that ``turn`` makes."""
+        shape = layer.weight_shape
+        codes = None if weights.codes is None else weights.codes.then(shape, turn)
+        tensors = Tensors(weights.array.then(shape, turn), codes=codes).then(None, bias)
+        self.add(layer, None, tensors, root=root)
+        self.runs_whole()
+
+    def runs_whole(self) -> None:
+        """Note that the node runs as it is, whatever layers are in it."""
+        if (self.position, self.node) not in self.among.nodes[-1:]:
+            self.among.nodes.append((self.position, self.node))
+
+    def activated(self, operation: str, elements: int, name: str) -> None:
+        """Note an activation function within a layer's operation, which runs behind the layer."""
+        from onnx import helper
+
+        step = self.among.steps[-1]
+        made, before = step.output, f"{step.output}@before"
+        self.among.steps[-1] = replace(step, output=before)
+        self.among.made_by.pop(made, None)
+        self.among.file.types[before] = self.among.file.types.get(made) or 1
+        found = self.attributes.get("activation_params")
+        names = {"LeakyRelu": ["alpha"], "HardSigmoid": ["alpha", "beta"]}.get(operation, [])
+        given = dict(zip(names, found.floats if found is not None else [], strict=False))
+        alpha = self.attributes.get("activation_alpha")
+        if alpha is not None and names:
+            given.setdefault("alpha", alpha.f)
+        if operation == "Clip":
+            raise self.fail("clips its result, which is not supported; export it unfused")
+        after = helper.make_node(operation, [before], [made], **given)
+        self.among.nodes.append((self.position, after))
+        self.among.work(f"{name}.{operation.lower()}", "elementwise", operation, elements,
+                        self.among.repeat(self.node))  # fmt: skip
 
     def _shared(self, layer: Layer, root: str) -> Layer:
         """Note whose weights a layer has that another one uses too."""

@@ -85,6 +85,20 @@ class Product:
             ),
         )
 
+    def turned(self, which: int) -> Product:
+        """Return the same product where one operand comes with its last two axes exchanged."""
+        shapes, axes = list(self.shapes), list(self.axes)
+        shape = shapes[which]
+        rank = len(shape)
+        places = [*range(rank - 2), rank - 1, rank - 2]
+        shapes[which] = tuple(shape[place] for place in places)
+        axes[which] = {
+            letter: tuple(places[axis] for axis in found) for letter, found in axes[which].items()
+        }
+        return replace(
+            self, shapes=(shapes[0], shapes[1], shapes[2]), axes=(axes[0], axes[1], axes[2])
+        )
+
     def _arranged(self, which: int, letters: str, last: Shape | None) -> Arrange:
         axes = tuple(axis for letter in letters for axis in self.axes[which][letter])
         shape = tuple(self.sizes[letter] for letter in letters) if last is None else last
