@@ -521,7 +521,7 @@ def test_refused_by_name(
 
 
 def test_control_flow_is_refused(tmp_path: Path) -> None:
-    """A loop's work depends on data: refused by name, not unrolled or skipped."""
+    """A loop that may run for ever is refused by name, not unrolled or skipped."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["a"], ["b"])],
         "body",

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from sparqsim.workloads.importers import Codes, Later
 from sparqsim.workloads.importers.onnx_codes import QUANTIZED, quantized
-from sparqsim.workloads.importers.onnx_file import LITERALS, REAL, ModelFile, Shape, shape_of
+from sparqsim.workloads.importers.onnx_file import REAL, ModelFile, Shape
+from sparqsim.workloads.importers.onnx_inference import LITERALS, shape_of
 from sparqsim.workloads.importers.onnx_operators import STANDARD
 
 # Operations that are carried out on constants; the others of those named above rearrange.

@@ -184,6 +184,21 @@ RULES: dict[str, Callable[[_Node], Made]] = {
     "GroupQueryAttention": _grouped,
     "DynamicQuantizeLSTM": _lstm,
 }  # fmt: skip
+
+
+def twin(node: Any) -> Any:
+    """A node as ONNX's inference knows it: a fused convolution is one with more behind it."""
+    if node.op_type != "FusedConv":
+        return node
+    found = type(node).FromString(node.SerializeToString())
+    found.op_type, found.domain = "Conv", ""
+    del found.input[3:]
+    kept = [each for each in node.attribute if not each.name.startswith("activation")]
+    del found.attribute[:]
+    found.attribute.extend(kept)
+    return found
+
+
 STANDARD_TOO = ("SimplifiedLayerNormalization",)  # onnxruntime's, though under ONNX's domain
 
 
