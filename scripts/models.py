@@ -49,7 +49,8 @@ def command(work: str | None, json_path: str | None, **options: Any) -> None:
 def _detail(network: Network) -> dict[str, Any]:
     layers = [msgspec.to_builtins(layer) | _counts(layer) for layer in network.layers]
     other = [msgspec.to_builtins(each) for each in network.other]
-    return _summary(network.model) | {"layers": layers, "other": other}
+    report = {} if network.report is None else {"import": msgspec.to_builtins(network.report)}
+    return _summary(network.model) | {"layers": layers, "other": other} | report
 
 
 def _summary(model: Model) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _print_layers(network: Network) -> None:
     if repeat:
         screen.print("MACs and weights: of one layer of those that repeat", markup=False)
     macs = sum(layer.macs * layer.repeat for layer in layers)
-    weights = sum(layer.weights * layer.repeat for layer in layers)
+    weights = model.weights if network.layer is None else layers[0].weights
     total = f"total {macs:,} MACs, {weights:,} weights"
     if network.layer is None:
         total += f", {model.parameters:,} parameters"
@@ -158,6 +159,9 @@ def _print_layers(network: Network) -> None:
         screen.print(f"densities: {source}", markup=False)
     if network.other:
         screen.print(f"beside the layers: {_others(network)}", markup=False)
+    if network.report is not None and network.layer is None:
+        for line in network.report.lines():
+            screen.print(f"imported: {line}", markup=False)
     if network.missing:
         screen.print(f"shapes alone: {network.missing}", markup=False)
 

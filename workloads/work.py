@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.brought import Brought, BroughtCodes
+from sparqsim.workloads.importers import ImportReport
 from sparqsim.workloads.importers.scalesim import import_scalesim
 from sparqsim.workloads.importers.sizes import LARGEST, from_sizes
 from sparqsim.workloads.importers.timeloop import import_timeloop
@@ -80,6 +82,8 @@ class Network:
         What to install or to lay beside the file for trained weights, where it lacks; else empty.
     source : str
         Who published the shapes and weights, or which file they are from.
+    report : ImportReport or None
+        Of a file: what became of its parts.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Network:
     subject: Subject | None = None
     bare: Subject | None = None
     missing: str = ""
+    report: ImportReport | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -315,7 +320,9 @@ def _onnx(name: str, options: Options) -> Network:
     fed = arrays.get("calibration", {})
     like = {key: array.shape for key, array in fed.items() if key != LABELS}
     imported = import_onnx(name, options.shapes, batch=options.batch, like=like)
-    network = Network(name=name, model=imported.model, source=imported.model.source)
+    network = Network(
+        name=name, model=imported.model, source=imported.model.source, report=imported.report
+    )
     if imported.missing:
         text = f"the values of {name} lie in {imported.missing[0]!r}, which is not beside it"
         network = replace(network, missing=f"{text}; copy it there")
@@ -372,7 +379,9 @@ def _table_file(reader: Callable[[str], Model], name: str, options: Options) -> 
     if options.batch is not None:
         layers = tuple(for_batch(layer, options.batch) for layer in model.layers)
         model = msgspec.structs.replace(model, layers=layers)
-    return Network(name=name, model=model, source=model.source)
+    taken = Counter(type(layer).__name__ for layer in model.layers)
+    report = ImportReport(taken=taken)
+    return Network(name=name, model=model, source=model.source, report=report)
 
 
 READERS: dict[str, Callable[[str, Options], Network]] = {

@@ -248,6 +248,31 @@ def test_command_imports_a_file(tmp_path: Path) -> None:
     assert json.loads(result.output)["layers"][0]["gemm"] == {"m": 3, "n": 2, "k": 4, "batch": 1}
 
 
+def test_an_import_says_what_became_of_the_file(tmp_path: Path) -> None:
+    """What was taken, merged, folded and passed by is listed; what is refused, all at once."""
+    constants = {"w": np.ones((4, 4), np.float32), "b": np.ones(4, np.float32)}
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["t"]),
+        helper.make_node("MatMul", ["x", "t"], ["m"], "first"),
+        helper.make_node("Add", ["m", "b"], ["a"]),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"], "second"),
+    ]
+    path = saved(tmp_path / "m.onnx", nodes, {"x": [3, 4]}, ["y"], constants)
+    report = import_onnx(path).report
+    assert report is not None
+    assert (report.taken, report.merged) == ({"MatMul": 2}, {"Add": 1})
+    assert (report.folded, report.passed) == ({"Transpose": 1}, {"Relu": 1})
+    assert report.notes == ("second has the weights of first",)
+    printed = CliRunner().invoke(command, [str(path)], catch_exceptions=False).output
+    for line in ("layers of: 2 MatMul", "passed by: 1 Relu", "second has the weights of first"):
+        assert f"imported: {line}" in printed
+    nodes += [helper.make_node("Det", ["y"], ["d"]), helper.make_node("Odd", ["y"], ["o"])]
+    path = saved(tmp_path / "n.onnx", nodes, {"x": [3, 4]}, ["d", "o"], constants)
+    with pytest.raises(InputError, match=r"a determinant; .*; nor are 1 'Odd'"):
+        import_onnx(path)
+
+
 def only_layer(path: Path) -> Any:
     (layer,) = import_onnx(path).model.layers
     return layer

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -134,6 +135,44 @@ class Tensors:
         return Tensors(self.raw, new_scale, new_bias, self.codes)
 
 
+class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a file; what is refused ends the import with a letter.
+
+    Attributes
+    ----------
+    taken : mapping from operation to count
+        Became layers.
+    merged : mapping from operation to count
+        Became part of the layer before: normalisation, biases.
+    folded : mapping from operation to count
+        Work on constants or sizes alone, done beforehand.
+    passed : mapping from operation to count
+        Multiplies and accumulates nothing: listed beside the layers, or mere movement.
+    notes : tuple of str
+        What else a reader must know.
+    """
+
+    taken: Mapping[str, int]
+    merged: Mapping[str, int] = {}
+    folded: Mapping[str, int] = {}
+    passed: Mapping[str, int] = {}
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The report in words, a line for each kind."""
+        told = {
+            "layers of": self.taken,
+            "merged into layers": self.merged,
+            "folded, for they are constant": self.folded,
+            "passed by": self.passed,
+        }
+        return [
+            f"{what}: {', '.join(f'{count} {name}' for name, count in sorted(found.items()))}"
+            for what, found in told.items()
+            if found
+        ] + list(self.notes)
+
+
 @dataclass(frozen=True, eq=False)
 class Imported:
     """A network from outside.
@@ -152,6 +191,8 @@ class Imported:
         ``NAME.right`` of a product of two activations.
     missing : tuple of str
         Files with values that are not there.
+    report : ImportReport or None
+        What became of the file's parts, where the importer tells.
     graph : object or None
         What is needed to run it (:mod:`sparqsim.workloads.importers.onnx_run`), where it can be.
     """
@@ -162,6 +203,7 @@ class Imported:
     relus: Mapping[str, bool] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    report: ImportReport | None = None
     graph: Any = None
 
     def weights(self, layer: str) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ extra ``onnx``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.importers import Imported, with_layers
+from sparqsim.workloads.importers import Imported, ImportReport, with_layers
 from sparqsim.workloads.importers.onnx_attention import FUSED
 from sparqsim.workloads.importers.onnx_codes import QUANTIZED, range_of
 from sparqsim.workloads.importers.onnx_file import ModelFile, Shape, place_of
@@ -47,6 +48,7 @@ from sparqsim.workloads.importers.onnx_recurrent import RECURRENT
 from sparqsim.workloads.importers.onnx_site import Collected, Site
 from sparqsim.workloads.layers import MatMul
 
+SHOWN = 3  # of many, in a note
 # A handler says whether it took its node in; else the node is one without MACs.
 HANDLERS: dict[tuple[str, str], Callable[[Site], bool]] = {
     **LAYERS,
@@ -93,6 +95,7 @@ class _Importer(Collected):
 
     def run(self) -> Imported:
         file = self.file
+        self._refuse()
         for position, node in file.order:
             self._visit(node, position)
         other = self.constants.left_over()
@@ -104,8 +107,57 @@ class _Importer(Collected):
             {step.layer: self._cut(step.output) for step in self.steps},
             self.ranges,
             tuple(file.missing),
+            self._report(),
             Graph(file, tuple(self.steps), tuple(self.nodes), self.tables, self.inside),
         )
+
+    def _report(self) -> ImportReport:
+        shared = [each for each in self.layers if each.weights_of]
+        notes = [f"{each.name} has the weights of {each.weights_of}" for each in shared[:SHOWN]]
+        if len(shared) > SHOWN:
+            notes.append(f"and so do {len(shared) - SHOWN} more layers with those of others")
+        if self.inside:
+            kinds = ", ".join(dict.fromkeys(self.inside.values()))
+            notes.append(
+                f"{len(self.inside)} layers run inside {kinds}: what they read is not seen, so "
+                "their inputs are synthetic and a recipe is not judged in them"
+            )
+        if self.file.counted:
+            notes.append(
+                f"control flow is written out, so the network is counted and not run "
+                f"({', '.join(self.file.counted[:SHOWN])})"
+            )
+        coded = [name for name, held in self.tensors.items() if held.codes is not None]
+        if coded:
+            notes.append(f"{len(coded)} layers come with codes, which run as they are")
+        if self.file.missing:
+            notes.append(f"values that are not there: {', '.join(self.file.missing[:SHOWN])}")
+        return ImportReport(
+            taken={name: count for name, count in self.took.items() if count},
+            merged=dict(self.merged),
+            folded=dict(self.folded),
+            passed=dict(self.left_out),
+            notes=tuple(notes),
+        )
+
+    def _refuse(self) -> None:
+        """Refuse a graph with operations that are not known, all of them at once."""
+        unknown = [
+            (position, node)
+            for position, node in self.file.order
+            if (("" if node.domain in STANDARD else node.domain), node.op_type) not in HANDLERS
+            and not is_passive("" if node.domain in STANDARD else node.domain, node.op_type)
+        ]
+        if not unknown:
+            return
+        position, node = unknown[0]
+        domain = "" if node.domain in STANDARD else node.domain
+        text = _unknown(domain, node.op_type, place_of(node, position))
+        others = Counter(each.op_type for _, each in unknown if each.op_type != node.op_type)
+        if others:
+            listed = ", ".join(f"{count} {name!r}" for name, count in others.items())
+            text += f"; nor are {listed}"
+        raise self.file.fail(text)
 
     def _cut(self, value: str) -> bool:
         """Whether all that reads a value is one operation that cuts what is negative to 0."""
@@ -123,22 +175,25 @@ class _Importer(Collected):
         place = place_of(node, position)
         try:
             self._interpret(node, position, place)
-        except IndexError:
-            raise self.file.fail(f"{place} lacks an input or output") from None
         except InputError as error:
             if str(error).startswith(self.source):
                 raise
             raise self.file.fail(f"{place}: {error}") from None
+        except (IndexError, ValueError):  # what a node lacks that is none
+            raise self.file.fail(
+                f"{place} lacks an input or output, or has one of another shape than its operation "
+                "reads"
+            ) from None
 
     def _interpret(self, node: Any, position: int, place: str) -> None:
         domain = "" if node.domain in STANDARD else node.domain
         handler = HANDLERS.get((domain, node.op_type))
         if handler is not None:
             site = Site(self, node, position)
+            layers = len(self.layers)
             if handler(site):
+                self.took[node.op_type] += len(self.layers) > layers
                 return
-        elif not is_passive(domain, node.op_type):
-            raise self.file.fail(_unknown(domain, node.op_type, place))
         if self.constants.fold(node, place):
             self.folded[node.op_type] += 1
             self.nodes.append((position, node))  # another node may still read it

@@ -11,7 +11,7 @@ Source: the ONNX operator specification; onnxruntime's ContribOperators.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,11 @@ from sparqsim.workloads.importers.products import Arrange, product_of
 from sparqsim.workloads.layers import Linear
 
 BYTE = (8, False)  # what DynamicQuantizeLinear makes: unsigned, with a zero point
+
+
+def _inputs(site: Site, count: int) -> Iterator[str]:
+    """The names of so many inputs; empty where one is left out."""
+    return (site.input(which) for which in range(count))
 
 
 def weights_of(site: Site, names: tuple[str, str, str], axis: int) -> Constant:
@@ -51,7 +56,9 @@ def _side(site: Site, which: int, scale: str, zero: str, axis: int) -> Side:
 
 def qlinear_conv(site: Site) -> bool:
     """``QLinearConv``: codes in, codes out, a bias of 32 bits in units of both scales."""
-    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = site.node.input[:8]
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (
+        site.input(which) for which in range(8)
+    )
     weights = weights_of(site, (w, w_scale, w_zero), 0)
     bias = None
     if site.input(8):
@@ -72,7 +79,7 @@ def qlinear_conv(site: Site) -> bool:
 
 def conv_integer(site: Site) -> bool:
     """``ConvInteger``: whole numbers, less their zero points."""
-    x, w, x_zero, w_zero = (site.input(which) for which in range(4))
+    x, w, x_zero, w_zero = _inputs(site, 4)
     convolve(
         site,
         lambda value, arrange: site.codes(value, arrange, "", x_zero),
@@ -87,7 +94,9 @@ def conv_integer(site: Site) -> bool:
 
 def qlinear_matmul(site: Site) -> bool:
     """``QLinearMatMul``: codes in, codes out."""
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = site.node.input[:8]
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (
+        site.input(which) for which in range(8)
+    )
     sides = (_side(site, 0, a_scale, a_zero, -2), _side(site, 3, b_scale, b_zero, -1))
     codes = site.output(y_scale, y_zero, site.node.output[0])
     add_product(site, product_of(site.shape(a), site.shape(b)), sides, codes=codes)
@@ -104,7 +113,7 @@ def matmul_integer(site: Site) -> bool:
 
 def matmul_integer_to_float(site: Site) -> bool:
     """onnxruntime's ``MatMulIntegerToFloat``: whole numbers, then both scales and a bias."""
-    a, b, a_scale, b_scale, a_zero, b_zero, bias = (site.input(which) for which in range(7))
+    a, b, a_scale, b_scale, a_zero, b_zero, bias = _inputs(site, 7)
     if not site.is_constant(a_scale):
         return _opaque_product(site, (b, b_scale, b_zero), BYTE)
     sides = (_side(site, 0, a_scale, a_zero, -2), _side(site, 1, b_scale, b_zero, -1))
@@ -134,7 +143,7 @@ def _opaque_product(site: Site, weights: tuple[str, str, str], kind: tuple[int, 
 
 def dynamic_matmul(site: Site) -> bool:
     """onnxruntime's ``DynamicQuantizeMatMul``: real inputs that it rounds to 8 bits in each run."""
-    a, b, b_scale, b_zero, bias = (site.input(which) for which in range(5))
+    a, b, b_scale, b_zero, bias = _inputs(site, 5)
     left = Side(
         a,
         None,
@@ -150,9 +159,7 @@ def dynamic_matmul(site: Site) -> bool:
 
 def qgemm(site: Site) -> bool:
     """onnxruntime's ``QGemm``: codes in; codes out where a scale is given, else real numbers."""
-    a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero = (
-        site.input(which) for which in range(9)
-    )
+    a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero = _inputs(site, 9)
     product = flat_product(site, site.shape(a), site.shape(b))
     alpha = site.real("alpha", 1.0)
     along = 0 if site.whole("transB", 0) else 1
@@ -175,7 +182,7 @@ def matmul_nbits(site: Site) -> bool:
     Codes lie ``[out, blocks, bytes]``, the lower first in a byte; without zero points they stand
     for what they exceed ``2^(bits - 1)`` by.
     """
-    a, packed, scales, zeros, groups, bias = (site.input(which) for which in range(6))
+    a, packed, scales, zeros, groups, bias = _inputs(site, 6)
     depth, outputs = site.whole("K", 0), site.whole("N", 0)
     bits, block = site.whole("bits", 4), site.whole("block_size", 0)
     if groups:

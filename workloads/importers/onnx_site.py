@@ -53,6 +53,7 @@ class Collected:
         self.tensors: dict[str, Tensors] = {}
         self.ranges: dict[str, Range] = {}  # by operand
         self.inside: dict[str, str] = {}
+        self.took: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self.folded: Counter[str] = Counter()
         self.merged: Counter[str] = Counter()

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sparqsim.base import InputError
-from sparqsim.workloads.importers import Imported, Names, Tensors, with_layers
+from sparqsim.workloads.importers import Imported, ImportReport, Names, Tensors, with_layers
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 
 BATCH_NORMS = frozenset(
@@ -435,7 +435,9 @@ class _Recorder(TorchDispatchMode):
                 tensors[layer.name] = held
         other = sum(size for label, size in self._sizes.items() if label not in self._taken)
         model = with_layers(name, self.source, layers, other)
-        return Imported(model, tensors, dict(self.left_out))
+        taken = Counter(type(layer).__name__ for layer in layers)
+        report = ImportReport(taken=taken, passed=dict(self.left_out))
+        return Imported(model, tensors, dict(self.left_out), report=report)
 
 
 def _storage(tensor: Any) -> int:
