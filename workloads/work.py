@@ -5,6 +5,7 @@
 ``resnet50/layer1.0.conv2``             one of its layers
 ``net.onnx``, ``net.onnx/conv1``        an ONNX file, or one layer of it
 ``topology.csv``                        a SCALE-Sim topology, convolutions or matrix products
+``layers.csv``                          a table of one's own: ``name``, ``kind``, a field a column
 ``problem.yaml``                        a Timeloop problem
 ``gemm:MxKxN``                          M input rows by a K x N matrix of weights
 ``matmul:MxKxN,batch=B``                B products of two activation matrices, as in attention
@@ -36,6 +37,7 @@ from sparqsim.workloads.brought import Brought, BroughtCodes
 from sparqsim.workloads.importers import ImportReport
 from sparqsim.workloads.importers.scalesim import import_scalesim
 from sparqsim.workloads.importers.sizes import LARGEST, from_sizes
+from sparqsim.workloads.importers.table import import_table, is_table
 from sparqsim.workloads.importers.timeloop import import_timeloop
 from sparqsim.workloads.layers import Layer, Model, OtherWork, for_batch, unknown
 from sparqsim.workloads.models import TABLE, get_model, model_options
@@ -384,9 +386,14 @@ def _table_file(reader: Callable[[str], Model], name: str, options: Options) -> 
     return Network(name=name, model=model, source=model.source, report=report)
 
 
+def _csv(name: str) -> Model:
+    """A table of one's own, or a SCALE-Sim topology."""
+    return import_table(name) if is_table(name) else import_scalesim(name)
+
+
 READERS: dict[str, Callable[[str, Options], Network]] = {
     ".onnx": _onnx,
-    ".csv": partial(_table_file, import_scalesim),
+    ".csv": partial(_table_file, _csv),
     ".yaml": partial(_table_file, import_timeloop),
     ".yml": partial(_table_file, import_timeloop),
 }

@@ -17,6 +17,7 @@ from sparqsim.base import InputError
 from sparqsim.workloads.importers.scalesim import import_scalesim
 from sparqsim.workloads.importers.timeloop import import_timeloop
 from sparqsim.workloads.layers import Conv2d, Linear
+from sparqsim.workloads.work import load
 
 HEADER = (
     "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, "
@@ -274,3 +275,50 @@ def test_without_pyyaml_the_letter_says_what_to_install(
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(InputError, match=r"pip install 'sparqsim\[timeloop\]'"):
         import_timeloop(write(tmp_path / "p.yaml", FORMS["by name"]))
+
+
+# -- a table of one's own --------------------------------------------------------------------------
+
+SIZES = "in_channels,out_channels,input,kernel,padding,m,k,n,batch,repeat,bias,weight_bits"
+OWN = f"""name,kind,in_features,out_features,rows,{SIZES}
+stem,conv2d,,,,3,64,224x224,7x7,3x3,,,,,,false,8
+scores,matmul,,,,,,,,,128,64,100,12,6,,
+head,linear,64,10,5,,,,,,,,,,,,4
+"""
+
+
+def test_a_table_of_ones_own(tmp_path: Path) -> None:
+    """Columns are the fields of layers; an empty cell is the default."""
+    network = load(str(write(tmp_path / "own.csv", "\ufeff" + OWN)))
+    stem, scores, head = network.model.layers
+    assert stem == Conv2d(
+        name="stem", in_channels=3, out_channels=64, input=(224, 224), kernel=(7, 7),
+        padding=(3, 3), bias=False, weight_bits=8,
+    )  # fmt: skip
+    assert (scores.macs, scores.repeat) == (12 * 128 * 64 * 100, 6)
+    assert (head.macs, head.parameters, head.weight_bits) == (5 * 640, 650, 4)
+    assert network.report is not None
+    assert network.report.taken == {"Conv2d": 1, "MatMul": 1, "Linear": 1}
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (("in_features", "inputs"), "a layer has no field 'inputs'"),
+        (("rows", "in_features"), "column 'in_features' twice"),
+        (("matmul", "dense"), "line 3: there is no kind 'dense'"),
+        (("64,10,5", "64,,5"), "line 4: its cells are no linear"),
+        (("64,10,5", "64,10,0"), "layer 'head': rows must be whole and at least 1, got 0"),
+        (("64,10,5", "64,ten,5"), "line 4: out_features must be a whole number"),
+        (("stem,conv2d,", "stem,conv2d,7"), "line 2: a conv2d has no in_features"),
+        (("7x7", "7"), "line 2: its cells are no conv2d"),
+        (("scores,", "stem,"), "layer names must be unique"),
+    ],
+)
+def test_a_wrong_table_is_named_by_its_line(
+    tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    """Unknown columns and kinds, missing and wrong cells: a letter with the line."""
+    with pytest.raises(InputError) as letter:
+        load(str(write(tmp_path / "own.csv", OWN.replace(*change, 1))))
+    assert says in str(letter.value)

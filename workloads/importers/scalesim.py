@@ -15,13 +15,13 @@ Source: SCALE-Sim's documentation of topology files and its ``topology_utils.py`
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from pathlib import Path
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import Names
+from sparqsim.workloads.importers.table import rows_of
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, Model
 
 CONV = ("ifmapheight", "ifmapwidth", "filterheight", "filterwidth", "channels", "numfilter")
@@ -29,7 +29,6 @@ STRIDES = ("strides", "stride", "strideheight", "stridesh", "strideh")
 STRIDES_WIDTH = ("stridewidth", "stridesw", "stridew")
 GEMM = ("m", "n", "k")
 LARGEST = 2**31 - 1  # assumed: no size of a layer of today comes near
-LARGEST_FILE = 2**24  # assumed, bytes: a topology has a line a layer
 
 
 def import_scalesim(path: str | Path) -> Model:
@@ -42,7 +41,7 @@ def import_scalesim(path: str | Path) -> Model:
         size; file and line are named.
     """
     path = Path(path)
-    rows = _rows(path)
+    rows = rows_of(path)
     header = [re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in rows[0][1]] if rows else []
     columns = {name: place for place, name in reversed(list(enumerate(header)))}
     conv = all(name in columns for name in CONV) and any(name in columns for name in STRIDES)
@@ -64,23 +63,6 @@ def import_scalesim(path: str | Path) -> Model:
     if not layers:
         raise InputError(f"{path} must hold a layer a row below its header, found none")
     return Model(name=path.stem, source=f"SCALE-Sim topology {path.name}", layers=tuple(layers))
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Return (line number, cells) of every row that is not empty."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path} is too long for a topology, {path.stat().st_size:,} bytes")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8; save the table as CSV") from None
-    try:
-        rows = list(enumerate(csv.reader(text.splitlines()), start=1))
-    except csv.Error as error:
-        raise InputError(f"{path} is no CSV: {error}") from None
-    return [(line, row) for line, row in rows if any(cell.strip() for cell in row)]
 
 
 def _no_topology(path: Path, header: list[str]) -> str:
