@@ -7,6 +7,7 @@
 ``topology.csv``                        a SCALE-Sim topology, convolutions or matrix products
 ``layers.csv``                          a table of one's own: ``name``, ``kind``, a field a column
 ``problem.yaml``                        a Timeloop problem
+``folder``                              Hugging Face's: ``config.json``, safetensors
 ``gemm:MxKxN``                          M input rows by a K x N matrix of weights
 ``matmul:MxKxN,batch=B``                B products of two activation matrices, as in attention
 ``conv:CxHxW,KxRxS,stride=2,pad=1``     K filters of R x S on C channels of H x W
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.brought import Brought, BroughtCodes
-from sparqsim.workloads.importers import ImportReport
+from sparqsim.workloads.importers import Imported, ImportReport
 from sparqsim.workloads.importers.scalesim import import_scalesim
 from sparqsim.workloads.importers.sizes import LARGEST, from_sizes
 from sparqsim.workloads.importers.table import import_table, is_table
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from sparqsim.workloads.importers.onnx_inputs import Samples
 
 Array = NDArray[np.float32]
+CONFIG = "config.json"  # of a folder as Hugging Face has it
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -205,7 +207,7 @@ def _split(work: str) -> tuple[str, str | None]:
     ends = [match.start() for match in re.finditer("/", work)]
     for end in (len(work), *reversed(ends)):
         name, layer = work[:end], work[end + 1 :]
-        if name in TABLE or (name and not name.endswith("/") and os.path.isfile(name)):
+        if name in TABLE or (name and not name.endswith("/") and _is_work(name)):
             return name, layer or None
     for end in (*ends, len(work)):
         if Path(work[:end]).suffix.lower() in READERS:
@@ -298,7 +300,14 @@ class _Both(Mapping[str, Array]):
         return len({*self.first, *self.second})
 
 
+def _is_work(name: str) -> bool:
+    """Whether there is such a file, or a folder with a configuration."""
+    return os.path.isfile(name) or os.path.isfile(os.path.join(name, CONFIG))
+
+
 def _from_file(name: str, options: Options) -> Network:
+    if os.path.isdir(name):
+        return _folder(name, options)
     suffix = Path(name).suffix.lower()
     if suffix not in READERS:
         raise InputError(f"{name} must be a file of {', '.join(READERS)}")
@@ -347,6 +356,24 @@ def _onnx(name: str, options: Options) -> Network:
     return network if calibration else replace(network, subject=None, bare=trained)
 
 
+class Held(Mapping[str, Array]):
+    """The weights of an imported network by layer, made when they are asked for."""
+
+    def __init__(self, imported: Imported) -> None:
+        self.imported = imported
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.imported.tensors:
+            raise KeyError(name)
+        return self.imported.weights(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.imported.tensors)
+
+    def __len__(self) -> int:
+        return len(self.imported.tensors)
+
+
 def subject_for(network: Network) -> Subject:
     """Return what a recipe is tried on, judged or with its bare weights.
 
@@ -372,6 +399,40 @@ def _halves(samples: Samples, where: str) -> tuple[Samples, Samples]:
         )
     half = samples.runs // 2
     return samples.part(0, half), samples.part(half, samples.runs)
+
+
+def _folder(name: str, options: Options) -> Network:
+    """A folder as Hugging Face has it, with its weights where they lie there."""
+    from sparqsim.workloads.importers.hugging_face import import_folder
+
+    options.only(name, "batch", "sequence", "context")
+    if options.sequence is not None and options.context is not None:
+        raise InputError(
+            f"{name}: decoding computes one token; give the context it attends to, or a sequence"
+        )
+    imported = import_folder(
+        name, batch=options.batch or 1, sequence=options.sequence, context=options.context
+    )
+    return _imported(name, imported, options)
+
+
+def _imported(name: str, imported: Imported, options: Options) -> Network:
+    """A network that is not run: its shapes, and its weights where they are wanted."""
+    network = Network(
+        name=name, model=imported.model, source=imported.model.source, report=imported.report
+    )
+    if imported.missing:
+        text = f"the values of {name} lie in {imported.missing[0]!r}, which is not there"
+        return replace(network, missing=text)
+    if not options.numbers:
+        return network
+    biases = {layer: imported.bias(layer) for layer in imported.tensors}
+    return replace(
+        network,
+        weights=Held(imported),
+        biases={layer: bias for layer, bias in biases.items() if bias is not None},
+        brought=BroughtCodes(imported),
+    )
 
 
 def _table_file(reader: Callable[[str], Model], name: str, options: Options) -> Network:
