@@ -106,7 +106,7 @@ def _layer(columns: list[str], cells: list[str]) -> Layer:
         raise InputError(f"a {kind} has no {strange[0]}; leave the cell empty")
     fields = {name: cell if name in TEXT else _value(name, cell) for name, cell in given.items()}
     try:
-        return msgspec.convert(fields | {"kind": kind}, KINDS[kind])  # type: ignore[no-any-return]
+        return msgspec.convert(fields | {"kind": kind}, KINDS[kind])
     except msgspec.ValidationError as error:
         raise InputError(f"its cells are no {kind}: {error}") from None
 
