@@ -327,8 +327,8 @@ def program(
     if isinstance(layer, LayerTensors):
         refuse(machine, layer.layer)
         own = machine.recipe_for(layer.layer)
-        chosen = recipe if layer.brought else recipe or own
-        layer = once("encoded", (chosen, own), (work,), partial(encode, layer, chosen, own=own))
+        asked = recipe if layer.brought else recipe or own
+        layer = once("encoded", (asked, own), (work,), partial(encode, layer, asked, own=own))
     refuse(machine, layer.layer)
     computes, own = machine.computes(layer), machine.recipe_for(layer.layer)
     taken = once(

@@ -63,7 +63,7 @@ class Task:
             work = once(
                 "outline",
                 (self.layer, chosen, own, self.pruned),
-                (self.brought,),
+                () if self.brought is None else (self.brought,),
                 partial(
                     outline, self.layer, chosen, own=own, pruned=self.pruned, brought=self.brought
                 ),

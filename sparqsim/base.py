@@ -192,9 +192,9 @@ def read_toml(path: str | os.PathLike[str], what: str, kind: Any = Any) -> Any:
             raise InputError(f"{path} must be {what}: {error.__cause__}") from None
         raise InputError(f"{path} must be {what}: {error}") from None
     except (msgspec.MsgspecError, ValueError) as error:
-        raise InputError(f"cannot read {what} {path}: it is no TOML ({error})") from None
+        raise InputError(f"{path} must be {what}, but is no TOML: {error}") from None
     except RecursionError:
-        raise InputError(f"cannot read {what} {path}: it is nested too deeply") from None
+        raise InputError(f"{path} must be {what}, but is nested too deeply") from None
 
 
 def read_csv(

@@ -152,6 +152,10 @@ def quantized(codes: Codes, factor: NDArray[np.float64] | None = None) -> Quanti
     scale, zero = codes.scale.make().astype(np.float32), codes.zero.make()
     if factor is not None:
         scale = (scale * factor.reshape(-1, *(1,) * (scale.ndim - 1))).astype(np.float32)
+    dead = scale == 0  # whatever the numbers are
+    if dead.any():
+        numbers = np.where(dead, zero.astype(np.float32), numbers)
+        scale = np.where(dead, np.float32(1), scale)
     known = np.isin(numbers, codes.grid.values.astype(np.float32))
     if not known.all():
         raise InputError(f"its weights hold {numbers[~known][0]:g}, which no {codes.grid.name} is")

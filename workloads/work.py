@@ -8,6 +8,7 @@
 ``layers.csv``                          a table of one's own: ``name``, ``kind``, a field a column
 ``problem.yaml``                        a Timeloop problem
 ``folder``                              Hugging Face's: ``config.json``, safetensors
+``model.gguf``                          a decoder as llama.cpp has it
 ``gemm:MxKxN``                          M input rows by a K x N matrix of weights
 ``matmul:MxKxN,batch=B``                B products of two activation matrices, as in attention
 ``conv:CxHxW,KxRxS,stride=2,pad=1``     K filters of R x S on C channels of H x W
@@ -405,12 +406,24 @@ def _folder(name: str, options: Options) -> Network:
     """A folder as Hugging Face has it, with its weights where they lie there."""
     from sparqsim.workloads.importers.hugging_face import import_folder
 
+    return _transformer(import_folder, name, options)
+
+
+def _gguf(name: str, options: Options) -> Network:
+    """A decoder in a file of llama.cpp, with its weights."""
+    from sparqsim.workloads.importers.gguf import import_gguf
+
+    return _transformer(import_gguf, name, options)
+
+
+def _transformer(reader: Callable[..., Imported], name: str, options: Options) -> Network:
+    """A network of blocks on ``sequence`` tokens, or on one behind ``context``."""
     options.only(name, "batch", "sequence", "context")
     if options.sequence is not None and options.context is not None:
         raise InputError(
             f"{name}: decoding computes one token; give the context it attends to, or a sequence"
         )
-    imported = import_folder(
+    imported = reader(
         name, batch=options.batch or 1, sequence=options.sequence, context=options.context
     )
     return _imported(name, imported, options)
@@ -454,6 +467,7 @@ def _csv(name: str) -> Model:
 
 READERS: dict[str, Callable[[str, Options], Network]] = {
     ".onnx": _onnx,
+    ".gguf": _gguf,
     ".csv": partial(_table_file, _csv),
     ".yaml": partial(_table_file, import_timeloop),
     ".yml": partial(_table_file, import_timeloop),

@@ -330,10 +330,22 @@ def test_what_a_machine_cannot_take_is_named(tmp_path: Path) -> None:
     assert {each.how for each in lowered.operands.values()} == {"rounded again"}
 
 
+def test_a_dead_channel_is_zero(tmp_path: Path) -> None:
+    """A scale of 0 makes a channel of zeros, whatever its codes: no scale is refused for it."""
+    nodes, inputs, constants, kinds = qdq()
+    scales = CONSTANTS["ws"] * np.array([1, 0, 1, 1, 0, 1], np.float32)
+    path = saved(tmp_path / "d.onnx", nodes, inputs, ["y"], constants | {"ws": scales}, kinds)
+    network = load(str(path))
+    held = network.brought["layer"].weight
+    assert isinstance(held, QuantizedTensor) and network.weights is not None
+    np.testing.assert_array_equal(held.dequantize(), network.weights["layer"])
+    assert not held.codes[[1, 4]].any()
+
+
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"ws": np.zeros(6, np.float32)}, "scales must be positive"),
+        ({"ws": -np.ones(6, np.float32)}, "scales must be positive"),
         ({"ws": np.ones(5, np.float32)}, "do not fit"),
     ],
 )

@@ -136,7 +136,9 @@ def test_what_is_not_there(work: str, says: str) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     """A file of no known kind is named with the kinds that are read."""
     (tmp_path / "net.pt").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"net\.pt must be a file of \.onnx, \.csv, \.yaml, \.yml"):
+    with pytest.raises(
+        InputError, match=r"net\.pt must be a file of \.onnx, \.gguf, \.csv, \.yaml, \.yml"
+    ):
         load(str(tmp_path / "net.pt"))
 
 

@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import Imported, ImportReport, Later, Range, Tensors
 from sparqsim.workloads.importers.checkpoint import TYPES, Checkpoint, Stored, codes_of, read_json
-from sparqsim.workloads.importers.transformers import Names, Stack
+from sparqsim.workloads.importers.transformers import LARGEST, TOKENS, Names, Stack
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, Model
 
-TOKENS = 512  # assumed: what is computed where no sequence is asked for
 PREFIXES = ("", "model.", "bert.", "vit.", "transformer.")
-LARGEST = 2**24  # assumed: no size of a network of today comes near
 
 LLAMA = Names(
     query="layers.{}.self_attn.q_proj",

@@ -122,6 +122,8 @@ def projected(site: Site) -> bool:
         held = weights_of(site, (weight, site.input(4), site.input(7)), -1)
     else:
         held = real_weights(site, weight)
+    if len(held.shape) != 2 or held.shape[0] != inputs:
+        raise site.fail(f"has weights {list(held.shape)}, which do not fit {inputs} inputs")
     sizes = site.attributes.get("qkv_hidden_sizes")
     outputs = held.shape[-1]
     q, _, v = sizes.ints if sizes is not None else (outputs // 3,) * 3

@@ -149,6 +149,8 @@ def _grid_of(
     if node.op_type == "BipolarQuant":
         return Sign(), parts[0], np.zeros((), np.float32)
     scale, zero, bits = parts
+    if not (scale > 0).all():
+        raise InputError("its scales must be positive")
     width = int(bits.reshape(-1)[0]) if bits.size == 1 else 0
     if not 1 <= width <= MOST_BITS or float(width) != float(bits.reshape(-1)[0]):
         raise InputError(f"its bit width must be one whole number from 1 to {MOST_BITS}")

@@ -121,7 +121,7 @@ class Unfolding:
             return None
         body, steps = attributes["body"].g, int(count.reshape(-1)[0])
         state = list(node.input[2:])
-        if len(body.input) != len(state) + 2 or len(body.output) <= len(state):
+        if len(body.input) != len(state) + 2 or not body.output or len(body.output) <= len(state):
             return None
         goes_on = not go or (go in self.known and bool(self.known[go].reshape(-1)[0]))
         if not goes_on or not _always(body) or not 1 <= steps <= MOST_STEPS:
@@ -133,7 +133,7 @@ class Unfolding:
         return self._stepped(node, body, given, steps, ends, len(state), [0] * len(ends))
 
     def _scan(self, node: Any, attributes: dict[str, Any]) -> list[Any] | None:
-        if "body" not in attributes or self.opset < 9:
+        if not {"body", "num_scan_inputs"} <= attributes.keys() or self.opset < 9:
             return None
         body, scanned = attributes["body"].g, attributes["num_scan_inputs"].i
         states = len(node.input) - scanned
@@ -267,7 +267,7 @@ def _always(body: Any) -> bool:
     """Whether a loop's body never ends it."""
     end, start = body.output[0].name, body.input[1].name
     for node in reversed(body.node):
-        if end in node.output and node.op_type == "Identity":
+        if end in node.output and node.op_type == "Identity" and node.input:
             end = node.input[0]
         elif end in node.output and node.op_type == "Constant":
             from onnx import numpy_helper

@@ -22,6 +22,7 @@ from sparqsim.workloads.importers import Codes, Later, Range, Tensors
 from sparqsim.workloads.importers.onnx_codes import coded
 from sparqsim.workloads.importers.onnx_constants import Constant
 from sparqsim.workloads.importers.onnx_convolutions import convolve
+from sparqsim.workloads.importers.onnx_file import REAL
 from sparqsim.workloads.importers.onnx_graph import Operand, Step
 from sparqsim.workloads.importers.onnx_layers import Side, add_product, flat_product
 from sparqsim.workloads.importers.onnx_operators import MICROSOFT
@@ -29,6 +30,7 @@ from sparqsim.workloads.importers.onnx_site import Site, per_output
 from sparqsim.workloads.importers.products import Arrange, product_of
 from sparqsim.workloads.layers import Linear
 
+PACKED = 2  # ONNX's number of unsigned bytes
 BYTE = (8, False)  # what DynamicQuantizeLinear makes: unsigned, with a zero point
 
 
@@ -192,6 +194,12 @@ def matmul_nbits(site: Site) -> bool:
     constants = site.among.constants
     if not all(name in constants for name in (packed, scales, zeros) if name):
         raise site.fail("must have constant weights, scales and zero points")
+    left = site.shape(a)
+    if not left or left[-1] != depth:
+        raise site.fail(f"must read {depth} inputs a row, got {list(left)}")
+    packing = site.among.file.types
+    if packing.get(packed) != PACKED or (zeros and packing.get(zeros) not in (PACKED, *REAL)):
+        raise site.fail("must have packed bytes for weights and zero points")
     blocks = -(-depth // block)
     sources = [constants[name] for name in (packed, scales, zeros) if name]
     if math.prod(sources[0].shape) * 8 != outputs * blocks * block * bits:
@@ -219,7 +227,6 @@ def matmul_nbits(site: Site) -> bool:
     )
     held = constants.made_of(sources, Later(shape, codes.values), True, site.place, codes)
     held.take()
-    left = site.shape(a)
     rows = math.prod(left[:-1])
     layer = Linear(
         name=site.among.name(site.node, [packed, bias] if bias else [packed]),

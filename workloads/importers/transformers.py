@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from sparqsim.workloads.layers import Layer, Linear, MatMul, OtherWork
 from sparqsim.workloads.models.parts import behind
 
+TOKENS = 512  # assumed: what is computed where no sequence is asked for
+LARGEST = 2**24  # assumed: no size of a network of today comes near
+
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
