@@ -212,7 +212,7 @@ def _found(
 ) -> list[Mapping]:
     """The best mappings by cycles (0), energy (1) or both (2), of at most so many cycles."""
     best = np.zeros((count, 13), np.int64)
-    values = np.full((count, 3), math.inf)
+    values = np.full((count, 4), math.inf)
     prices = Prices(*(float(getattr(rates, field)) for field in rates.__struct_fields__))
     orders, starts = _orders(rules.authors is not None)
     search_all(
@@ -259,8 +259,8 @@ def candidates(
     return tuple(found)
 
 
-SETTLED = 6  # candidates that are simulated at most by each measure
-SETTLED_TILES = 20_000  # assumed: of a candidate that is worth simulating
+SETTLED = 8  # candidates that are simulated at most by each measure
+SETTLED_TILES = 65_536  # assumed: of a candidate that is worth simulating
 
 
 @functools.lru_cache(maxsize=4096)

@@ -13,6 +13,8 @@ from sparqsim.architectures.arrays.kernels import Bools, Floats, Ints, Three, co
 from sparqsim.architectures.arrays.rules import ArrayRules, Drain
 from sparqsim.architectures.arrays.shapes import ConvShape
 
+ENOUGH_PLACES = 4
+
 
 class Tables(NamedTuple):
     """Sizes to try, a row each, with what the search sums over the tiles of that loop.
@@ -161,12 +163,16 @@ class Tiled(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """What an order makes of it: cycles, bits moved, and loops for which each datum is kept."""
+    """What an order makes of it: cycles, bits moved, and loops for which each datum is kept.
+
+    ``slack`` is places for outputs, as far as more of them even out tiles of other sizes.
+    """
 
     cycles: int
     moved: Three
     back: int
     kept: Three
+    slack: int
 
 
 @compiled
@@ -418,7 +424,8 @@ def _walk(
     cycles = longest_of(
         trips, order, kept, depends, counts, places, bus, tile.occupied, f.tail, last
     )
-    return Walked(math.ceil(cycles), (moved_in, moved_w, moved_out), back, kept)
+    moved = (moved_in, moved_w, moved_out)
+    return Walked(math.ceil(cycles), moved, back, kept, min(places[2], ENOUGH_PLACES))
 
 
 @compiled
@@ -430,7 +437,7 @@ def _walk_whole(f: Facts, tile: Tiled, trips: Ints, order: Ints, depends: Bools)
     moved = (tile.least_in * loads_in, tile.least_w * loads_w, tile.least_out * visits)
     cycles = _published(f, tile, (pieces_in, pieces_w, pieces_out), moved)
     back = moved[2] if f.read_back else 0
-    return Walked(cycles, moved, back, (kept_in, kept_w, kept_out))
+    return Walked(cycles, moved, back, (kept_in, kept_w, kept_out), 0)
 
 
 @compiled
@@ -467,25 +474,30 @@ def _weighed(weigh: int, cycles: int, energy: float) -> float:
 
 
 @compiled
-def _offer(values: Any, best: Any, key: float, cycles: int, energy: float) -> int:
+def _offer(values: Floats, best: Ints, key: float, cycles: int, energy: float, slack: int) -> int:
     """The place of a candidate among the best, made free for it; -1 if it is none of them."""
     count = len(values)
     last = values[count - 1]
-    if key > last[0] or (key == last[0] and energy >= last[2]):
+    if key > last[0] or (key == last[0] and energy > last[2]):
         return -1
     place = count - 1
     for k in range(count):
         if values[k, 0] == key and values[k, 1] == cycles and values[k, 2] == energy:
-            return -1
+            if slack <= values[k, 3]:
+                return -1
+            values[k, 3] = slack
+            return k
         if key < values[k, 0] or (key == values[k, 0] and energy < values[k, 2]):
             place = k
             break
     for k in range(count - 1, place, -1):
-        for field in range(3):
+        for field in range(4):
             values[k, field] = values[k - 1, field]
         for field in range(13):
             best[k, field] = best[k - 1, field]
-    values[place, 0], values[place, 1], values[place, 2] = key, cycles, energy
+    values[place, 0], values[place, 1], values[place, 2], values[place, 3] = (
+        key, cycles, energy, slack,
+    )  # fmt: skip
     return place
 
 
@@ -521,7 +533,7 @@ def _try_orders(
             continue
         energy = _energy(p, tile, walked.cycles, walked.moved, walked.back)
         key = _weighed(weigh, walked.cycles, energy)
-        place = _offer(values, best, key, walked.cycles, energy)
+        place = _offer(values, best, key, walked.cycles, energy, walked.slack)
         if place >= 0:
             made = best[place]
             made[0], made[1], made[2] = sizes.batch[0], sizes.patch[6], sizes.patch[0]
@@ -552,8 +564,8 @@ def search_all(
         Scratch.
     best : int64 [count, 13]
         Written: of each the tile, the order, innermost loop first, and what is kept.
-    values : float64 [count, 3]
-        Written: what it is weighed by, cycles and energy (pJ); infinite where there is none.
+    values : float64 [count, 4]
+        Written: what it is weighed by, cycles, energy (pJ) and slack; infinite where there is none.
     """
     worst = len(values) - 1
     for x in range(len(tables.batch)):
