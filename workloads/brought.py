@@ -110,10 +110,16 @@ class BroughtCodes(Mapping[str, Brought]):
             for name in imported.ranges
         ]
         self.names = dict.fromkeys([*coded, *ranged])
+        self.made: dict[str, Brought] = {}
 
     def __getitem__(self, name: str) -> Brought:
         if name not in self.names:
             raise KeyError(name)
+        if name not in self.made:
+            self.made[name] = self._make(name)
+        return self.made[name]
+
+    def _make(self, name: str) -> Brought:
         ranges, held = self.imported.ranges, self.imported.tensors.get(name)
         if name in self.two:
             return Brought(

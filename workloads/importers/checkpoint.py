@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_text
 from sparqsim.workloads.formats.integer import Int
 from sparqsim.workloads.importers import MOST_ELEMENTS, Codes, Later
 
@@ -124,9 +124,9 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file cannot be read or is none.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        found = json.loads(read_text(path, "the configuration"))
+    except InputError:
+        raise
     except (ValueError, RecursionError):
         raise InputError(f"{path} is no JSON; download it again") from None
     if not isinstance(found, dict):

@@ -1,13 +1,15 @@
-"""Import a network from an ONNX file: shapes and weights, nothing executed.
+"""Import a network from an ONNX file: shapes, weights and codes, nothing executed.
 
-Convolutions (grouped, depthwise, dilated, 1-D as height one), ``Gemm`` and ``MatMul`` become
-layers. A product with a constant becomes a :class:`~sparqsim.workloads.layers.Linear`, one with a
-stack of constants that each serve an input of their own a grouped convolution of one column; a
-product of two activations, as in attention, a :class:`~sparqsim.workloads.layers.MatMul`. Operands
-that broadcast are counted once (:mod:`sparqsim.workloads.importers.products`). A constant stays one
-behind ``Cast``, ``Transpose``, ``Reshape``, ``Slice``, ``Concat`` and arithmetic with other
-constants. Per-channel affine operations behind a layer are folded into it. The operations in
-``PASSIVE`` do no MACs and are listed; any other is refused with its name and place.
+Each operation that multiplies and accumulates has a handler, which makes layers of it
+(:data:`HANDLERS`): convolutions, matrix products, recurrent layers, attention, and all of these on
+quantized numbers. A product with a constant becomes a
+:class:`~sparqsim.workloads.layers.Linear`, one with a stack of constants that each serve an input
+of their own a grouped convolution of one column; a product of two activations a
+:class:`~sparqsim.workloads.layers.MatMul`. Operands that broadcast are counted once
+(:mod:`sparqsim.workloads.importers.products`), and so are tensors that several layers use. A
+constant stays one behind ``Cast``, ``Transpose``, ``Reshape``, ``Slice``, ``Concat`` and arithmetic
+with other constants. Per-channel affine operations behind a layer are folded into it. What does no
+MACs is listed (:mod:`sparqsim.workloads.importers.onnx_operators`); the rest is refused by name.
 
 A layer is called after its parameters where they have a name like torch's (``conv1.weight``), else
 after the module that torch's exporter notes, else after its node. What is checked before:
