@@ -65,9 +65,9 @@ def test_a_layer_tells_recipe_operands_and_noise(capfd: pytest.CaptureFixture[st
     code, out, _ = answer([*call, "flint4"], capfd)
     assert code == 0 and "weights: flint4_signed, held exactly in int" in out
     call[1] = "tpu"
-    code, _, err = answer([*call, "int16"], capfd)
+    code, _, err = answer([*call, "fp16"], capfd)
     assert code == 2 and "--requantize" in err
-    code, out, _ = answer([*call, "int16", "--requantize"], capfd)
+    code, out, _ = answer([*call, "fp16", "--requantize"], capfd)
     assert code == 0 and "rounded again" in out
 
 
