@@ -81,12 +81,12 @@ class Plan:
             )
         numbers: list[int] = []
         keys: list[bytes] = []
-        for space, low, high in zip(self.spaces, self.starts, self.starts[1:], strict=False):
+        for space, low in zip(self.spaces, self.starts, strict=False):
             before = len(keys)
-            for number in range(int(low), int(high)):
-                point = self.point(number)
+            for place in range(len(space.places)):
+                point = self._keyed(space, place)
                 if point is not None:
-                    numbers.append(number)
+                    numbers.append(int(low) + place)
                     keys.append(point.key.encode())
             if len(keys) == before:
                 raise InputError(f"{space.place('where')}: no point meets the constraints")
@@ -104,8 +104,10 @@ class Plan:
     def point(self, number: int) -> Point | None:
         """The point of a number, or None where it does not meet the constraints."""
         block = int(np.searchsorted(self.starts, number, side="right")) - 1
-        space = self.spaces[block]
-        point = space.point(space.places[number - int(self.starts[block])])
+        return self._keyed(self.spaces[block], number - int(self.starts[block]))
+
+    def _keyed(self, space: Space, place: int) -> Point | None:
+        point = space.point(space.places[place])
         if point is None:
             return None
         try:

@@ -88,7 +88,7 @@ class Point(Struct, frozen=True, kw_only=True):
 
     def configuration(self) -> Machine:
         """The machine; raises InputError if it refuses a field."""
-        return configured(self.machine, self.fields)
+        return configured(get_machine(self.machine), self.fields)
 
     def run(self, network: Network) -> Report | NetworkReport:
         """Simulate it on a loaded network.
@@ -115,15 +115,14 @@ class Point(Struct, frozen=True, kw_only=True):
         return run_layer(machine, network, record="summary", **options).report
 
 
-def configured(name: str, fields: Mapping[str, Any]) -> Machine:
-    """A machine with fields; raises InputError if there is none, or it refuses one."""
-    kind = get_machine(name)
+def configured(kind: type[Machine], fields: Mapping[str, Any]) -> Machine:
+    """A machine with fields; raises InputError if it refuses one."""
     try:
         return msgspec.convert(fields, kind, strict=True)
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
-        raise InputError(f"{name}: {error}") from None
+        raise InputError(f"{kind.name}: {error}") from None
 
 
 def key_of(point: Point, work_digest: str) -> str:

@@ -192,7 +192,7 @@ class Space:
             if name.startswith("machine.") and name != "machine.preset"
         }
         try:
-            machine = configured(found["machine"], fields)
+            machine = configured(kind, fields)
         except InputError as error:
             raise InputError(
                 f"{self.place('machine')}: {error}{_of(found)}; leave it out, for example by a "
