@@ -212,7 +212,7 @@ def _found(
 ) -> list[Mapping]:
     """The best mappings by cycles (0), energy (1) or both (2), of at most so many cycles."""
     best = np.zeros((count, 13), np.int64)
-    values = np.full((count, 4), math.inf)
+    values = np.full((count, 3), math.inf)
     prices = Prices(*(float(getattr(rates, field)) for field in rates.__struct_fields__))
     orders, starts = _orders(rules.authors is not None)
     search_all(
@@ -286,7 +286,7 @@ def best_mapping(
     if rules.authors is not None or len(found) == 1:
         return found[0]
     promised = [cost(shape, rules, mapping) for mapping in found]
-    tried: list[tuple[float, float, Mapping]] = []  # what it is chosen by, energy
+    tried: list[tuple[float, float, Mapping]] = []  # what it is chosen by, first and second
     for mapping, each in zip(found, promised, strict=True):
         least = min((weight for weight, _, _ in tried), default=math.inf)
         if least <= (1 + NEAR_TIE) * min(_weight(objective, c, rates, c.cycles) for c in promised):
@@ -298,11 +298,11 @@ def best_mapping(
             tiled = tile_netlist(shape, rules, mapping, clock_hz=clock_hz, dram=dram)
             cycles = simulate(tiled.netlist, record="summary").cycles
         energy = each.energy(rates, cycles).total_nj
-        tried.append((_weight(objective, each, rates, cycles), energy, mapping))
+        second = energy if objective is Objective.CYCLES else float(cycles)
+        tried.append((_weight(objective, each, rates, cycles), second, mapping))
     least = min(weight for weight, _, _ in tried)
-    near = [one for one in tried if one[0] <= least * (1 + NEAR_TIE)]
-    if objective is not Objective.CYCLES:
-        near = [min(tried, key=lambda one: one[0])]
+    tie = NEAR_TIE if objective is Objective.CYCLES else 0
+    near = [one for one in tried if one[0] <= least * (1 + tie)]
     return min(near, key=lambda one: one[1])[2]
 
 

@@ -474,30 +474,28 @@ def _weighed(weigh: int, cycles: int, energy: float) -> float:
 
 
 @compiled
-def _offer(values: Floats, best: Ints, key: float, cycles: int, energy: float, slack: int) -> int:
+def _offer(values: Floats, best: Ints, key: float, second: float, slack: int) -> int:
     """The place of a candidate among the best, made free for it; -1 if it is none of them."""
     count = len(values)
     last = values[count - 1]
-    if key > last[0] or (key == last[0] and energy > last[2]):
+    if key > last[0] or (key == last[0] and second > last[1]):
         return -1
     place = count - 1
     for k in range(count):
-        if values[k, 0] == key and values[k, 1] == cycles and values[k, 2] == energy:
-            if slack <= values[k, 3]:
+        if values[k, 0] == key and values[k, 1] == second:
+            if slack <= values[k, 2]:
                 return -1
-            values[k, 3] = slack
+            values[k, 2] = slack
             return k
-        if key < values[k, 0] or (key == values[k, 0] and energy < values[k, 2]):
+        if key < values[k, 0] or (key == values[k, 0] and second < values[k, 1]):
             place = k
             break
     for k in range(count - 1, place, -1):
-        for field in range(4):
+        for field in range(3):
             values[k, field] = values[k - 1, field]
         for field in range(13):
             best[k, field] = best[k - 1, field]
-    values[place, 0], values[place, 1], values[place, 2], values[place, 3] = (
-        key, cycles, energy, slack,
-    )  # fmt: skip
+    values[place, 0], values[place, 1], values[place, 2] = key, second, slack
     return place
 
 
@@ -533,7 +531,8 @@ def _try_orders(
             continue
         energy = _energy(p, tile, walked.cycles, walked.moved, walked.back)
         key = _weighed(weigh, walked.cycles, energy)
-        place = _offer(values, best, key, walked.cycles, energy, walked.slack)
+        second = energy if weigh == 0 else float(walked.cycles)
+        place = _offer(values, best, key, second, walked.slack)
         if place >= 0:
             made = best[place]
             made[0], made[1], made[2] = sizes.batch[0], sizes.patch[6], sizes.patch[0]
@@ -557,15 +556,15 @@ def search_all(
     depends, orders, starts
         ``DEPENDS``, and the orders worth trying by the set of loops that have one trip.
     weigh
-        By cycles (0), energy (1) or their product (2); of equals, by energy.
+        By cycles (0), energy (1) or their product (2); of equals, by energy (0) or cycles.
     limit
         Cycles at most.
     trips, last : int64 [5], float64 [2, 5]
         Scratch.
     best : int64 [count, 13]
         Written: of each the tile, the order, innermost loop first, and what is kept.
-    values : float64 [count, 4]
-        Written: what it is weighed by, cycles, energy (pJ) and slack; infinite where there is none.
+    values : float64 [count, 3]
+        Written: what it is weighed by, first and second, and slack; infinite where there is none.
     """
     worst = len(values) - 1
     for x in range(len(tables.batch)):

@@ -37,7 +37,7 @@ from sparqsim.architectures.machine import run
 from sparqsim.base import InputError
 from sparqsim.simulator.engines import simulate
 from sparqsim.workloads.encoded import outline
-from sparqsim.workloads.layers import Conv2d, Linear
+from sparqsim.workloads.layers import Conv2d, Linear, MatMul
 from sparqsim.workloads.models import get_layer, get_model
 
 TOLERANCE = 0.005
@@ -355,6 +355,14 @@ def test_unfolding_copies_nothing_in_dram() -> None:
         read, _ = dram_bytes(report(machine, "resnet50/layer1.0.conv2"))
         once = (layer.input_elements + layer.weights) * width
         assert once <= read <= 1.1 * once
+
+
+def test_keys_that_queries_share_are_read_once() -> None:
+    """Grouped-query attention: 4 key heads serve 32 query heads of 64 tokens over 2048 keys."""
+    scores = MatMul(name="scores", m=8 * 64, k=64, n=2048, batch=4)
+    machine = PlainArray()
+    read, _ = dram_bytes(run(machine, machine.plan(scores), record="summary").report)
+    assert read == scores.input_elements == 655_360
 
 
 def test_sparse_weights_are_no_more_than_fully_used() -> None:

@@ -94,21 +94,21 @@ def whole(high: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> ConvShape:
+def shapes(draw: st.DrawFn, channels: int = 6) -> ConvShape:
     """Small convolutions; their zero padding is at most what a kernel reaches."""
     high, wide = draw(whole(3)), draw(whole(2))
     return ConvShape(
         batch=draw(whole(2)),
-        out_height=draw(whole(4)),
-        out_width=draw(whole(3)),
+        out_height=draw(whole(min(4, channels))),
+        out_width=draw(whole(min(3, channels))),
         kernel_height=high,
         kernel_width=wide,
         stride_height=draw(whole(2)),
         stride_width=draw(whole(2)),
         dilation_height=draw(whole(2)),
         dilation_width=draw(whole(2)),
-        in_channels=draw(whole(5)),
-        out_channels=draw(whole(6)),
+        in_channels=draw(whole(channels)),
+        out_channels=draw(whole(channels)),
         groups=draw(whole(2)),
         pad_top=draw(st.integers(0, high - 1)),
         pad_bottom=draw(st.integers(0, high - 1)) if high > 2 else 0,
@@ -201,7 +201,7 @@ def every_mapping(shape: ConvShape, array: ArrayRules) -> list[Mapping]:
 
 
 @pytest.mark.parametrize("objective", Objective)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(data=st.data())
 def test_search_finds_the_exhaustive_minimum(objective: Objective, data: st.DataObject) -> None:
     """Pruned and compiled, the search reaches the least of all its tiles in all 120 orders.
@@ -210,7 +210,7 @@ def test_search_finds_the_exhaustive_minimum(objective: Objective, data: st.Data
     than 2 %.
     """
     authors = data.draw(st.booleans())
-    shape, array = data.draw(shapes()), data.draw(rules(authors=authors))
+    shape, array = data.draw(shapes(channels=3)), data.draw(rules(authors=authors))
     costs = [cost(shape, array, mapping) for mapping in every_mapping(shape, array)]
     if not costs:
         with pytest.raises(InputError, match="no tile of"):
