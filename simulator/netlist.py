@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparqsim.base import InputError
+from sparqsim.simulator.loops import Loops
 
 if TYPE_CHECKING:
     import networkx
@@ -77,7 +78,8 @@ class Actor:
         Firings of each lane. May be left out if ``busy`` is an array over firings.
     busy
         Cycles for which a firing occupies its lane: a number, an array ``[firings]`` or
-        ``[firings, lanes]``. 0 is allowed only where no resource is used.
+        ``[firings, lanes]``, or :class:`~sparqsim.simulator.loops.Loops`, which do not grow with
+        the firings. 0 is allowed only where no resource is used.
     latency
         Cycles from a firing's start until its results are visible, at least 1; shaped as
         ``busy``. By default results are visible when the firing ends (and never before 1 cycle).
@@ -104,11 +106,11 @@ class Actor:
     name: str
     lanes: int = 1
     firings: int | None = None
-    busy: ArrayLike = 1
-    latency: ArrayLike | None = None
+    busy: ArrayLike | Loops = 1
+    latency: ArrayLike | Loops | None = None
     resource: str | None = None
     request: ArrayLike | None = None
-    rank: ArrayLike = 0
+    rank: ArrayLike | Loops = 0
     execute: Execute | None = None
     behaviour: Behaviour | None = None
     part: str = ""
@@ -124,9 +126,11 @@ class Actor:
                 raise InputError(f"{where}: a behaviour does its own arithmetic; drop execute")
             object.__setattr__(self, "firings", 0)
         elif self.firings is None:
-            busy = _as_array(f"{where}: busy", self.busy)
-            if not busy.ndim:
-                raise InputError(f"{where}: give firings, or busy as an array over firings")
+            busy = self.busy
+            if not isinstance(busy, Loops):
+                busy = _as_array(f"{where}: busy", busy)
+                if not busy.ndim:
+                    raise InputError(f"{where}: give firings, or busy as an array over firings")
             object.__setattr__(self, "firings", len(busy))
         check_count(f"{where}: firings", self.firings, least=0)
         shape = (self.count, self.lanes)
@@ -183,7 +187,8 @@ class Channel:
         How lanes are joined; ``offset`` is for :attr:`Pattern.SHIFT` alone.
     produce, consume
         Tokens a firing of the source makes, and a firing of the target takes: a number or an
-        array ``[firings]`` or ``[firings, lanes]``.
+        array ``[firings]`` or ``[firings, lanes]``, or
+        :class:`~sparqsim.simulator.loops.Loops`.
     """
 
     name: str
@@ -192,8 +197,8 @@ class Channel:
     capacity: int
     pattern: Pattern = Pattern.LANE
     offset: int = 1
-    produce: ArrayLike = 1
-    consume: ArrayLike = 1
+    produce: ArrayLike | Loops = 1
+    consume: ArrayLike | Loops = 1
 
     def __post_init__(self) -> None:
         _check_name("a channel", self.name)
@@ -385,10 +390,11 @@ class Netlist:
             rate = _per_firing(
                 f"{where}: {key}", getattr(channel, key), (actor.count, actor.lanes), 0
             )
-            if rate.size and rate.max() > channel.capacity and actor.behaviour is None:
+            most = _bounds(rate)[1]
+            if most > channel.capacity and actor.behaviour is None:
                 raise InputError(
                     f"{where} holds {channel.capacity} tokens, but a firing of {actor.name!r} "
-                    f"would {key} {rate.max()} at once and could never start; enlarge the capacity"
+                    f"would {key} {most} at once and could never start; enlarge the capacity"
                 )
             rates[key] = rate
         return Channel(
@@ -569,10 +575,22 @@ def _as_array(what: str, given: ArrayLike | None) -> NDArray[Any]:
         raise InputError(f"{what} must be a rectangular array, got unequal rows") from None
 
 
+def _bounds(amounts: NDArray[np.integer] | Loops) -> tuple[int, int]:
+    """The least and the greatest; 0 where there are none."""
+    if isinstance(amounts, Loops):
+        return amounts.least_and_most()
+    return (int(amounts.min()), int(amounts.max())) if amounts.size else (0, 0)
+
+
 def _per_firing(
-    what: str, given: ArrayLike, shape: tuple[int, int], least: int
-) -> NDArray[np.integer]:
-    """``given`` as integers of shape ``[1 or firings, 1 or lanes]``, or a letter."""
+    what: str, given: ArrayLike | Loops, shape: tuple[int, int], least: int
+) -> NDArray[np.integer] | Loops:
+    """``given`` as integers of shape ``[1 or firings, 1 or lanes]``, or as loops, or a letter."""
+    if isinstance(given, Loops):
+        if len(given) != shape[0]:
+            raise InputError(f"{what} has loops of {len(given)} firings, but there are {shape[0]}")
+        _check_bounds(what, given, least)
+        return given
     array = _as_array(what, given)
     if array.dtype.kind not in "iu":
         raise InputError(f"{what} must hold whole numbers, got {array.dtype}")
@@ -588,8 +606,12 @@ def _per_firing(
             f"{lanes} lanes, got shape {np.shape(given)}"
         )
     if array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < least or high > MOST_CYCLES:
-            wrong = low if low < least else high
-            raise InputError(f"{what} must be {least} to {MOST_CYCLES}, got {wrong}")
+        _check_bounds(what, array, least)
     return array
+
+
+def _check_bounds(what: str, amounts: NDArray[np.integer] | Loops, least: int) -> None:
+    low, high = _bounds(amounts)
+    if low < least or high > MOST_CYCLES:
+        wrong = low if low < least else high
+        raise InputError(f"{what} must be {least} to {MOST_CYCLES}, got {wrong}")

@@ -31,6 +31,7 @@ import simpy
 from simpy.resources.base import BaseResource, Get, Put
 
 from sparqsim.base import InputError
+from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource, check_count
 from sparqsim.simulator.timeline import (
     FREE,
@@ -444,7 +445,7 @@ class Lane:
         """The process of a lane whose firings were declared."""
         actor, lane = self.actor, self.index
         busy = _column(actor.busy, lane, actor.count)
-        latency = [None] * actor.count
+        latency: Any = [None] * actor.count
         if actor.latency is not None:
             latency = _column(actor.latency, lane, actor.count)
         requests, ranks = actor.request, _column(actor.rank, lane, actor.count)
@@ -495,13 +496,15 @@ class Lane:
                     link.put_tokens(visible, values)
 
 
-def _column(given: Any, lane: int, firings: int) -> list[Any]:
-    """One lane's column of an array ``[1 or firings, 1 or lanes]`` as a list over firings."""
+def _column(given: Any, lane: int, firings: int) -> Sequence[Any] | Loops:
+    """One lane's column of an array ``[1 or firings, 1 or lanes]``, to be read by the firing."""
+    if isinstance(given, Loops):
+        return given  # read firing by firing
     column = given[:, lane % given.shape[1]].tolist()
     return column * firings if len(column) == 1 else column
 
 
-def _rate(rates: list[int] | None, firing: int) -> int:
+def _rate(rates: Sequence[int] | Loops | None, firing: int) -> int:
     return 1 if rates is None else rates[firing]
 
 
@@ -559,14 +562,14 @@ class Simulation:
             ("outputs", source, channel.produce, 0, OUTPUT + 2 * number),
             ("inputs", target, channel.consume, 1, INPUT + 2 * number),
         ):
-            assert isinstance(rates, np.ndarray)
+            assert isinstance(rates, np.ndarray | Loops)
             mine: list[list[Link]] = [[] for _ in lanes]
             for ends, link in links.items():
                 mine[ends[side]].append(link)
             for lane in lanes:
                 count = lane.actor.count
                 column = None
-                if rates.shape != (1, 1) or rates[0, 0] != 1:
+                if isinstance(rates, Loops) or rates.shape != (1, 1) or rates[0, 0] != 1:
                     column = _column(rates, lane.index, count)
                 getattr(lane, kind)[channel.name] = (code, mine[lane.index], column)
 

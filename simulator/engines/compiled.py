@@ -18,6 +18,7 @@ a netlist has one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,9 +143,9 @@ def run(
     ready: Any,
     ready_causes: Any,
     memory: Any,
-) -> None:
+) -> bool:
     """Run a netlist laid out by :func:`sparqsim.simulator.engines.layout.flatten` until nothing can
-    fire.
+    fire, or until all that is left waits for lanes that came to the stop of their actor: then True.
 
     ``memory`` is None where no resource is stateful. ``work`` holds ``end`` lanes to begin with.
     ``record`` false keeps no time of a single firing, only the sums a lane.
@@ -155,7 +156,7 @@ def run(
     go over all types once more.
     """
     none: Any = np.int64(-1)
-    size, head = np.uint64(lanes.size), np.int64(0)
+    size, head, stopped = np.uint64(lanes.size), np.int64(0), np.int64(0)
     while True:
         while head < end:  # evaluate a lane, or a row, as far as all is known
             me = work[head & (work.size - 1)]
@@ -169,7 +170,7 @@ def run(
             ended = cause + size
             seen = ended + size
             over = seen + size
-            while own.fired < actor.firings and own.state != WAITING:
+            while own.fired < actor.stop and own.state != WAITING:
                 k = own.fired
                 if own.state == IDLE:  # when (a) to (c) hold, and the last of them to hold
                     first_cause = np.int64(FREE)
@@ -273,6 +274,7 @@ def run(
                         place = np.uint64(ring + (moving & port.mask) * port.own_width)
                         for j in range(width):  # tokens do not overtake
                             rings[place + j] = max(times[when + j] + later, rings[last + j])
+            stopped += actor.stop <= own.fired < actor.firings
             if own.fired > before:  # list the lanes that share a queue with it
                 for p in range(actor.ports, actor.ports_end):
                     port = ports[p]
@@ -285,6 +287,8 @@ def run(
                             work[end & (work.size - 1)] = other
                             end += 1
 
+        if stopped:
+            return True
         now, best = NEVER, none  # then the earliest grant of all resources
         for r in range(resources.size):
             if resources[r].stale:
@@ -292,7 +296,7 @@ def run(
             if resources[r].grant_at < now:
                 now, best = resources[r].grant_at, r
         if best < 0:
-            return
+            return False
         granter = resources[best]
         if memory is not None and granter.model:
             _find_by_rank(granter, now, actors, waiting, lanes, asked, requests, memory)
@@ -332,59 +336,84 @@ def run(
         end += 1
 
 
-def _lanes(layout: Layout) -> tuple[NDArray[np.void], NDArray[np.int64], NDArray[np.bool_], int]:
-    """The lanes; a ring of those to evaluate, whether each is in it, and how many are at first.
+@dataclass(eq=False)
+class State:
+    """All that a run changes; a run that stopped goes on from it."""
 
-    These are the first lane of each uniform bank and every lane of the others.
-    """
-    actors = layout.actors
-    lanes = np.zeros(layout.lanes, row_type(LaneRow))
-    lanes["actor"] = np.repeat(np.arange(actors.size), actors["lanes"])
-    listed = np.ones(layout.lanes, np.bool_)
-    for a in actors[actors["width"] > 1]:
-        listed[a["first_lane"] + 1 : a["first_lane"] + a["lanes"]] = False
-    first = np.flatnonzero(listed)
-    work = np.zeros(1 << (layout.lanes - 1).bit_length(), np.int64)
-    work[: first.size] = first
-    return lanes, work, listed, first.size
+    layout: Layout
+    full: bool
+    lanes: NDArray[np.void]
+    counts: NDArray[np.int64]
+    rings: NDArray[np.int64]
+    times: NDArray[np.int64]
+    asked: NDArray[np.int64]
+    server: NDArray[np.int64]
+    free: NDArray[np.int64]
+    waiting: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    causes: NDArray[np.int32]
+    ready: NDArray[np.int64]
+    ready_causes: NDArray[np.int32]
+    answers: NDArray[np.int64]
+
+    @classmethod
+    def at_first(cls, layout: Layout, full: bool) -> State:
+        """Nothing has fired; ``full`` keeps every firing, else the sums of each lane."""
+        lanes = np.zeros(layout.lanes, row_type(LaneRow))
+        lanes["actor"] = np.repeat(np.arange(layout.actors.size), layout.actors["lanes"])
+        kept, granted = (layout.record_size, layout.grant_size) if full else (0, 0)
+        return cls(
+            layout,
+            full,
+            lanes,
+            counts=np.zeros(layout.count_size, np.int64),
+            rings=np.zeros(layout.ring_size, np.int64),
+            times=np.zeros((ROWS, layout.lanes), np.int64),
+            asked=np.zeros(layout.lanes, np.int64),
+            server=np.zeros(layout.lanes, np.int64),
+            free=np.zeros(layout.server_size, np.int64),
+            waiting=np.zeros(layout.waiting_size, np.int64),
+            starts=np.empty(kept, np.int64),
+            causes=np.empty(kept, np.int32),
+            ready=np.empty(granted, np.int64),
+            ready_causes=np.empty(granted, np.int32),
+            answers=np.empty((3, layout.answer_size if full else 0), np.int64),
+        )
+
+    def go_on(self) -> bool:
+        """Run as far as can be; whether lanes came to the stop of their actor.
+
+        Evaluated are first the first lane of each uniform bank and every lane of the others.
+        """
+        layout = self.layout
+        listed = np.ones(layout.lanes, np.bool_)
+        for a in layout.actors[layout.actors["width"] > 1]:
+            listed[a["first_lane"] + 1 : a["first_lane"] + a["lanes"]] = False
+        first = np.flatnonzero(listed)
+        work = np.zeros(1 << (layout.lanes - 1).bit_length(), np.int64)
+        work[: first.size] = first
+        is_stateful = bool(layout.resources["model"].any())
+        arguments: Any = (
+            *(layout.actors, layout.ports, layout.resources, self.lanes, layout.pool),
+            *(layout.requests, self.counts, self.rings, self.times.reshape(-1)),
+            *(self.asked, self.server, self.free, self.waiting, work, listed, first.size),
+            *(self.full, self.starts, self.causes, self.ready, self.ready_causes),
+            Memory(layout.params, layout.state, *self.answers) if is_stateful else None,
+        )
+        return run(*arguments)
 
 
 def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
     """Run a netlist on the compiled engine; see :func:`sparqsim.simulator.engines.simulate`."""
-    layout = flatten(netlist)
     full = record == "full"
-    kept = layout.record_size if full else 0
-    starts, causes = np.empty(kept, np.int64), np.empty(kept, np.int32)
-    granted = layout.grant_size if full else 0
-    ready, ready_causes = np.empty(granted, np.int64), np.empty(granted, np.int32)
-    answers = np.empty((3, layout.answer_size if full else 0), np.int64)
-    is_stateful = bool(layout.resources["model"].any())
-    times = np.zeros((ROWS, layout.lanes), np.int64)
-    lanes, work, listed, end = _lanes(layout)
-    run(
-        layout.actors,
-        layout.ports,
-        layout.resources,
-        lanes,
-        layout.pool,
-        layout.requests,
-        np.zeros(layout.count_size, np.int64),
-        np.zeros(layout.ring_size, np.int64),
-        times.reshape(-1),
-        np.zeros(layout.lanes, np.int64),
-        np.zeros(layout.lanes, np.int64),
-        np.zeros(layout.server_size, np.int64),
-        np.zeros(layout.waiting_size, np.int64),
-        work,
-        listed,
-        end,
-        full,
-        starts,
-        causes,
-        ready,
-        ready_causes,
-        Memory(layout.params, layout.state, *answers) if is_stateful else None,
-    )
+    from sparqsim.simulator.engines import repeating
+
+    if not full and repeating.pays(netlist):
+        state = repeating.run_through(netlist)
+    else:
+        state = State.at_first(flatten(netlist), full)
+        state.go_on()
+    layout, lanes, times = state.layout, state.lanes, state.times
     # The lanes of a uniform bank have fired as often as its first.
     rows = [(a["first_lane"], a["first_lane"] + a["lanes"], a["width"]) for a in layout.actors]
     fired = tuple(np.repeat(lanes["fired"][low:high:width], width) for low, high, width in rows)
@@ -403,13 +432,15 @@ def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
             None if at < 0 else lane_matrix(flat, at, actor, done) for at, (actor, done) in parts
         ]
 
-    answered = [split(flat, "answers") for flat in answers]
-    grants = zip(split(ready, "grants"), split(ready_causes, "grants"), *answered, strict=True)
+    answered = [split(flat, "answers") for flat in state.answers]
+    grants = zip(
+        split(state.ready, "grants"), split(state.ready_causes, "grants"), *answered, strict=True
+    )
     return Timeline(
         netlist=netlist,
         cycles=cycles,
         fired=fired,
-        starts=tuple(split(starts, "record")),
-        causes=tuple(split(causes, "record")),
+        starts=tuple(split(state.starts, "record")),
+        causes=tuple(split(state.causes, "record")),
         grants=tuple(None if parts[0] is None else Grants(*parts) for parts in grants),
     )

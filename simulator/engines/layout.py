@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.simulator.engines import stateful
+from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim.simulator.timeline import INPUT, OUTPUT
 
@@ -44,6 +45,7 @@ class ActorRow(NamedTuple):
 
     lanes: int
     firings: int
+    stop: int  # the firing before which its lanes stop in this call
     first_lane: int  # among the lanes of all actors
     width: int  # lanes evaluated together
     ports: int
@@ -158,9 +160,10 @@ class Layout:
 
 
 class _Pool:
-    """Arrays laid end to end, each object once."""
+    """Arrays laid end to end, each object once; of loops so many firings as ``window`` says."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int | None) -> None:
+        self.window = window
         self.parts: list[NDArray[np.int32]] = []
         self.size = 0
         self.seen: dict[tuple[int, int], tuple[int, int, int]] = {}
@@ -170,9 +173,14 @@ class _Pool:
 
         ``width`` lanes read it at once, so that a row holds at least so many numbers.
         """
-        array = _array(given)
-        key = id(array), width
+        if isinstance(given, Loops) and self.window is not None:
+            at, rows = self.size, min(self.window, len(given))
+            self.parts.append(np.zeros(rows * width, np.int32))
+            self.size += rows * width
+            return at, width, 1 if width > 1 else 0
+        key = id(given), width
         if key not in self.seen:
+            array = _array(given)
             if array.shape[1] < width:
                 array = np.broadcast_to(array, (len(array), width))
             rows, width = array.shape
@@ -184,8 +192,16 @@ class _Pool:
 
 
 def _array(given: object) -> NDArray[np.integer]:
+    if isinstance(given, Loops):
+        return np.asarray(given)
     assert isinstance(given, np.ndarray)
     return given
+
+
+def _width(given: object) -> int:
+    """Lanes of an array, 1 where all are alike."""
+    assert isinstance(given, np.ndarray | Loops)
+    return given.shape[1]
 
 
 def uniform_actors(netlist: Netlist) -> list[bool]:
@@ -195,7 +211,7 @@ def uniform_actors(netlist: Netlist) -> list[bool]:
     neighbours: list[list[int]] = [[] for _ in netlist.actors]
     for channel in netlist.channels:
         source, target = netlist.index(channel.source), netlist.index(channel.target)
-        rates = (_array(channel.produce).shape[1] > 1, _array(channel.consume).shape[1] > 1)
+        rates = (_width(channel.produce) > 1, _width(channel.consume) > 1)
         # A lane without a partner runs free of the others of its bank.
         partial = channel.pattern is Pattern.SHIFT and (
             channel.offset or netlist.actors[source].lanes != netlist.actors[target].lanes
@@ -213,15 +229,17 @@ def uniform_actors(netlist: Netlist) -> list[bool]:
     return [several[i] and i not in uneven for i in range(len(netlist.actors))]
 
 
-def flatten(netlist: Netlist) -> Layout:
+def flatten(netlist: Netlist, window: int | None = None) -> Layout:
     """Lay a netlist out in flat arrays.
+
+    With a ``window`` only the room of so many firings is laid out for what is given as loops.
 
     Raises
     ------
     InputError
         If an actor is a Python behaviour or a resource has no compiled form.
     """
-    pool = _Pool()
+    pool = _Pool(window)
     uniform = uniform_actors(netlist)
     actors, requests, sizes = _actors(netlist, uniform, pool)
     ports, ring_size, count_size = _ports(netlist, uniform, pool)
@@ -267,7 +285,7 @@ def _actors(
         width = actor.lanes if uniform[i] else 1
         rows.append(
             ActorRow(
-                *(actor.lanes, actor.count, lane, width),
+                *(actor.lanes, actor.count, actor.count, lane, width),
                 *(port, port + ports, held, record),
                 *(grants if held >= 0 else -1, answers if is_stateful else -1),
                 *pool.place(actor.busy, width),
@@ -314,10 +332,14 @@ def _ports(netlist: Netlist, uniform: list[bool], pool: _Pool) -> tuple[NDArray[
 
 def ring_slots(channel: Channel, source: Actor) -> int:
     """Rows of a channel's rings: a power of two that holds its capacity, or every token made."""
-    produce = _array(channel.produce)
-    most = int(produce.sum(axis=0, dtype=np.int64).max()) if produce.size else 0
-    if produce.shape[0] == 1:
-        most *= source.count
+    produce = channel.produce
+    if isinstance(produce, Loops):
+        most = produce.total()
+    else:
+        produce = _array(produce)
+        most = int(produce.sum(axis=0, dtype=np.int64).max()) if produce.size else 0
+        if produce.shape[0] == 1:
+            most *= source.count
     return 1 << max(0, min(channel.capacity, max(most, 1)) - 1).bit_length()
 
 

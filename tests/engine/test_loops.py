@@ -1,0 +1,295 @@
+"""Are loops what they stand for, and is a run that jumps over its periods the run that does not?
+
+The compiled engine without jumps and the SimPy engine are the definition: cycles, and every sum of
+every lane, are equal.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sparqsim.base import InputError
+from sparqsim.simulator.deadlock import Deadlock
+from sparqsim.simulator.engines import repeating, simulate
+from sparqsim.simulator.loops import Loops
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from sparqsim.simulator.timeline import Timeline
+
+quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def dealt(draw, total: int) -> list[int]:
+    """Sizes of loops whose product is ``total``."""
+    sizes, left = [], total
+    for _ in range(draw(st.integers(0, 2))):
+        sizes.append(draw(st.sampled_from([d for d in range(1, left + 1) if left % d == 0])))
+        left //= sizes[-1]
+    return [*sizes, left]
+
+
+def loops(draw, total: int, low: int, high: int, rising: bool = False) -> Loops:
+    """Loops of so many firings with numbers between two bounds."""
+    runs = []
+    for size in dealt(draw, total):
+        cut = draw(st.integers(0, min(2, size - 1)))
+        runs.append((size - cut, cut) if cut else (size,))
+    shape = tuple(map(len, runs))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    steps = tuple(draw(st.integers(0, 2)) if rising else 0 for _ in runs)
+    return Loops(tuple(runs), rng.integers(low, high + 1, shape), steps)
+
+
+@settings(quick, max_examples=40)
+@given(data=st.data(), total=st.integers(1, 60))
+def test_loops_are_the_numbers_they_stand_for(data: st.DataObject, total: int) -> None:
+    """Written out they are the sum of the value of the runs and the steps; the bounds, the sum, a
+    window and a single number are those of what is written out."""
+    some = loops(data.draw, total, 0, 9, rising=True)
+    plain = []
+    for k in range(total):
+        place, index = k, []
+        for size in reversed(some.sizes):
+            place, at = divmod(place, size)
+            index.insert(0, at)
+        run = tuple(
+            int(np.searchsorted(np.cumsum(r), i, "right"))
+            for r, i in zip(some.runs, index, strict=True)
+        )
+        plain.append(int(some.values[run]) + int(np.dot(some.steps, index)))
+    assert np.asarray(some)[:, 0].tolist() == plain == [some[k] for k in range(total)]
+    assert some.total() == sum(plain)
+    low, high = some.least_and_most()
+    assert low == min(plain) and high == max(plain)
+    first = data.draw(st.integers(0, total))
+    assert some.window(first, total).tolist() == plain[first:]
+
+
+@quick
+@given(data=st.data(), total=st.integers(2, 60))
+def test_steady_loops_repeat(data: st.DataObject, total: int) -> None:
+    """From a period on until the end that is told, a number is that of a period before, and more
+    by what is told."""
+    some = loops(data.draw, total, 0, 2, rising=True)
+    first = data.draw(st.integers(0, total - 2))
+    last = data.draw(st.integers(first + 1, total - 1))
+    end, added = some.steady(first, last)
+    plain = some.window(0, total)
+    assert last <= end <= total
+    assert (plain[last:end] == plain[first : end - last + first] + added).all()
+
+
+def test_an_outer_product_finds_its_runs() -> None:
+    """Neighbours that are equal are one run, however many; a plain row is its run-length code."""
+    tiles = Loops.outer([1] * 1000, [7] * 999 + [3])
+    assert tiles.runs == ((1000,), (999, 1)) and len(tiles) == 10**6
+    assert tiles.map(lambda v: -(-v // 2)).values.tolist() == [[4, 2]]
+    assert Loops.outer([5, 5, 2, 5]).runs == ((2, 1, 1),)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: Loops(((2, 1),), np.ones(1, int)), "need a value for each"),
+        (lambda: Loops(((2, 0),), np.ones(2, int)), "at least 1 iteration"),
+        (lambda: Loops(((2,),), np.ones(1)), "whole numbers"),
+        (lambda: Loops(((2,),), np.ones(1, int), (1, 2)), "as many steps"),
+        (lambda: Loops.outer([1, 2]).map(np.add, Loops.outer([1, 1])), "the same runs"),
+        (lambda: Actor(name="a", firings=3, busy=Loops.outer([1, 2])), "loops of 2 firings"),
+        (lambda: Actor(name="a", busy=Loops.outer([1, -2])), "must be 0 to"),
+    ],
+)
+def test_what_cannot_be_gets_a_letter(make: Any, why: str) -> None:
+    """Shapes, signs and lengths are checked where they are given."""
+    with pytest.raises(InputError, match=why):
+        make()
+
+
+# runs
+
+
+@st.composite
+def repeating_netlists(draw) -> Netlist:
+    """Actors in loops, with queues, shared and banked resources, banks of lanes and deadlocks."""
+    resources = [
+        Resource(name="bus", servers=draw(st.integers(1, 2))),
+        Resource(name="banks", servers=2, banked=True),
+    ]
+    actors = []
+    for i in range(draw(st.integers(1, 4))):
+        firings = draw(st.sampled_from([1, 6, 24, 60, 120, 240]))
+        resource = draw(st.sampled_from([None, None, "bus", "bus", "banks"]))
+        lanes = 1 if resource else draw(st.sampled_from([1, 1, 1, 3]))
+        ranks: Any = 0
+        if resource:
+            ranks = loops(draw, firings, 0, 2, rising=True) if draw(st.booleans()) else 0
+        actors.append(
+            Actor(
+                name=f"a{i}",
+                lanes=lanes,
+                firings=firings,
+                busy=loops(draw, firings, 1 if resource else 0, 6),
+                latency=loops(draw, firings, 1, 6) if draw(st.booleans()) else None,
+                resource=resource,
+                rank=ranks,
+                request=np.full((firings, 1), i % 2) if resource == "banks" else None,
+            )
+        )
+    channels = []
+    for i in range(draw(st.integers(0, 5))):
+        source, target = draw(st.sampled_from(actors)), draw(st.sampled_from(actors))
+        pattern = Pattern.LANE
+        if source.lanes != target.lanes:
+            pattern = Pattern.BROADCAST if source.lanes == 1 else Pattern.GATHER
+        capacity = draw(st.integers(1, 5))
+        make, take = 1, 1
+        if draw(st.booleans()):
+            make = loops(draw, source.count, 0, min(capacity, 2))
+            take = loops(draw, target.count, 0, min(capacity, 2))
+        channels.append(
+            Channel(
+                name=f"c{i}",
+                source=source.name,
+                target=target.name,
+                capacity=capacity,
+                pattern=pattern,
+                produce=make,
+                consume=take,
+            )
+        )
+    used = {actor.resource for actor in actors}
+    return Netlist(actors, channels, [r for r in resources if r.name in used])
+
+
+def written_out(netlist: Netlist) -> Netlist:
+    """The same with arrays in place of loops."""
+
+    def plain(given: Any) -> Any:
+        return np.asarray(given) if isinstance(given, Loops) else given
+
+    actors = [
+        Actor(
+            name=a.name,
+            lanes=a.lanes,
+            firings=a.count,
+            busy=plain(a.busy),
+            latency=plain(a.latency),
+            rank=plain(a.rank),
+            resource=a.resource,
+            request=a.request,
+        )
+        for a in netlist.actors
+    ]
+    channels = [
+        Channel(
+            name=c.name,
+            source=c.source,
+            target=c.target,
+            capacity=c.capacity,
+            pattern=c.pattern,
+            produce=plain(c.produce),
+            consume=plain(c.consume),
+        )
+        for c in netlist.channels
+    ]
+    return Netlist(actors, channels, netlist.resources)
+
+
+def outcome(netlist: Netlist, **options: Any) -> Timeline:
+    try:
+        return simulate(netlist, record="summary", **options)
+    except Deadlock as stuck:
+        return stuck.timeline.summary()
+
+
+def equal(one: Timeline, two: Timeline) -> bool:
+    names = ("busy", "starved", "blocked", "waiting", "finished")
+    return one.cycles == two.cycles and all(
+        np.array_equal(one.fired[i], two.fired[i])
+        and all(
+            np.array_equal(getattr(one.lane_times(a.name), n), getattr(two.lane_times(a.name), n))
+            for n in names
+        )
+        for i, a in enumerate(one.netlist.actors)
+    )
+
+
+@settings(quick, max_examples=60)
+@given(netlist=repeating_netlists())
+def test_a_run_with_jumps_is_the_run_without(netlist: Netlist) -> None:
+    """Every sum of every lane, firings done and cycles, in time or in a deadlock."""
+    assert equal(outcome(netlist), outcome(written_out(netlist)))
+
+
+@settings(quick, max_examples=25)
+@given(netlist=repeating_netlists())
+def test_simpy_reads_loops_to_the_same_end(netlist: Netlist) -> None:
+    """The definition, firing by firing."""
+    assert equal(outcome(netlist), outcome(netlist, engine="simpy"))
+
+
+def tiled(rows: int, columns: int, depth: int) -> Netlist:
+    """A tile loop as array machines have it: weights, inputs and outputs share a bus, a ring buffer
+    each; the array; outputs leave after the last step of depth. The last tiles are smaller."""
+
+    def edge(size: int, inside: int, last: int) -> list[int]:
+        return [inside] * (size - 1) + [last]
+
+    sizes, steps = ((rows,), (columns,), (depth,)), (columns * depth, depth, 1)
+    order = Loops(sizes, np.zeros((1, 1, 1), int), steps)
+    weights = Loops.outer(edge(rows, 6, 3), [1] * columns, edge(depth, 2, 1))
+    inputs = Loops.outer([1] * rows, edge(columns, 5, 2), edge(depth, 3, 1))
+    work = Loops.outer(edge(rows, 8, 5), edge(columns, 2, 1), edge(depth, 2, 1))
+    outputs = Loops.outer(edge(rows, 7, 3), edge(columns, 2, 1))
+    leave = Loops.outer([1] * rows, [1] * columns, [0] * (depth - 1) + [1])
+    return Netlist(
+        [
+            Actor(name="weights", busy=weights, resource="bus", rank=order),
+            Actor(name="inputs", busy=inputs, resource="bus", rank=order),
+            Actor(name="array", busy=work),
+            Actor(name="outputs", busy=outputs, resource="bus"),
+        ],
+        [
+            Channel(name="w", source="weights", target="array", capacity=2),
+            Channel(name="x", source="inputs", target="array", capacity=3),
+            Channel(name="y", source="array", target="outputs", capacity=2, produce=leave),
+        ],
+        [Resource(name="bus")],
+    )
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 2), (9, 5, 30), (40, 13, 6), (3, 40, 40)])
+def test_a_tile_loop_is_the_loop_written_out(sizes: tuple[int, int, int]) -> None:
+    """With a bus that three contend for, and edges in every loop."""
+    netlist = tiled(*sizes)
+    assert equal(outcome(netlist), outcome(written_out(netlist)))
+
+
+def test_the_cost_of_a_tile_loop_does_not_grow_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For eight and 64 times a million tiles the engine stops no more often and takes no more
+    memory; the cycles of what repeats grow in proportion."""
+    looks: list[int] = []
+    original = repeating._Moment.of
+
+    def counted(run: Any) -> Any:
+        looks.append(1)
+        return original(run)
+
+    monkeypatch.setattr(repeating._Moment, "of", counted)
+    taken, cycles, peaks = [], [], []
+    for scale in (1, 8, 64):
+        looks.clear()
+        tracemalloc.start()
+        cycles.append(outcome(tiled(64 * scale, 128, 128)).cycles)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        taken.append(len(looks))
+    assert max(taken) < 2 * min(taken) < 1000
+    assert max(peaks) < 10e6
+    row = (cycles[1] - cycles[0]) / (7 * 64)
+    assert cycles[2] - cycles[1] == row * 56 * 64
