@@ -213,6 +213,12 @@ def _split(work: str) -> tuple[str, str | None]:
     for end in (*ends, len(work)):
         if Path(work[:end]).suffix.lower() in READERS:
             raise InputError(f"cannot read {work[:end]}: there is no such file")
+    if not work or work[0] in "/.~" or Path(work).exists():
+        kinds = ", ".join(READERS)
+        raise InputError(
+            f"cannot take {work!r}: it must be a network by name, a file ending in {kinds}, or a "
+            "folder with config.json"
+        )
     family, _, rest = work.partition("/")
     if any(name.startswith(f"{family}/") for name in TABLE):
         family = f"{family}/{rest.partition('/')[0]}"

@@ -241,6 +241,20 @@ def test_a_request_to_end_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "work", ["", "/dev/zero", "./x", "loop", "folder", "a" * 5000, "x\x1b[31m"]
+)
+def test_work_that_is_none(
+    work: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What names neither a network nor a file of one is told so, and nothing is read of it."""
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("folder").mkdir()
+    said = refused(capsys, "models", work)
+    assert "\x1b" not in said and len(said) < 6000
+
+
 def test_text_of_any_file(tmp_path: Path) -> None:
     """A byte-order mark is no text; what is too long is not read to its end."""
     path = tmp_path / "x.txt"
