@@ -202,6 +202,7 @@ def read_csv(
 ) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The header of a CSV file and its rows, each with the number of its line.
 
+    Lines before the header that begin with ``# `` are remarks.
     A row that is shorter or longer than the header has None among its values or keys.
 
     Raises
@@ -212,9 +213,12 @@ def read_csv(
     import csv
     import io
 
-    reader = csv.DictReader(io.StringIO(read_text(path, what), newline=""))
+    text, remarks = read_text(path, what), 0
+    while text.startswith("# "):
+        text, remarks = text.partition("\n")[2], remarks + 1
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        rows = [(reader.line_num, row) for row in reader]
+        rows = [(remarks + reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise InputError(f"cannot read {what} {path}: {error}") from None
     return list(reader.fieldnames or []), rows

@@ -150,9 +150,11 @@ WHOLE = (
     "sms", "fp16_macs_per_sm", "float_block", "extra_bits", "shared_kib", "shared_bytes_per_cycle",
     "port_bytes_per_cycle", "warp_rows", "warp_columns", "l2_partitions", "l2_bytes_per_cycle",
     "l2_latency_cycles", "dram_latency_cycles", "barrier_cycles", "block_start_cycles",
+    "sparse_tiles",
 )  # fmt: skip
 REAL = {
     "clock_hz": (1e6, 1e11),
+    "fp32_accumulate": (0.01, 1.0),
     "dense_issue": (0.01, 1.0),
     "sparse_issue": (0.01, 1.0),
     "l2_mib": (2**-10, 2**20),
@@ -180,6 +182,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Clock frequency.
     fp16_macs_per_sm
         Dense fp16 multiply-accumulates of an SM in a cycle, over its four tensor cores.
+    fp32_accumulate
+        Share of that rate which sums in fp32 leave; all float formats have them here.
     any_pattern
         Whether the metadata select takes any N:M, at a gain of M/N; else 2:4 alone (tf32 1:2, int4
         two of four pairs).
@@ -225,6 +229,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Share of the peak that can be had.
     dram_latency_cycles
         Latency of a read that misses L2.
+    store_waits
+        Whether an SM takes its next tile when its output is in DRAM; else L2 takes outputs in.
     launch_us
         Time of a kernel launch.
     sparse_call_us
@@ -233,6 +239,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Whether the dense library may split the depth over SMs.
     sparse_split_k
         Whether the sparse library may.
+    sparse_tiles
+        Tiles of which the sparse library chooses: the first so many of :data:`TILES`.
     tdp_w
         Power of the board at its dense peak: of the preset with this TDP, else as configured.
     idle_w
@@ -248,6 +256,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     sms: int = 108
     clock_hz: float = 1.41e9
     fp16_macs_per_sm: int = 1024
+    fp32_accumulate: float = 1.0
     any_pattern: bool = False
     int4: bool = True
     outlier_pairs: bool = False
@@ -270,10 +279,12 @@ class Configuration(Machine, frozen=True, kw_only=True):
     dram_gbytes_per_s: float = 1555.0
     dram_efficiency: float = 0.93
     dram_latency_cycles: int = 466
+    store_waits: bool = False
     launch_us: float = 3.0
     sparse_call_us: float = 0.0
     dense_split_k: bool = True
     sparse_split_k: bool = False
+    sparse_tiles: int = len(TILES)
     tdp_w: float = 400.0
     idle_w: float = 50.0
     power_limit_w: float = 0.0
@@ -296,6 +307,11 @@ class Configuration(Machine, frozen=True, kw_only=True):
             raise InputError(
                 f"{ME}.power_limit_w must be 0 (no limit) or exceed idle_w, {self.idle_w}, "
                 f"got {self.power_limit_w}"
+            )
+        if self.sparse_tiles > len(TILES):
+            raise InputError(
+                f"{ME}.sparse_tiles must be at most {len(TILES)}, all tiles there are, got "
+                f"{self.sparse_tiles}"
             )
         least_kib = 2 * sum(TILES[-1]) * STEP_BITS // 8192
         if self.shared_kib < least_kib:

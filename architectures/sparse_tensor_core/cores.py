@@ -58,7 +58,8 @@ class TensorCores:
     @property
     def macs_per_sm(self) -> int:
         """Multiplications an SM does in a cycle, dense or sparse."""
-        return max(1, int(self.gpu.fp16_macs_per_sm * self.kind.rate))
+        share = 1.0 if self.kind.integers else self.gpu.fp32_accumulate
+        return max(1, int(self.gpu.fp16_macs_per_sm * self.kind.rate * share))
 
     @property
     def fraction_bits(self) -> int:

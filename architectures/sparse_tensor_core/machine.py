@@ -168,7 +168,7 @@ class SparseTensorCore(Configuration, frozen=True, kw_only=True):
 
     def peak(self) -> Peak:
         """Dense fp16."""
-        macs = self.sms * self.fp16_macs_per_sm * self.clock_hz
+        macs = self.sms * self.cores("fp16", "dense").macs_per_sm * self.clock_hz
         return Peak(macs_per_s=macs, operands="16 x 16 bits, dense")
 
     def bandwidth(self) -> float:
@@ -183,7 +183,7 @@ class SparseTensorCore(Configuration, frozen=True, kw_only=True):
         """With as many SMs, or that bandwidth of DRAM."""
         fields: dict[str, float] = {}
         if macs_per_s is not None:
-            fields["sms"] = max(1, round(macs_per_s / (self.fp16_macs_per_sm * self.clock_hz)))
+            fields["sms"] = max(1, round(macs_per_s * self.sms / self.peak().macs_per_s))
         if bandwidth is not None:
             fields["dram_gbytes_per_s"] = bandwidth / 1e9
         return msgspec.structs.replace(self, **fields)

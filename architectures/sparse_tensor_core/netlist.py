@@ -208,6 +208,14 @@ class Diagram:
             shift = {"pattern": Pattern.SHIFT, "offset": -bank.first}
             return channel(name, "epilogue", target + x, 1, **shift, **more)
 
+        if plan.cores.gpu.store_waits:
+            written = np.arange(1, bank.tiles * times.parts + 1) % times.parts == 0
+            written[-1] = False  # no tile follows the last
+            free = channel(
+                "free", f"store{x}", f"issue{x}", 1, produce=written.astype(np.int64), consume=again
+            )
+        else:
+            free = back("free", "issue", produce=followed, consume=again)
         grid = {"pattern": Pattern.BROADCAST}
         return [
             channel("grid", "launch", f"issue{x}", 1, consume=first - again, **grid),
@@ -218,7 +226,7 @@ class Diagram:
             # A stage is taken when its copy is issued; the one being multiplied is not yet free.
             into("stages", "issue", t.stages - 1),
             into("arrived", "sm_port", t.stages),
-            back("free", "issue", produce=followed, consume=again),
+            free,
             back("output", "store", produce=stored, consume=drained),
         ]
 

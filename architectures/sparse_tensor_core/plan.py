@@ -229,6 +229,9 @@ class Plan:
             gpu.dram_latency_cycles / (tiling.stages - 1),
         )
         each = gpu.block_start_cycles + gpu.dram_latency_cycles + cores.epilogue_cycles(tiling)
+        if gpu.store_waits:
+            output = rows * columns * cores.kind.output_bytes
+            each += gpu.dram_latency_cycles + self.lanes * output / dram
         walked = np.maximum(tiling.steps * step, self.missed_bytes / dram) + each
         through = (self.missed_bytes.sum() + self.output_bytes) / dram + each
         longer, shorter = sorted((float(walked.sum()), through))[::-1]
@@ -247,8 +250,9 @@ def tilings(cores: TensorCores, shape: Shape) -> Iterator[Tiling]:
     step = -(-(STEP_BITS // cores.kind.bits) // group) * group
     total = -(-shape.depth // step)
     split = gpu.dense_split_k if cores.sparsity.is_dense else gpu.sparse_split_k
+    shapes = TILES if cores.sparsity.is_dense else TILES[: gpu.sparse_tiles]
     found = False
-    for rows, columns in TILES:
+    for rows, columns in shapes:
         room = int(gpu.shared_kib * 1024 // cores.stage_bytes(rows, columns, step))
         if room < 2:
             continue

@@ -39,6 +39,7 @@ from sparqsim.scripts.output import (
     table,
     write_json,
 )
+from sparqsim.scripts.validation import _rtx3090 as rtx3090
 
 REFERENCE = Path(__file__).with_name("a100_sparse.csv")
 COLUMNS = ("item", "M", "N", "K", "dtype", "dense_ms", "sparse_ms", "note")
@@ -363,9 +364,23 @@ def show(content: dict[str, Any]) -> None:
 
 @click.command()
 @json_option
-@click.option("--against", metavar="FILE.csv", help="A table with the columns of a100_sparse.csv.")
-def command(json_path: str | None, against: str | None) -> None:
-    """Measured A100 GEMMs, dense and 2:4."""
+@click.option(
+    "--gpu",
+    type=click.Choice([MEASURED_ON, rtx3090.MEASURED_ON]),
+    default=MEASURED_ON,
+    show_default=True,
+    help="Whose shipped table, where --against gives none.",
+)
+@click.option(
+    "--against",
+    metavar="FILE.csv",
+    help="A table with the columns of a100_sparse.csv, or of rtx3090_gemm.csv and its GPU.",
+)
+def command(json_path: str | None, gpu: str, against: str | None) -> None:
+    """Measured GEMMs of an A100 or an RTX 3090, dense and 2:4."""
+    if rtx3090.is_such_a_table(against) if against else gpu == rtx3090.MEASURED_ON:
+        _command_rtx3090(json_path, against)
+        return
     with PatientBar() as bar:
         content = validate(against or REFERENCE, bar)
     if json_path:
@@ -382,3 +397,14 @@ def command(json_path: str | None, against: str | None) -> None:
                 for row in missed
             ],
         )
+
+
+def _command_rtx3090(json_path: str | None, against: str | None) -> None:
+    with PatientBar() as bar:
+        content = rtx3090.validate(against or rtx3090.REFERENCE, bar)
+    if json_path:
+        write_json(content, json_path)
+    if json_path != "-":
+        rtx3090.show(content)
+    if against:
+        check_differences(against, rtx3090.missed(content))

@@ -47,7 +47,7 @@ def test_the_default_configuration_is_a_preset() -> None:
 def test_presets_are_listed_by_machine() -> None:
     """All of them, those of one machine, and none of a machine that has none."""
     mine = presets.names("sparse-tensor-core")
-    assert {"a100-40gb", "a100-80gb", "h100", "orin", "any-nm"} == set(mine)
+    assert {"a100-40gb", "a100-80gb", "h100", "orin", "any-nm", "rtx3090"} == set(mine)
     assert set(mine) <= set(presets.names())
     assert presets.names("eie") == () and presets.figures(HeatViT()) == []
 
