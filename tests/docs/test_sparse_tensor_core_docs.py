@@ -1,4 +1,4 @@
-"""Is the long table of docs/sparse_tensor_core.md what the validation gives?"""
+"""Are the long tables of docs/sparse_tensor_core.md what the validation gives?"""
 
 from __future__ import annotations
 
@@ -32,3 +32,25 @@ def test_the_table_is_what_validation_gives() -> None:
     assert f"{found.power_limit_w:.0f} W" in text and f"{found.sparse_call_us:.0f} us" in text
     dense, sparse = rows[0].simulated_at_limit, rows[1].simulated_at_limit
     assert f"{dense:.1f} ms" in text and f"{sparse:.1f} ms" in text
+
+
+@pytest.mark.slow
+def test_the_errors_by_regime_are_what_validation_gives() -> None:
+    """Each row of the RTX 3090's printed errors is one of the comparison, and so are its fits."""
+    from sparqsim.scripts.output import PatientBar
+    from sparqsim.scripts.validation._rtx3090 import REFERENCE, validate
+
+    text = PAGE.read_text()
+    content = validate(REFERENCE, PatientBar())
+    printed = text.partition("Errors by regime\n")[2].partition("```")[0].splitlines()[1:]
+    expected = []
+    for each in content["summaries"]:
+        errors = [f"{100 * value:{sign}.1f} %" for value, sign in
+                  ((each.mape, ""), (each.bias, "+"), (each.maximum, "+"))]  # fmt: skip
+        counts = (each.products, each.within, each.rows, each.rows_within)
+        rank = [] if each.spearman is None else [f"{each.spearman:.3f}"]
+        words = [each.library, each.regime, *map(str, counts), *errors, *rank]
+        expected.append(" ".join(words).split())
+    assert [line.split() for line in printed] == expected
+    found = content["fit"]
+    assert f"{found.clock_mhz:.0f} MHz" in text and f"{found.sparse_call_us:.1f} us" in text
