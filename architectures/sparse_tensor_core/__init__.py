@@ -11,7 +11,7 @@ steps. For each step ``cp.async`` brings a slice of both operands into one of se
 shared memory - from DRAM, or from L2 if another SM of the same wave or an earlier wave brought it
 there - while the warps multiply the stage before: each loads fragments from shared memory and feeds
 its quarter's tensor core. Then the tile's epilogue writes the output, and the SM takes the next
-tile. The last wave of tiles leaves SMs idle.
+tile (with ``store_waits`` only once the output is in DRAM). The last wave of tiles leaves SMs idle.
 
     launch -> issue -> dram_fetch -> l2_read -> sm_port => stages => mma -> epilogue -> store
 
@@ -25,8 +25,9 @@ tiles to others, the order of split-K sums between SMs, bank conflicts, DRAM row
 efficiency), TLBs, clocks that change during a run, and kernels beside the product (unfolding,
 finding ranges, scaling integer sums). Tiles of a wave miss L2 in equal shares.
 
-Sources: NVIDIA A100 and H100 architecture white papers; Mishra et al., Accelerating sparse deep
-neural networks, 2021; CUTLASS (tiles, stages, swizzle); Luo et al., arXiv 2402.13499 (latencies).
+Sources: NVIDIA A100, GA102 and H100 architecture white papers; Mishra et al., Accelerating sparse
+deep neural networks, 2021; CUTLASS (tiles, stages, swizzle); Luo et al., arXiv 2402.13499
+(latencies).
 """
 
 from sparqsim.architectures.sparse_tensor_core.config import KINDS, Shape, Sparsity, Tiling

@@ -228,7 +228,8 @@ class Plan:
             self.lanes * moved / gpu.l2_bytes_per_cycle,
             gpu.dram_latency_cycles / (tiling.stages - 1),
         )
-        each = gpu.block_start_cycles + gpu.dram_latency_cycles + cores.epilogue_cycles(tiling)
+        each: float = gpu.block_start_cycles + gpu.dram_latency_cycles
+        each += cores.epilogue_cycles(tiling)
         if gpu.store_waits:
             output = rows * columns * cores.kind.output_bytes
             each += gpu.dram_latency_cycles + self.lanes * output / dram
