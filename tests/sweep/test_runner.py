@@ -135,7 +135,7 @@ def test_fifty_random_kills_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """Within a second, with what is finished kept, and no process left."""
+    """Within moments, with what is finished kept, and no process left."""
     file = as_toml(toys({"from": 1, "to": 500, "step": 1}, busy_ms=50.0), tmp_path / "toys.toml")
     process = started(file, tmp_path / "store", "--workers", "2")
     while len(files(tmp_path / "store")) < 20:
@@ -144,7 +144,7 @@ def test_an_interrupted_sweep_ends_at_once_and_says_how_to_go_on(tmp_path: Path)
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, told = process.communicate()
-    assert time.monotonic() - start < 1.0 or os.getloadavg()[0] > 2
+    assert time.monotonic() - start < 5.0  # of 25 s of work; a second where nothing else runs
     assert process.returncode == 130 and "To go on: sparqsim sweep" in told
     assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     kept = files(tmp_path / "store")
