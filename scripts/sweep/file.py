@@ -39,7 +39,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_text
 from sparqsim.workloads.layers import unknown
 
 SHIPPED = Path(__file__).resolve().parents[2] / "sweeps"
@@ -243,14 +243,13 @@ def load(given: str | Path | Mapping[str, Any]) -> Sweep:
     if isinstance(given, Mapping):
         return _converted(dict(given), Source(name="sweep", where="the sweep"))
     path = _found(given)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the sweep {path}: {error}") from None
+    text = read_text(path, "the sweep")
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # of TOML, or of a number without end
         raise InputError(f"{path} is no TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply") from None
     return _converted(content, Source(name=path.stem, where=str(path), text=text))
 
 

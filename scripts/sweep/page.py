@@ -11,7 +11,6 @@ import io
 import json
 import os
 import zlib
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from sparqsim.base import InputError, written_whole
 from sparqsim.scripts.sweep.file import Figure
 from sparqsim.scripts.sweep.frame import Points
 from sparqsim.scripts.sweep.plots import draw
-from sparqsim.simulator.page import STYLE
+from sparqsim.simulator.page import STYLE, escape
 from sparqsim.simulator.plots import write_figure
 
 MEASURES = (
@@ -108,7 +107,7 @@ def store_page(points: Points, title: str) -> str:
 
 def _safe(rows: list[dict[str, Any]]) -> str:
     """JSON that cannot end the element it stands in."""
-    return json.dumps(rows, separators=(",", ":")).replace("</", "<\\/")
+    return json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _heading(name: str) -> str:

@@ -116,6 +116,15 @@ def test_files_of_settings(option: str, tmp_path: Path, capsys: pytest.CaptureFi
             assert path.name in said, (kind, said)
 
 
+def test_files_of_sweeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So is a file that is no sweep."""
+    (tmp_path / "endless.toml").symlink_to("/dev/zero")
+    files = {**_bad_files(tmp_path), "endless": tmp_path / "endless.toml"}
+    for kind in ("latin", "deep", "digits", "nul", "loop", "folder", "endless"):
+        said = refused(capsys, "sweep", str(files[kind]))
+        assert f"{kind}.toml" in said, (kind, said)
+
+
 def _arrays(folder: Path) -> dict[str, bytes]:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
