@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points
@@ -101,7 +102,7 @@ PREFIX = "sparqsim_machine_"  # of the modules that files are loaded as
 
 def _from_file(path: Path) -> type[Machine]:
     """The machine of a file, which is loaded once, as a module of its own."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"there is no machine file {path}")
     module = _loaded(path.resolve())
     named = getattr(module, "MACHINE", None)

@@ -37,6 +37,7 @@ zero and signed elsewhere. Every key is checked: what is unknown is refused, by 
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -400,6 +401,6 @@ def get(name_or_path: str) -> Recipe:
     if name_or_path in named():
         return named()[name_or_path]
     path = Path(name_or_path)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or os.path.exists(path):
         return read(path)
     raise unknown("there is no recipe", name_or_path, named())

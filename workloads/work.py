@@ -213,7 +213,7 @@ def _split(work: str) -> tuple[str, str | None]:
     for end in (*ends, len(work)):
         if Path(work[:end]).suffix.lower() in READERS:
             raise InputError(f"cannot read {work[:end]}: there is no such file")
-    if not work or work[0] in "/.~" or Path(work).exists():
+    if work and (work[0] in "/.~" or os.path.exists(work)):
         kinds = ", ".join(READERS)
         raise InputError(
             f"cannot take {work!r}: it must be a network by name, a file ending in {kinds}, or a "

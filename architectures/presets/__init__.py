@@ -21,6 +21,7 @@ or without a source is refused, by name and file.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,7 +111,7 @@ def get(name_or_path: str) -> Preset:
     if name_or_path in shipped():
         return shipped()[name_or_path]
     path = Path(name_or_path)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or os.path.exists(path):
         return read(path)
     raise unknown("there is no preset", name_or_path, shipped())
 

@@ -30,6 +30,7 @@ Every key is checked before any work; a letter names the line, or the key of a d
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -261,9 +262,9 @@ def shipped() -> dict[str, Path]:
 def _found(given: str | Path) -> Path:
     path = Path(given)
     known = shipped()
-    if not path.exists() and str(given) in known:
+    if not os.path.exists(path) and str(given) in known:
         return known[str(given)]
-    if not path.exists() and path.suffix != ".toml":
+    if not os.path.exists(path) and path.suffix != ".toml":
         raise unknown("there is no sweep file or shipped sweep", str(given), known)
     return path
 

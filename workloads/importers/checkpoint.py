@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Checkpoint(Mapping[str, Stored]):
         self.tensors: dict[str, Stored] = {}
         for name in self._files():
             path = folder / name
-            if path.is_file():
+            if os.path.isfile(path):
                 self.tensors |= _header(path)
             else:
                 self.missing.append(name)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -265,7 +266,7 @@ class ModelFile:
                 f"{what} keeps its values in another file, {location!r}, which is a link that "
                 "leads out of the model's folder; copy the file there"
             )
-        if not path.exists():
+        if not os.path.exists(path):
             if location not in self.missing:
                 self.missing.append(location)
             return None
@@ -277,7 +278,7 @@ class ModelFile:
                 f"{what}: its offset and length in {location!r} must be whole"
             ) from None
         wanted = self._bytes(what, tensor)
-        if length != wanted or offset < 0 or not path.is_file():
+        if length != wanted or offset < 0 or not os.path.isfile(path):
             raise self.fail(f"{what} must have {wanted} bytes in {location!r}, got {length}")
         if offset + length > path.stat().st_size:
             raise self.fail(
