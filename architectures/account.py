@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis, Entry
+from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.report import EnergyPart, Memory, memory_use
 from sparqsim.simulator.traffic import Access, Traffic
@@ -59,14 +60,14 @@ class Port:
     ----------
     store, actor : str
     read_bits, written_bits : number or array
-        One number, of each firing ``[firings]``, or ``[1 or firings, 1 or lanes]``; a mean need not
-        be whole, the sum over all firings is.
+        One number, of each firing ``[firings]``, or ``[1 or firings, 1 or lanes]``, or loops; a
+        mean need not be whole, the sum over all firings is.
     """
 
     store: str
     actor: str
-    read_bits: ArrayLike = 0
-    written_bits: ArrayLike = 0
+    read_bits: ArrayLike | Loops = 0
+    written_bits: ArrayLike | Loops = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,10 +167,12 @@ class Account:
         return found
 
 
-def _total(netlist: Netlist, actor: str, bits: ArrayLike) -> float:
+def _total(netlist: Netlist, actor: str, bits: ArrayLike | Loops) -> float:
     """Bits of all firings of all lanes of an actor."""
-    given = np.asarray(bits)
     found = netlist.actor(actor)
+    if isinstance(bits, Loops):
+        return float(bits.total() * found.lanes)
+    given = np.asarray(bits)
     if given.ndim == 0:
         return float(given) * found.count * found.lanes
     given = given[:, None] if given.ndim == 1 else given

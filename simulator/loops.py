@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparqsim.base import InputError
+
+STRETCH = 1 << 16  # firings written out at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +91,21 @@ class Loops:
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The numbers of the firings ``first`` to ``last - 1``."""
         k = np.arange(first, last)
-        places, stepped = [], np.zeros(k.size, np.int64)
-        for row, size, step in zip(
-            self.runs[::-1], self.sizes[::-1], self.steps[::-1], strict=True
+        places: list[Any] = []
+        stepped = np.zeros(k.size, np.int64)
+        for ends, size, step in zip(
+            self._ends[::-1], self.sizes[::-1], self.steps[::-1], strict=True
         ):
             k, index = np.divmod(k, size)
-            places.append(np.searchsorted(np.cumsum(row), index, side="right"))
-            stepped += step * index
+            places.append(np.searchsorted(ends, index, side="right") if len(ends) > 1 else 0)
+            if step:
+                stepped += step * index
         return self.values[tuple(places[::-1])] + stepped
+
+    @cached_property
+    def _ends(self) -> list[NDArray[np.int64]]:
+        """Of each loop, where its runs end."""
+        return [np.cumsum(row) for row in self.runs]
 
     def __getitem__(self, firing: int) -> int:
         return int(self.window(firing, firing + 1)[0])
@@ -110,11 +120,10 @@ class Loops:
         left side is a firing below the end. Where they do not repeat, the end is ``last``.
         """
         period, inner = last - first, len(self)
-        for row, size, step in zip(self.runs, self.sizes, self.steps, strict=True):
+        for ends, size, step in zip(self._ends, self.sizes, self.steps, strict=True):
             outer, inner = inner, inner // size
             if period % inner:
                 continue
-            ends = np.cumsum(row)
             run = np.searchsorted(ends, first % outer // inner, side="right")
             end = first // outer * outer + int(ends[run]) * inner
             if last <= end:
@@ -149,3 +158,81 @@ class Loops:
             for step, size in zip(self.steps, self.sizes, strict=True)
         )
         return int((counts * self.values.astype(object)).sum()) + stepped
+
+
+@dataclass(frozen=True, eq=False)
+class Paced(Loops):
+    """Cycles for what comes through at a pace, a firing each, one behind the other.
+
+    After each firing all that has come so far has taken its time, rounded up to whole cycles; a
+    firing takes a cycle at least.
+
+    Parameters
+    ----------
+    runs, values
+        What comes in each firing.
+    pace
+        So much comes through, and in so many cycles.
+
+    Examples
+    --------
+    >>> Paced(((6,),), [4], pace=(3, 1)).window(0, 6).tolist()
+    [2, 1, 1, 2, 1, 1]
+    """
+
+    pace: tuple[int, int] = (1, 1)
+
+    @classmethod
+    def of(cls, amounts: Loops, pace: tuple[int, int]) -> Paced:
+        """What comes in each firing as loops that do not rise."""
+        if any(amounts.steps):
+            raise InputError("what comes at a pace must not rise from firing to firing")
+        return cls(amounts.runs, amounts.values, pace=pace)
+
+    def window(self, first: int, last: int) -> NDArray[np.int64]:
+        """The cycles of the firings ``first`` to ``last - 1``."""
+        each, cycles = self.pace
+        comes = super().window(first, last)
+        ends = self._before(first) * cycles % each + np.r_[0, np.cumsum(comes)] * cycles
+        return np.maximum(np.diff(-(-ends // each)), 1)
+
+    def steady(self, first: int, last: int) -> tuple[int, int]:
+        """As of the loops, if what comes in the period takes whole cycles."""
+        each, cycles = self.pace
+        if (self._before(last) - self._before(first)) * cycles % each:
+            return last, 0
+        return super().steady(first, last)
+
+    def least_and_most(self) -> tuple[int, int]:
+        """Bounds of the cycles of a firing: what comes, rounded down and up."""
+        each, cycles = self.pace
+        low, high = super().least_and_most()
+        return max(1, low * cycles // each), max(1, -(-high * cycles // each))
+
+    def total(self) -> int:
+        """The sum over all firings."""
+        ends = range(0, len(self), STRETCH)
+        return sum(int(self.window(at, min(at + STRETCH, len(self))).sum()) for at in ends)
+
+    @cached_property
+    def _inside(self) -> list[NDArray[np.int64]]:
+        """For each loop what comes in one of its iterations, ``[runs down to it]``."""
+        found = [self.values]
+        for row in self.runs[:0:-1]:
+            found.append((found[-1] * np.array(row)).sum(axis=-1))
+        return found[::-1]
+
+    def _before(self, firing: int) -> int:
+        """All that comes before a firing."""
+        found, inner = 0, len(self)
+        place: tuple[int, ...] = ()
+        for row, ends, size, inside in zip(
+            self.runs, self._ends, self.sizes, self._inside, strict=True
+        ):
+            inner //= size
+            index, firing = divmod(firing, inner)
+            found += int((np.clip(index - ends + row, 0, row) * inside[place]).sum())
+            if index == size:
+                break
+            place = (*place, int(np.searchsorted(ends, index, side="right")))
+        return found

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparqsim.base import InputError
+from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.queues import intervals
 from sparqsim.simulator.timeline import Timeline
 
@@ -28,13 +29,13 @@ class Access:
     actor
         Whose firings.
     read_bits, written_bits
-        One number, of each firing ``[firings]``, or ``[1 or firings, 1 or lanes]``; a mean need not
-        be whole.
+        One number, of each firing ``[firings]``, or ``[1 or firings, 1 or lanes]``, or loops; a
+        mean need not be whole.
     """
 
     actor: str
-    read_bits: ArrayLike = 0
-    written_bits: ArrayLike = 0
+    read_bits: ArrayLike | Loops = 0
+    written_bits: ArrayLike | Loops = 0
 
 
 Traffic = Mapping[str, Sequence[Access]]  # of each memory, by its name in the report

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.arrays.tiles import Walk
 from sparqsim.architectures.arrays.tokens import TileTokens
+from sparqsim.architectures.arrays.walk import Walk
 from sparqsim.architectures.machine import Computed
 from sparqsim.simulator.mac import dense, flint
 from sparqsim.simulator.netlist import Execute

@@ -34,8 +34,8 @@ from sparqsim.architectures.arrays.datapath import Multiplied
 from sparqsim.architectures.arrays.machine import TiledMachine, Timing
 from sparqsim.architectures.arrays.rules import ArrayRules, Drain, Reuse
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
-from sparqsim.architectures.arrays.tiles import Walk
 from sparqsim.architectures.arrays.tokens import TileTokens
+from sparqsim.architectures.arrays.walk import Walk
 from sparqsim.architectures.fixed_point import COMPUTES, RECIPE, FixedPointLayer
 from sparqsim.architectures.machine import Area, Figure, Peak, Program
 from sparqsim.architectures.operands import Computes

@@ -601,11 +601,12 @@ def tile_ports(tiled: TiledNetlist) -> tuple[Port, ...]:
             if dma.datum is not datum:
                 continue
             one, other = (buffer, _DRAM) if dma.stores else (_DRAM, buffer)
-            share = dma.bits / len(dma.actors)
+            many = len(dma.actors)
+            share = dma.bits if many == 1 else np.asarray(dma.bits) / many
             for actor in dma.actors:
                 ports.append(Port(store=one, actor=actor, read_bits=share))
                 ports.append(Port(store=other, actor=actor, written_bits=share))
-            left["read" if dma.stores else "write"] -= int(dma.bits.sum())
+            left["read" if dma.stores else "write"] -= dma.bits.total()
         each = {way: total / tiled.analytic.tiles for way, total in left.items()}
         ports.append(
             Port(store=buffer, actor="array", read_bits=each["read"], written_bits=each["write"])

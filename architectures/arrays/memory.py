@@ -7,15 +7,15 @@ its turn.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.rules import TRANSFER_WORDS, ArrayRules, bandwidth
 from sparqsim.architectures.arrays.shapes import Datum
 from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.loops import Loops, Paced
 from sparqsim.simulator.memory.dram import Dram, Granularity
 from sparqsim.simulator.netlist import Actor, Netlist, Resource
 
@@ -23,32 +23,6 @@ from sparqsim.simulator.netlist import Actor, Netlist, Resource
 # first burst inside a transfer only
 TRANSFER_BYTES = 4608
 MEASURED = 512  # transfers of the streams that are measured: several refreshes
-
-Ints = NDArray[np.int64]
-
-
-class Transfers(NamedTuple):
-    """What one DMA moves, a firing each.
-
-    ``bits`` of each; ``opens`` and ``closes`` are 1 for the first and last transfer of a piece;
-    ``rank`` is the tile that waits for it.
-    """
-
-    bits: Ints
-    opens: Ints
-    closes: Ints
-    rank: Ints
-
-
-def transfers(bits: Ints, rank: Ints, most_bits: int) -> Transfers:
-    """Cut pieces into transfers of at most so many bits."""
-    parts = np.maximum(1, -(-bits // most_bits))
-    piece = np.repeat(np.arange(len(bits)), parts)
-    place = np.arange(len(piece)) - np.repeat(np.cumsum(parts) - parts, parts)
-    last = place == parts[piece] - 1
-    size = np.where(last, bits[piece] - place * most_bits, most_bits)
-    flags = ((place == 0).astype(np.int64), last.astype(np.int64))
-    return Transfers(size, *flags, rank[piece])
 
 
 class Bus:
@@ -65,12 +39,10 @@ class Bus:
         self.resources = [Resource(name="dram")]
         self.most_bits = max(1, TRANSFER_WORDS * rules.dram_bits // rules.dram_cycles)
 
-    def moves(self, stream: Transfers, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
-        """What makes an actor move the stream, one for each channel."""
-        ends = np.concatenate([[0], np.cumsum(stream.bits)])
-        words = -(-ends * self.rules.dram_cycles // self.rules.dram_bits)
-        busy = np.maximum(np.diff(words), 1)
-        return [{"busy": busy, "rank": stream.rank, "resource": "dram"}]
+    def moves(self, bits: Loops, rank: Loops, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+        """What makes an actor move so many bits a firing, one for each channel."""
+        busy = Paced.of(bits, (self.rules.dram_bits, self.rules.dram_cycles))
+        return [{"busy": busy, "rank": rank, "resource": "dram"}]
 
 
 class Banks:
@@ -92,9 +64,10 @@ class Banks:
         self.round = self.bank * timing.banks_per_group
         self.region = (dram.capacity_bytes // len(Datum) // self.round - 1) * self.round
 
-    def moves(self, stream: Transfers, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
-        """What makes an actor move the stream, one for each channel."""
-        size = -(-np.maximum(stream.bits, 1) // (8 * self.grain)) * self.grain
+    def moves(self, bits: Loops, rank: Loops, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
+        """What makes an actor move so many bits a firing, one for each channel."""
+        each = bits.window(0, len(bits))
+        size = -(-np.maximum(each, 1) // (8 * self.grain)) * self.grain
         begin = np.cumsum(size) - size
         # A transfer that would cross the end of the region starts over at its beginning.
         turn = begin % self.region + size > self.region
@@ -106,7 +79,7 @@ class Banks:
         return [
             {
                 "firings": len(size),
-                "rank": stream.rank,
+                "rank": rank,
                 "resource": resource.name,
                 "request": mine,
             }
@@ -132,11 +105,11 @@ def _seconds(dram: Dram, size: int, stores: bool) -> float:
     """Time of a stream of loads of that size on each channel, with a store behind each or not."""
     clock_hz = 1e12 / dram.timing.tCK_ps
     banks = Banks(dram, clock_hz, apart=not stores)
-    bits, ones = np.full(MEASURED, size * dram.channels * 8), np.ones(MEASURED, np.int64)
+    bits = Loops(((MEASURED,),), np.array([size * dram.channels * 8]))
     actors = []
     for datum, is_write in ((Datum.INPUT, False), (Datum.OUTPUT, True))[: 1 + stores]:
-        stream = Transfers(bits, ones, ones, 2 * np.arange(MEASURED) + is_write)
-        for channel, move in enumerate(banks.moves(stream, datum, is_write)):
+        rank = Loops(((MEASURED,),), np.array([int(is_write)]), (2,))
+        for channel, move in enumerate(banks.moves(bits, rank, datum, is_write)):
             actors.append(Actor(name=f"{datum.name} {channel}", **move))
     made = Netlist(actors, [], banks.resources, clock_hz=clock_hz)
     return simulate(made, record="summary").seconds

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.shapes import Datum, Loop
-from sparqsim.architectures.arrays.tiles import Walk
+from sparqsim.architectures.arrays.walk import Walk
 from sparqsim.simulator.mac import dense
 from sparqsim.simulator.netlist import Execute
 from sparqsim.workloads.layers import Conv2d

@@ -43,10 +43,10 @@ from sparqsim.simulator.netlist import Netlist
 
 Ints = NDArray[np.int64]
 
-WINDOW = 1024  # firings of loops written out at once
+WINDOW = 8192  # firings of loops written out at once
 TRIES = 12  # stops in an innermost loop before the leader goes on to its end
 # To look whether a run repeats takes about as long as so many firings; the first looks are free.
-WORTH_A_LOOK, FREE_LOOKS = 2048, 512
+WORTH_A_LOOK, FREE_LOOKS = 2048, 128
 
 
 def pays(netlist: Netlist) -> bool:
@@ -353,7 +353,7 @@ class _Period:
         """How often the period recurs before an actor leaves the runs of its loops."""
         netlist, least = self.run.netlist, np.iinfo(np.int64).max
         self.rises: dict[int, int] = {}  # of the ranks of each actor, in a period
-        ranks: dict[str, list[tuple[int, int, int]]] = {}
+        asking: list[tuple[int, int, int]] = []  # of actors that ask: from, and up to which firing
         for i, span in enumerate(self.spans):
             fired = int(self.fired[span.start])
             if not fired:
@@ -370,14 +370,19 @@ class _Period:
                 if (asks != asks[:1]).any():
                     end = last  # the banks asked for are given one by one
                 self.rises[i] = rise
-                asked = _between(actor.rank, last - fired, last)
-                ranks.setdefault(actor.resource, []).append((rise, *asked))
+                asking.append((i, last - fired, last))
             if self.now.lanes["state"][span.start] == WAITING:
                 end -= 1  # what waits has been looked at
                 then, now = (m.lanes["rank"][span.start] for m in (self.before, self.now))
                 if now - then != rise:
                     return 0
             least = min(least, (end - last) // fired)
+            if least < 1:
+                return 0
+        ranks: dict[str | None, list[tuple[int, int, int]]] = {}
+        for i, first, last in asking:
+            asked = _between(netlist.actors[i].rank, first, last)
+            ranks.setdefault(netlist.actors[i].resource, []).append((self.rises[i], *asked))
         return int(least) if all(map(_keep_their_order, ranks.values())) else 0
 
     def add(self, times: int) -> None:

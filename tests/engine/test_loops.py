@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sparqsim.base import InputError
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import repeating, simulate
-from sparqsim.simulator.loops import Loops
+from sparqsim.simulator.loops import Loops, Paced
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim.simulator.timeline import Timeline
 
@@ -68,6 +68,34 @@ def test_loops_are_the_numbers_they_stand_for(data: st.DataObject, total: int) -
     assert low == min(plain) and high == max(plain)
     first = data.draw(st.integers(0, total))
     assert some.window(first, total).tolist() == plain[first:]
+
+
+@settings(quick, max_examples=60)
+@given(
+    data=st.data(),
+    total=st.integers(1, 60),
+    pace=st.tuples(st.integers(1, 12), st.integers(1, 5)),
+)
+def test_what_comes_at_a_pace_ends_with_all_that_came(
+    data: st.DataObject, total: int, pace: tuple[int, int]
+) -> None:
+    """Each firing lasts from the cycle in which all before it has come to that in which it has, one
+    at least; where the cycles are said to repeat they do."""
+    amounts = loops(data.draw, total, 0, 30)
+    came, plain = 0, []
+    for k in range(total):
+        begin, came = came, came + amounts[k]
+        plain.append(max(1, -(-came * pace[1] // pace[0]) + (-begin * pace[1] // pace[0])))
+    paced = Paced.of(amounts, pace)
+    first, last = sorted(data.draw(st.tuples(st.integers(0, total), st.integers(0, total))))
+    assert paced.window(first, last).tolist() == plain[first:last]
+    assert paced.total() == sum(plain)
+    low, high = paced.least_and_most()
+    assert low <= min(plain) and high >= max(plain)
+    if first < last < total:
+        end, added = paced.steady(first, last)
+        assert added == 0
+        assert plain[last:end] == plain[first : end - last + first]
 
 
 @quick

@@ -223,10 +223,10 @@ def test_tiles_obey_bounds_and_move_their_bits(name: str, shape: ConvShape) -> N
     width, bus, moved = rules.dram_bits / rules.dram_cycles, 0, {True: 0, False: 0}
     for dma in tiled.dmas:
         busy = int(timeline.lane_times(dma.actors[0]).busy.sum())
-        words = dma.bits.sum() / width
+        words = dma.bits.total() / width
         assert math.ceil(words) <= busy <= words + len(dma.bits) + 1
         bus += busy
-        moved[dma.stores] += int(dma.bits.sum())
+        moved[dma.stores] += int(dma.bits.total())
     assert moved == {True: analytic.traffic.dram_write, False: analytic.traffic.dram_read}
     assert timeline.cycles >= bus
     stored = int(np.asarray(netlist.actor("output_dma").busy)[-1, 0])

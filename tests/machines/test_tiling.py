@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from sparqsim.architectures.arrays import tiles
 from sparqsim.architectures.arrays.ant import Ant
 from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.arrays.cost import Rates, array_bits, cost, residences
@@ -49,8 +50,10 @@ from sparqsim.architectures.arrays.shapes import (
     needed,
     sizes_of,
 )
-from sparqsim.architectures.arrays.tiles import Walk
+from sparqsim.architectures.arrays.walk import Walk
 from sparqsim.base import InputError
+from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.loops import Loops
 from sparqsim.workloads.layers import Conv2d, Linear, MatMul
 from sparqsim.workloads.models import get_model
 
@@ -295,19 +298,21 @@ def test_a_buffer_keeps_the_pieces_of_its_block_for_every_tile(
     except InputError:
         return
     counts = walk.counts
+    streams = [walk.streams[f"{name}_dma"] for name in ("input", "weight", "output")]
     for datum, pieces in walk.pieces.items():
         kept = walk.analytic.residences[datum]
-        assert len(pieces.bits) == kept.transfers == pieces.opens.sum() == pieces.closes.sum()
+        assert pieces.count == kept.transfers == pieces.opens.total() == pieces.closes.total()
+        firsts, stream = pieces.nest.loops(pieces.first(pieces.nest), pieces.steps), streams[datum]
         held: dict[int, int] = {}
         next_piece = 0
         for number in range(walk.tiles):
             place = np.unravel_index(number, counts)
             if pieces.opens[number]:
-                assert pieces.first[next_piece] == number
+                assert firsts[next_piece] == number
                 held[int(pieces.slots[number])] = next_piece
                 next_piece += 1
             mine = held[int(pieces.slots[number])]
-            first = np.unravel_index(int(pieces.first[mine]), counts)
+            first = np.unravel_index(int(firsts[mine]), counts)
             for at, loop in enumerate(order, start=1):
                 if DEPENDS[datum][loop] and array.authors is None:
                     assert place[at] == first[at]
@@ -316,9 +321,35 @@ def test_a_buffer_keeps_the_pieces_of_its_block_for_every_tile(
             if pieces.closes[number] and datum is not Datum.OUTPUT:
                 held.clear()
         if datum is Datum.OUTPUT:
-            assert pieces.bits.sum() == walk.analytic.traffic.dram_write
+            assert stream.bits.total() == walk.analytic.traffic.dram_write
         elif array.authors is None:
-            assert pieces.bits.sum() == kept.moved_bits
+            assert stream.bits.total() == kept.moved_bits
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes(), array=rules(), data=st.data())
+def test_tiles_as_loops_run_as_tiles_written_out(
+    shape: ConvShape, array: ArrayRules, data: st.DataObject
+) -> None:
+    """The same cycles, and the same sums of every actor, whether a netlist is loops or arrays."""
+    tile = data.draw(st.sampled_from(every_tile(shape, array)))
+    mapping = promoted(shape, array, tile, tuple(data.draw(st.permutations(list(Loop)))))
+    timelines = []
+    for short in (0, tiles.SHORT):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tiles, "SHORT", short)
+            try:
+                tiled = tiles.tile_netlist(shape, array, mapping, clock_hz=5e8, rescale=(32, 8))
+            except InputError:
+                return
+        assert isinstance(tiled.netlist.actor("array").busy, Loops) == (short == 0)
+        timelines.append(simulate(tiled.netlist, record="summary"))
+    looped, plain = timelines
+    assert looped.cycles == plain.cycles
+    for actor in plain.netlist.actors:
+        one, other = (timeline.lane_times(actor.name) for timeline in timelines)
+        for field in ("busy", "starved", "blocked", "waiting"):
+            assert (getattr(one, field) == getattr(other, field)).all()
 
 
 @settings(max_examples=80, deadline=None)
