@@ -10,7 +10,7 @@ that what still differs is where they are; with a threshold the number differs t
 
 Where EfficientNet-Lite0's trained weights are installed, its layers after a ReLU6 run on SNAP with
 their real inputs, and with the zeros filled in: the zeros are there, nothing is dropped. Writes
-``dynamic_pruning.md`` with its figure and data.
+``background/dynamic_pruning.md`` with its figure and data.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ def page(found: Study) -> str:
             "`python -m sparqsim.scripts.scenarios.dynamic_pruning --out docs`; "
             "all outputs verified bit by bit.",
             "",
-            "![Accuracy over cycles, and zeros of EfficientNet](figures/dynamic_pruning.png)",
+            "![Accuracy over cycles, and zeros of EfficientNet](../figures/dynamic_pruning.png)",
             "",
             "## The digits CNN",
             "",
@@ -351,7 +351,7 @@ def main(out: str) -> None:
     write_json(found, str(folder / "data" / "dynamic_pruning.json"))
     with written_whole(folder / "figures" / "dynamic_pruning.png") as path:
         draw(found).savefig(path, dpi=150)
-    with written_whole(folder / "dynamic_pruning.md") as path:
+    with written_whole(output_folder(folder / "background") / "dynamic_pruning.md") as path:
         Path(path).write_text(page(found), encoding="utf-8")
     shown = table(
         f"digits CNN, activations pruned at run time; cycles an image, mean of {found.images}",

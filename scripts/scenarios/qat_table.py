@@ -7,7 +7,7 @@ weights and layer inputs: once as it is (PTQ, least-squares scales, one a tensor
 a few epochs of quantization-aware training that also learn the scales (QAT, LSQ). A float32 net
 that gets the same epochs shows what the epochs alone do. A second table does so for pruning.
 
-Writes docs/data/qat.json, then from it the tables in docs/training.md and the figure
+Writes docs/data/qat.json, then from it the tables in docs/background/training.md and the figure
 docs/figures/qat_accuracy.png; ``--from-data`` only draws. Needs torch; some minutes on one core.
 """
 
@@ -161,7 +161,7 @@ def _spread(accuracies: tuple[float, ...]) -> str:
 
 
 def render(table: Table) -> dict[str, str]:
-    """Return the Markdown of each table by the name of its place in docs/training.md."""
+    """Return the Markdown of each table by the name of its place in docs/background/training.md."""
     by_place = {(row.family, row.bits): row for row in table.quantized}
     heads = [f"{bits} bits, {when}" for bits in BITS for when in ("PTQ", "QAT")]
     lines = ["| format | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(heads)]
@@ -193,7 +193,7 @@ def fill(text: str, parts: dict[str, str]) -> str:
     for name, part in parts.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
         if text.count(start) != 1 or text.count(end) != 1:
-            raise InputError(f"docs/training.md must have one {start.strip()} and one {end}")
+            raise InputError(f"training.md must have one {start.strip()} and one {end}")
         before, rest = text.split(start)
         text = f"{before}{start}{part}\n{end}{rest.split(end)[1]}"
     return text
@@ -244,7 +244,7 @@ def draw(table: Table) -> Figure:
 
 def write(table: Table, docs: Path) -> None:
     """Write the tables into training.md and the figure beside it."""
-    page = docs / "training.md"
+    page = docs / "background" / "training.md"
     text = fill(page.read_text(), render(table))
     with written_whole(page) as path:
         path.write_text(text)
@@ -270,7 +270,7 @@ def read(path: Path) -> Table:
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="How many.")
 @click.option("--from-data", is_flag=True, help="Measure nothing; draw docs/data/qat.json.")
 @click.option(
-    "--docs", type=click.Path(path_type=Path), default=DOCS, help="The folder with training.md."
+    "--docs", type=click.Path(path_type=Path), default=DOCS, help="The folder of the documentation."
 )
 def command(seeds: int, from_data: bool, docs: Path) -> None:
     data = docs / "data" / "qat.json"

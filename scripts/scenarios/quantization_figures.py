@@ -1,4 +1,4 @@
-"""The figures and the table of docs/quantization.md, written to docs/figures (or a folder given).
+"""The figures and the table of docs/background/quantization.md, to docs/figures or another folder.
 
 The lecture's 4 x 4 example, the error over the clipping range, and what 4 bits do to MiniLM's
 weights (the real model of the extra ``models``, without which that figure is left out).

@@ -1,4 +1,4 @@
-"""Draw the figures of docs/sparsity.md: pattern masks, encoding sizes, EIE padding, tokens.
+"""Draw the figures of docs/background/sparsity.md: masks, encoding sizes, EIE padding, tokens.
 
 Run ``python -m sparqsim.scripts.scenarios.sparsity_figures [FOLDER]`` (docs/figures by default).
 """

@@ -8,7 +8,7 @@ machine with 64 real input vectors; so is a synthetic layer of 2048 x 2048, for 
 launch, fetch, fill and drain weigh more than the weights. A row is an output, a channel an input. A
 dense machine gains from a pattern only where whole rows or channels vanish: it is then given the
 smaller layer. The sparse tensor core gains from N:M alone. Bits are those of the tightest encoding
-here for 8-bit weights. Writes ``taxonomy.md`` with its figure and data.
+here for 8-bit weights. Writes ``background/taxonomy.md`` with its figure and data.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def page(found: Study) -> str:
             "machine; all outputs verified bit by bit. Made by "
             "`python -m sparqsim.scripts.scenarios.taxonomy --out docs`.",
             "",
-            "![Accuracy and speed-up of each pattern](figures/taxonomy.png)",
+            "![Accuracy and speed-up of each pattern](../figures/taxonomy.png)",
             "",
             f"## `{found.layer}`",
             "",
@@ -320,7 +320,7 @@ def main(out: str) -> None:
     write_json(found, str(folder / "data" / "taxonomy.json"))
     with written_whole(folder / "figures" / "taxonomy.png") as path:
         draw(found).savefig(path, dpi=150)
-    with written_whole(folder / "taxonomy.md") as path:
+    with written_whole(output_folder(folder / "background") / "taxonomy.md") as path:
         Path(path).write_text(page(found), encoding="utf-8")
     shown = table(
         f"{found.layer} by pattern: accuracy, bits; cycles of {LARGE} x {LARGE}",

@@ -456,7 +456,7 @@ def test_shipped_layers_can_be_built() -> None:
 def test_table_is_that_of_the_data() -> None:
     """The page's tables are what the kept measurements render to; they are whole and plausible."""
     table = qat_table.read(DOCS / "data" / "qat.json")
-    page = (DOCS / "training.md").read_text()
+    page = (DOCS / "background" / "training.md").read_text()
     assert qat_table.fill(page, qat_table.render(table)) == page
     rows = {(row.family, row.bits): row for row in table.quantized}
     assert set(rows) == {(f, bits) for f, grids in qat_table.GRIDS.items() for bits in grids}

@@ -1,4 +1,4 @@
-"""Are the figures of docs/arrays.md what the scenario draws?"""
+"""Are the figures of docs/background/arrays.md what the scenario draws?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the data behind docs/baselines.md what the simulator says?"""
+"""Are the data behind docs/background/baselines.md what the simulator says?"""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from sparqsim.workloads import recipes
 
 
 def test_the_minilm_page_is_what_its_data_say() -> None:
-    """docs/minilm.md is the page of docs/data/minilm.json: no number was typed in."""
+    """docs/background/minilm.md is the page of docs/data/minilm.json: no number was typed in."""
     found = msgspec.json.decode((DOCS / "data" / "minilm.json").read_bytes(), type=Findings)
-    assert (DOCS / "minilm.md").read_text(encoding="utf-8") == page(found)
+    assert (DOCS / "background" / "minilm.md").read_text(encoding="utf-8") == page(found)
 
 
 def test_the_data_cover_every_named_recipe_within_the_bound() -> None:

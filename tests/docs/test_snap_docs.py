@@ -1,4 +1,4 @@
-"""Do the figures and data of docs/snap.md come from commands that work?"""
+"""Do the figures and data of docs/background/snap.md come from commands that work?"""
 
 from __future__ import annotations
 

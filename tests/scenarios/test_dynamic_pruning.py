@@ -34,7 +34,7 @@ def found() -> Study:
 def test_the_page_is_what_its_data_say() -> None:
     """No number on the page was typed in; without EfficientNet the page has no word of it."""
     study = found()
-    assert (DOCS / "dynamic_pruning.md").read_text(encoding="utf-8") == page(study)
+    assert (DOCS / "background" / "dynamic_pruning.md").read_text(encoding="utf-8") == page(study)
     assert "EfficientNet-Lite0" not in page(msgspec.structs.replace(study, efficientnet=[]))
 
 

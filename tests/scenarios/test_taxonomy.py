@@ -29,7 +29,7 @@ def found() -> Study:
 
 def test_the_page_is_what_its_data_say() -> None:
     """No number on the page was typed in."""
-    assert (DOCS / "taxonomy.md").read_text(encoding="utf-8") == page(found())
+    assert (DOCS / "background" / "taxonomy.md").read_text(encoding="utf-8") == page(found())
 
 
 def test_the_data_can_be_measured_again() -> None:

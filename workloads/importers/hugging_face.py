@@ -5,7 +5,7 @@ package transformers and without running anything; weights by name from the chec
 where it lies there, quantized ones (GPTQ, AWQ, compressed-tensors) with their codes.
 
 Sources: the configurations and parameter names of Hugging Face's models; published counts of
-parameters (docs/work.md).
+parameters (docs/reference/work.md).
 """
 
 from __future__ import annotations

@@ -1,0 +1,43 @@
+"""Sphinx configuration: `make docs` builds the site, and a warning fails the build."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+
+project = "Sparqsim"
+copyright = "The Sparqsim authors, Apache-2.0"
+release = version = version_of("sparqsim")
+language = "en"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["**/_generated/**", "**/.ipynb_checkpoints/**"]
+# The lecture is a folder of its own, in two languages; its pages are joined by a glob.
+suppress_warnings = ["toc.empty_glob"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = True
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+pygments_style = "friendly"
+
+html_theme = "furo"
+html_title = f"Sparqsim {release}"
+html_static_path = ["_static"]
+html_css_files = ["sparqsim.css"]
+html_theme_options = {"navigation_with_keys": True}
+html_copy_source = False
+
+
+def setup(app: object) -> None:
+    """Write the generated pages before the sources are read."""
+    import reference_pages
+
+    generated = DOCS / "reference" / "_generated"
+    reference_pages.write(generated)
