@@ -9,7 +9,7 @@ PARTS := simulator architectures workloads scripts
 CHECKED := tests/engine/test_engines_equal.py tests/engine/test_gates.py \
 	tests/engine/test_timeline.py tests/memory/test_dram_engines.py
 
-.PHONY: demo test test-slow venv bench lint format clean
+.PHONY: demo test test-slow venv bench docs lint format clean
 
 venv: $(STAMP)
 
@@ -40,6 +40,14 @@ bench: venv
 	$(BIN)/python -m benchmarks.dram
 	$(BIN)/python -m benchmarks.formats
 	$(BIN)/python -m benchmarks.sweep
+
+# A strict build: a warning fails it. The site is build/docs/index.html.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $(VENV)/.docs
 
 format: venv
 	$(BIN)/ruff check --fix .

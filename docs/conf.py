@@ -6,6 +6,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
@@ -15,8 +17,6 @@ release = version = version_of("sparqsim")
 language = "en"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**/_generated/**", "**/.ipynb_checkpoints/**"]
-# The lecture is a folder of its own, in two languages; its pages are joined by a glob.
-suppress_warnings = ["toc.empty_glob"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -35,9 +35,26 @@ html_theme_options = {"navigation_with_keys": True}
 html_copy_source = False
 
 
-def setup(app: object) -> None:
+LECTURE = """
+```{toctree}
+:hidden:
+:glob:
+:caption: Lecture
+
+lecture/*
+```
+"""
+
+
+def join_lecture(_: Sphinx, name: str, source: list[str]) -> None:
+    """Give the pages of the lecture, a kit with files of its own, their place on the first page."""
+    if name == "index" and any((DOCS / "lecture").glob("*.md")):
+        source[0] += LECTURE
+
+
+def setup(app: Sphinx) -> None:
     """Write the generated pages before the sources are read."""
     import reference_pages
 
-    generated = DOCS / "reference" / "_generated"
-    reference_pages.write(generated)
+    reference_pages.write(DOCS / "reference" / "_generated")
+    app.connect("source-read", join_lecture)

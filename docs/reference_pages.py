@@ -217,7 +217,7 @@ def recipes() -> str:
         ("A class of tensors: `[weights]`, `[activations]`, `[embeddings]`", module.TensorRecipe),
         ("`[[override]]`", module.Override),
     ):
-        parts += [f"### {title}\n", _intro(kind), table(FIELDS, struct_rows(kind))]
+        parts += [f"## {title}\n", _intro(kind), table(FIELDS, struct_rows(kind))]
     rows = [(f"`{name}`", _escaped(module.get(name).description)) for name in module.named()]
     parts += ["## Named recipes\n", table(("name", "what it does"), rows)]
     return "\n".join(parts)
@@ -289,7 +289,7 @@ def sweep_file() -> str:
     parts = []
     for name in [*names, *(name for name in components if name not in names)]:
         schema = components[name]
-        parts += [f"### {names.get(name, name)}\n", _escaped(schema.get("description", "")) + "\n"]
+        parts += [f"## {names.get(name, name)}\n", _escaped(schema.get("description", "")) + "\n"]
         required = schema.get("required", [])
         texts = TEXTS.get(name, {})
         parts.append(
