@@ -2,7 +2,7 @@
 
     python docs/timing_figure.py
 
-The right panel is a run of the SimPy engine; the rule that decides each grant is worked out from
+The lower panel is a run of the SimPy engine; the rule that decides each grant is worked out from
 the requests that wait at that moment.
 """
 
@@ -137,7 +137,7 @@ def _bus(axes: Axes, found: list[Grant]) -> None:
               for actor, lane in rows]  # fmt: skip
     axes.set_yticks(list(rows.values()), labels, color=INK)
     axes.set_xticks(range(0, 15, 2))
-    axes.set_xlim(0, 15)
+    axes.set_xlim(-0.1, 15)
     axes.set_ylim(-0.6, 3.75)
     axes.set_xlabel("cycle", color=INK)
     axes.axvline(ARRIVES, color=MUTED, linewidth=0.8, linestyle=":")
@@ -155,10 +155,10 @@ def draw() -> Figure:
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "sparqsim"
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
-    _phases(left)
-    _bus(right, grants())
+    figure = Figure(figsize=(7.5, 9.6), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[1.2, 1])
+    _phases(above)
+    _bus(below, grants())
     return figure
 
 

@@ -8,3 +8,4 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 DOCS = ROOT / "docs"
 DATA = TESTS / "data"
+PUBLISHED = ROOT / "scripts" / "validation"  # tables that ship with the validations

@@ -6,7 +6,7 @@ array, and their tilings were chosen by those models. This scenario takes the au
 the next enters: a pass is a tile on Bit Fusion, whose units hold no operand, and a fold of it on
 ANT's array, which keeps a fold's sums in its elements. Then the tiling search runs with that rule.
 
-    python -m sparqsim.scripts.scenarios.array_drain [--data tests/data] [--out docs/figures]
+    python -m sparqsim.scripts.scenarios.array_drain [--data DIR] [--out docs/figures]
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def figure(rows: list[Slowdown]) -> Figure:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
-    default=ROOT / "tests" / "data",
+    default=ROOT / "scripts" / "validation",
     help="Folder of bitfusion_layers.csv and ant_layers.csv.",
 )
 @click.option(

@@ -5,7 +5,7 @@ array bounds, one that the DRAM does. ``array_event_driven.png``: every layer of
 (``bitfusion_layers.csv``, ``ant_layers.csv``) with the authors' tilings, event-driven cycles over
 analytic ones with the same rule for fill and drain, both by the authors' model.
 
-    python -m sparqsim.scripts.scenarios.array_figures [--data tests/data] [--out docs/figures]
+    python -m sparqsim.scripts.scenarios.array_figures [--data DIR] [--out docs/figures]
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def agreement_figure(rows: list[Point]) -> Figure:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
-    default=ROOT / "tests" / "data",
+    default=ROOT / "scripts" / "validation",
     help="Folder of bitfusion_layers.csv and ant_layers.csv.",
 )
 @click.option(

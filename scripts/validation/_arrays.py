@@ -4,7 +4,7 @@ A table is a CSV file with a row a layer: its shape, bits, buffers, tiling and l
 the authors' code counted. Every row is rebuilt as (shape, rules, mapping), costed, and compared:
 cycles and counters exactly, energies to 1e-6 or the digits the table prints. A row that the machine
 refuses is told, and the others go on. The columns are those of the published-model runs shipped in
-``tests/data`` (``bitfusion_layers.csv``, ``ant_layers.csv``, ``scalesim_layers.csv``).
+this folder (``bitfusion_layers.csv``, ``ant_layers.csv``, ``scalesim_layers.csv``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import msgspec
@@ -365,11 +365,16 @@ against_option = click.option(
 )
 
 
+def as_rows(compared: list[Comparison]) -> list[dict[str, Any]]:
+    """Every number of a table beside ours, for JSON."""
+    return [each._asdict() | {"agrees": each.agrees} for each in compared]
+
+
 def report_table(path: Path, found: Compared, json_path: str | None) -> None:
     """Print each number of a table that differs from ours, the rows refused, and how many agree.
 
-    As JSON: ``rows`` (of the table), ``numbers`` compared, ``mismatches`` and ``refused``, one
-    entry each.
+    As JSON: ``rows`` (of the table), how many ``numbers`` were ``compared`` and each of them,
+    ``mismatches`` and ``refused``, one entry each.
 
     Raises
     ------
@@ -383,6 +388,7 @@ def report_table(path: Path, found: Compared, json_path: str | None) -> None:
         content = {
             "rows": rows,
             "numbers": len(compared),
+            "compared": as_rows(compared),
             "mismatches": [
                 {
                     "line": each.line,

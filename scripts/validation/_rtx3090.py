@@ -25,13 +25,13 @@ from statistics import fmean, median
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from sparqsim.architectures import presets
 from sparqsim.architectures.machine import run
 from sparqsim.architectures.sparse_tensor_core import Plan, Shape, SparseTensorCore, best_tiling
 from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import PatientBar, console, table
+from sparqsim.scripts.validation._evidence import spearman
 
 REFERENCE = Path(__file__).with_name("rtx3090_gemm.csv")
 COLUMNS = ("kernel", "m", "k", "n", "sparse_ms", "dense_cublas_ms")
@@ -245,19 +245,6 @@ def summarize(rows: list[Compared], library: str, regime: str) -> Summary:
         maximum=max(errors, key=abs),
         spearman=spearman([row.measured for row in rows], [row.simulated for row in rows]),
     )
-
-
-def spearman(ours: list[float], theirs: list[float]) -> float | None:
-    """Rank correlation; equal numbers share the mean of their ranks. None of fewer than three."""
-    if len(ours) < 3:
-        return None
-    ranks = []
-    for values in (ours, theirs):
-        _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[at])
-    deviations = [each - each.mean() for each in ranks]
-    spread = math.prod(math.sqrt(float((each**2).sum())) for each in deviations)
-    return float((deviations[0] * deviations[1]).sum()) / spread if spread else None
 
 
 def summaries(rows: list[Compared]) -> list[Summary]:

@@ -29,6 +29,7 @@ from sparqsim.scripts.validation._arrays import (
     report_headlines,
     report_table,
 )
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.workloads.models import get_model
 
 
@@ -54,6 +55,37 @@ TOTALS = {
 }
 SPEEDUP, ENERGY_REDUCTION = 2.8, 2.5  # published: abstract
 BOUND = 0.05
+
+LAYERS = Path(__file__).with_name("ant_layers.csv")
+EVIDENCE = (
+    Evidence(
+        tables=(
+            Table(
+                title="Bit Fusion over ANT, times",
+                name="{what}",
+                published=("published",),
+                simulated="ours",
+                quantity="what",
+                held="within",
+                note="note",
+            ),
+        ),
+    ),
+    Evidence(
+        arguments=("--against", str(LAYERS)),
+        tables=(
+            Table(
+                title="per-layer counts of the authors' code",
+                rows="compared",
+                name="{label} {column}",
+                published=("reference",),
+                simulated="simulated",
+                quantity="column",
+                held="agrees",
+            ),
+        ),
+    ),
+)
 
 
 def headlines() -> list[Headline]:

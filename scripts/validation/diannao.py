@@ -15,10 +15,25 @@ import msgspec
 from sparqsim.architectures.arrays.diannao import DianNao
 from sparqsim.architectures.arrays.plans import run_network
 from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.workloads.models import get_model
 
 PUBLISHED_GOPS = 452.0  # assumed: recalled from ASPLOS 2014, unchecked
 PUBLISHED_W = 0.485  # assumed: likewise
+
+EVIDENCE = (
+    Evidence(
+        tables=(
+            Table(
+                title="DianNao's peak and power",
+                name="{item}",
+                published=("measured",),
+                simulated="simulated",
+                quantity="item",
+            ),
+        ),
+    ),
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import check_differences, console, json_option, table, write_json
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.simulator.memory.dram import Dram, DramChannel, Granularity, replay
 from sparqsim.simulator.memory.standards import DramStandard
 
@@ -49,6 +50,21 @@ BOUNDS = {
     r"random_write_": 0.10,
     r"mix2R1W_2K_": 0.10,
 }
+
+EVIDENCE = (
+    Evidence(
+        tables=(
+            Table(
+                title="cycles of one DRAM channel: Ramulator 2.1",
+                name="{standard} {pattern}, refresh {refresh}",
+                published=("reference",),
+                simulated="simulated",
+                quantity="standard",
+                held="within",
+            ),
+        ),
+    ),
+)
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

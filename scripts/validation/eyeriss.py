@@ -39,6 +39,7 @@ from sparqsim.scripts.output import (
     table,
     write_json,
 )
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.simulator.mac.dense import convolve_levels
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.encoded import encode, outline
@@ -73,6 +74,29 @@ UNITS = {
     "dram": "MB",
     "power": "mW",
 }
+
+EVIDENCE = (
+    Evidence(
+        figures=True,
+        tables=(
+            Table(
+                title="Eyeriss on AlexNet: the chip",
+                name="{layer} {quantity}",
+                published=("measured",),
+                simulated="simulated",
+                quantity="quantity",
+                held="within_bound",
+            ),
+            Table(
+                title="Eyeriss on VGG-16: time, mappings of our own search",
+                rows="vgg16",
+                name="{layer} {quantity}",
+                published=("measured",),
+                simulated="simulated",
+            ),
+        ),
+    ),
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from sparqsim.scripts.output import (
     table,
     write_json,
 )
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.workloads.models.vit import WIDTHS
 from sparqsim.workloads.tokens import KEEP_RATIOS, SELECTOR_BLOCKS, tokens_per_block
 from sparqsim.workloads.vision_transformer import (
@@ -42,6 +43,21 @@ if TYPE_CHECKING:
 PUBLISHED = (1.82, 2.58)  # published (secondary): pruning alone
 RECALLED_RATIOS = (0.7, 0.39, 0.21)  # assumed: recalled of the HeatViT family, unchecked
 CALIBRATION = 8
+
+EVIDENCE = (
+    Evidence(
+        figures=True,
+        long=True,
+        tables=(
+            Table(
+                title="HeatViT: speed-up by dropping tokens, mean of images",
+                name="{network}",
+                published=("published_low", "published_high"),
+                simulated="images",
+            ),
+        ),
+    ),
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

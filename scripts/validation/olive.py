@@ -31,6 +31,7 @@ from sparqsim.architectures.network import run_network as run_on_gpu
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.scripts.output import json_option
 from sparqsim.scripts.validation._arrays import Headline, report_headlines
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.workloads.layers import Model
 from sparqsim.workloads.models import get_model
 from sparqsim.workloads.work import load
@@ -46,6 +47,23 @@ GPU_RATIOS = {"GOBO": (4.5, 4.0), "int8": (2.7, 2.3), "ANT": (2.4, 2.0)}
 STANDS_FOR = {"GOBO": "fp16", "int8": "int8", "ANT": "int8"}
 GPU = SparseTensorCore(outlier_pairs=True, launch_us=0.0)
 MODELS = {"bert_base": 16, "bert_large": 16, "gpt2_xl": 2, "opt_6_7b": 2}  # assumed: batches
+
+EVIDENCE = (
+    Evidence(
+        tables=(
+            Table(
+                title="OliVe over others, times",
+                name="{what}",
+                published=("published",),
+                simulated="ours",
+                quantity="what",
+                held="within",
+                note="note",
+            ),
+        ),
+        long=True,
+    ),
+)
 
 
 def at_bits(model: Model, bits: int) -> Model:

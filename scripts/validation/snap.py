@@ -22,6 +22,7 @@ from sparqsim.architectures.machine import run
 from sparqsim.architectures.snap import SNAP
 from sparqsim.scripts.output import PatientBar, console, json_option, table, write_json
 from sparqsim.scripts.run import configure, machine_options
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.models import get_layer, get_model
 from sparqsim.workloads.tensors import made_up
@@ -38,6 +39,23 @@ ENERGY_MJ = 3.83  # derived: 348 mW / 90.98 frame/s
 EFFECTUAL_GMACS = 0.998  # derived: 252 x 480 MHz x 75 % / 90.98 frame/s
 SPARSE_OVER_DENSE = 12.9  # derived: 21.55 over 1.67 TOPS/W, if 1.67 is the dense case
 MULTIPLIERS = 252  # recalled from the paper, unchecked
+
+EVIDENCE = (
+    Evidence(
+        long=True,
+        tables=(
+            Table(
+                title="SNAP on a pruned ResNet-50",
+                rows="items",
+                name="{item}",
+                published=("published",),
+                simulated="simulated",
+                quantity="item",
+                note="remark",
+            ),
+        ),
+    ),
+)
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):

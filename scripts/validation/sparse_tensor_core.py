@@ -40,6 +40,7 @@ from sparqsim.scripts.output import (
     write_json,
 )
 from sparqsim.scripts.validation import _rtx3090 as rtx3090
+from sparqsim.scripts.validation._evidence import Evidence, Table
 
 REFERENCE = Path(__file__).with_name("a100_sparse.csv")
 COLUMNS = ("item", "M", "N", "K", "dtype", "dense_ms", "sparse_ms", "note")
@@ -49,6 +50,37 @@ PATTERNS = {"dense_ms": "dense", "sparse_ms": "native"}
 BOUND = 0.15  # of a time, on rows that were not fitted
 ONE_TOKEN = (4096, 1, 4096)  # a layer of a 7-billion-parameter language model on one token
 FIT_ROUNDS = 4
+
+EVIDENCE = (
+    Evidence(
+        long=True,
+        tables=(
+            Table(
+                title="A100 (40 GB) GEMMs, measured",
+                name="{item} {shape} {quantity}",
+                published=("measured",),
+                simulated="simulated",
+                quantity="quantity",
+                held="within",
+                fitted="fitted",
+            ),
+        ),
+    ),
+    Evidence(
+        arguments=("--gpu", rtx3090.MEASURED_ON),
+        tables=(
+            Table(
+                title="RTX 3090 fp16 GEMMs, measured (ms)",
+                name="{library} {shape}",
+                published=("measured",),
+                simulated="simulated",
+                quantity="library",
+                held="within",
+                fitted="fitted",
+            ),
+        ),
+    ),
+)
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):

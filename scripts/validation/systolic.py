@@ -20,13 +20,38 @@ import numpy as np
 from sparqsim.architectures.arrays.elements import element_netlist
 from sparqsim.architectures.arrays.folds import Charge, Dataflow, SystolicGrid
 from sparqsim.scripts.output import console, json_option, table, write_json
-from sparqsim.scripts.validation._arrays import compare_scalesim, report_table
+from sparqsim.scripts.validation._arrays import as_rows, compare_scalesim, report_table
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.simulator.engines import simulate
 
 REFERENCE = Path(__file__).with_name("scalesim_layers.csv")
 SEED = 1
 SHAPES = 8  # of each dataflow and charge
 LARGEST_SIDE, LARGEST_EXTENT = 8, 40
+
+EVIDENCE = (
+    Evidence(
+        tables=(
+            Table(
+                title="SCALE-Sim 3",
+                rows="compared",
+                name="{label} {column}",
+                published=("reference",),
+                simulated="simulated",
+                quantity="column",
+                held="agrees",
+            ),
+            Table(
+                title="cycles of the formula beside single elements",
+                rows="elements",
+                name="{dataflow} {charge}, {array}: {m} x {n} x {k}",
+                published=("formula",),
+                simulated="elements",
+                held="equal",
+            ),
+        ),
+    ),
+)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,8 +126,12 @@ def command(against: Path | None, json_path: str | None) -> None:
             {
                 "rows": len({each.line for each in compared.numbers}),
                 "numbers": len(compared.numbers),
+                "compared": as_rows(compared.numbers),
                 "mismatches": [each._asdict() for each in compared.numbers if not each.agrees],
-                "elements": small,
+                "elements": [
+                    msgspec.structs.asdict(row) | {"equal": row.formula == row.elements}
+                    for row in small
+                ],
             },
             json_path,
         )

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from paths import DATA
+from paths import DATA, PUBLISHED
 
 from sparqsim.architectures.arrays.ant import Ant
 from sparqsim.architectures.arrays.folds import Dataflow
@@ -124,7 +124,7 @@ def test_headlines_are_told_with_their_misses() -> None:
 
 def test_the_command_checks_a_table() -> None:
     """--against: all 132 layers of the authors' code agree in every number."""
-    arguments = ["--against", str(DATA / "ant_layers.csv"), "--json", "-"]
+    arguments = ["--against", str(PUBLISHED / "ant_layers.csv"), "--json", "-"]
     found = json.loads(CliRunner().invoke(command, arguments).output)
     assert found["rows"] == 132 and found["mismatches"] == found["refused"] == []
     result = CliRunner().invoke(command, ["--against", "nowhere.csv"])

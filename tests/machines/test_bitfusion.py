@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from paths import DATA
+from paths import DATA, PUBLISHED
 
 from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.arrays.plans import run_network, total_cycles
@@ -124,7 +124,7 @@ def test_the_command_tells_ratios_or_checks_a_table(tmp_path: Path) -> None:
     assert result.exit_code == 0
     rows = json.loads(result.output)["rows"]
     assert {"what", "published", "ours", "error", "bound", "within", "note"} == set(rows[0])
-    table = DATA / "bitfusion_layers.csv"
+    table = PUBLISHED / "bitfusion_layers.csv"
     found = json.loads(CliRunner().invoke(command, ["--against", str(table), "--json", "-"]).output)
     assert found["rows"] == 61 and found["mismatches"] == []
     text = table.read_text().replace(",3746423,", ",3746424,", 1)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from paths import DATA
+from paths import DATA, PUBLISHED
 
 from sparqsim.architectures.arrays.ant import Ant
 from sparqsim.architectures.arrays.bitfusion import BitFusion
@@ -153,7 +153,7 @@ def event_driven(case: Case, drain: Drain) -> tuple[int, int]:
 
 def cases(table: str) -> list[Case]:
     rebuild = bitfusion_case if table.startswith("bitfusion") else ant_case
-    return [rebuild(row) for _, row in read_rows(DATA / table)]
+    return [rebuild(row) for _, row in read_rows(PUBLISHED / table)]
 
 
 @pytest.mark.parametrize(

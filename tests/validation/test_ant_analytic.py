@@ -11,7 +11,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from paths import DATA
+from paths import DATA, PUBLISHED
 
 from sparqsim.architectures.arrays.ant import ENERGY, Ant
 from sparqsim.architectures.arrays.cost import Rates, cost
@@ -22,7 +22,7 @@ from sparqsim.base import InputError
 from sparqsim.scripts.validation._arrays import ant_case, compare_ant, read_rows
 from sparqsim.workloads.models import get_model
 
-TABLE, STATIONARY = DATA / "ant_layers.csv", DATA / "ant_ws_layers.csv"
+TABLE, STATIONARY = PUBLISHED / "ant_layers.csv", PUBLISHED / "ant_ws_layers.csv"
 with (DATA / "ant_networks.csv").open() as file:
     NETWORKS = {(row["design"], row["network"]): row for row in csv.DictReader(file)}
 OUTPUT, WEIGHT = Dataflow.OUTPUT_STATIONARY, Dataflow.WEIGHT_STATIONARY

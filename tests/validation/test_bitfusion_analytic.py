@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from paths import DATA
+from paths import DATA, PUBLISHED
 
 from sparqsim.architectures.arrays.bitfusion import ENERGY, BitFusion
 from sparqsim.architectures.arrays.cost import Rates, cost
@@ -24,7 +24,7 @@ from sparqsim.base import InputError
 from sparqsim.scripts.validation._arrays import bitfusion_case, compare_bitfusion, read_rows
 from sparqsim.workloads.models import get_model
 
-TABLE = DATA / "bitfusion_layers.csv"
+TABLE = PUBLISHED / "bitfusion_layers.csv"
 NETWORKS = DATA / "bitfusion_networks.csv"
 ROWS = read_rows(TABLE)
 MODELS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from paths import DATA
+from paths import PUBLISHED
 
 from sparqsim.base import InputError
 from sparqsim.scripts.models import command
@@ -90,7 +90,7 @@ def test_shapes_chain(name: str) -> None:
 
 
 def reference(name: str) -> list[dict[str, str]]:
-    lines = (DATA / name).read_text().splitlines()
+    lines = (PUBLISHED / name).read_text().splitlines()
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
