@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from paths import ROOT
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]
+    if "_generated" not in page.parts  # parts of pages, made by a build
+)
 EXECUTED = [page for page in PAGES if "```pycon" in page.read_text(encoding="utf-8")]
 MODULES = sorted(
     ".".join(("sparqsim", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
