@@ -69,8 +69,8 @@ def _command(command: click.Command, context: click.Context, depth: int) -> Iter
     arguments = " ".join(command.collect_usage_pieces(context))
     yield f"```text\n{context.command_path} {arguments}\n```\n"
     yield _prose(command.help or "") + "\n"
+    yield _options(command, context)
     if not isinstance(command, click.Group):
-        yield _options(command, context)
         return
     members = {name: command.get_command(context, name) for name in command.list_commands(context)}
     known = {name: each for name, each in members.items() if each is not None}
