@@ -227,8 +227,17 @@ def twice_in_a_process(folder: Path, before: str = "", **options) -> list:
     return json.loads(told.stdout)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "garbage"])
-@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize(
+    "kind, damage",
+    [
+        ("nbi", "cut"),
+        ("nbc", "garbage"),
+        *(
+            pytest.param(*both, marks=pytest.mark.slow)
+            for both in [("nbi", "empty"), ("nbi", "garbage"), ("nbc", "empty"), ("nbc", "cut")]
+        ),
+    ],
+)
 def test_a_damaged_file_of_the_cache_is_healed(tmp_path: Path, kind: str, damage: str) -> None:
     """An index or a kernel left empty, cut or overwritten is dropped: the run gives its answer,
     compiles anew and leaves a cache that the next run loads."""
