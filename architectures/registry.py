@@ -65,7 +65,7 @@ def get_machine(name: str) -> type[Machine]:
     Raises
     ------
     InputError
-        If there is no such machine (the letter says which there are), or its file or package
+        If there is no such machine (the message says which there are), or its file or package
         cannot be loaded.
     """
     if name in MACHINES:

@@ -122,10 +122,14 @@ def tensor_options(function: F) -> F:
             type=click.IntRange(0),
             default=0,
             show_default=True,
-            help="Of synthetic tensors.",
+            help="Seed of synthetic tensors.",
         ),
-        click.option("--activation-density", type=density, help="Of synthetic inputs: not zero."),
-        click.option("--weight-density", type=density, help="Of synthetic weights: not zero."),
+        click.option(
+            "--activation-density", type=density, help="Density of synthetic inputs, 0 to 1."
+        ),
+        click.option(
+            "--weight-density", type=density, help="Density of synthetic weights, 0 to 1."
+        ),
         click.option("--dense", is_flag=True, help="Trained weights from before their pruning."),
     ):
         function = option(function)

@@ -78,7 +78,7 @@ def stored(role: str, operand: Operand) -> str:
     """How an operand is held: its format, what the machine stores it in, and how."""
     held = "" if operand.stored_as == operand.format else f" in {operand.stored_as}"
     return (
-        f"{role}: {operand.format}, {operand.how}{held}; {operand.bits} bits, one scale a "
+        f"{role}: {operand.format}, {operand.how}{held}; {operand.bits} bits, one scale per "
         f"{operand.granularity}"
     )
 
@@ -138,7 +138,7 @@ def show(report: Report, title: str) -> None:
         "Where the lane-cycles went",
         ("part",),
         ("lanes", *kinds),
-        "starved: no input; blocked: no room; waiting: for a resource; finished: nothing left",
+        "starved: no input; blocked: no free slot; waiting: for a resource; finished: nothing left",
     )
     for part, each in report.stalls.items():
         whole = max(each.lanes * report.cycles, 1)

@@ -123,21 +123,21 @@ def write_report(folder: Path, jobs: int) -> None:
 
 
 def show(made: Book, folder: Path) -> None:
-    """Print the summary by validation."""
+    """Print the summary by table."""
 
     def percent(value: float | None) -> str:
         return "" if value is None else f"{100 * value:.1f} %"
 
     shown = table(
         "Every validation",
-        ("validation", "greatest error of"),
+        ("validation", "table"),
         ("numbers", "held", "missed", "shown", "MAPE", "Spearman", "maximum"),
     )
-    for each in made.machines:
+    for each in made.summaries:
         total = each.total
         shown.add_row(
-            each.name,
-            total.worst,
+            each.validation,
+            each.table,
             *(str(count) for count in (total.numbers, total.held, total.missed, total.shown)),
             percent(total.mape),
             "" if each.spearman is None else f"{each.spearman:.3f}",

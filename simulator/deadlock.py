@@ -1,8 +1,8 @@
 """When nothing can fire and firings are left over: who waits for what, and the ring of waiting.
 
-A lane waits for a channel that lacks tokens, on the lanes that make them; or for room in a channel,
-on the lanes that take its tokens. If the waits-for graph has a cycle, that ring is the deadlock;
-if it has none, some lane waits for tokens of an actor that has finished.
+A lane waits for a channel that lacks tokens, on the lanes that make them; or for free slots in a
+channel, on the lanes that take its tokens. If the waits-for graph has a cycle, that ring is the
+deadlock; if it has none, some lane waits for tokens of an actor that has finished.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SHOWN = 12  # waiting lanes named in the message; all are in Deadlock.waiting
 class Waiting:
     """One condition a lane's next firing lacks.
 
-    ``needs`` and ``has`` are tokens if ``what`` is "tokens", free slots if it is "room"; ``on``
-    are the lanes of the other actor that could supply them.
+    ``needs`` and ``has`` count ``what``: "tokens" or "free slots"; ``on`` are the lanes of the
+    other actor that could supply them.
     """
 
     actor: str
@@ -107,7 +107,7 @@ def find(timeline: Timeline) -> Deadlock | None:
             c, needs = netlist.channels[x], _rate(rates[x][0], firing, lane)
             lanes = c.target_lanes(lane, netlist.actor(c.target).lanes)
             has = {(c.target, j): c.capacity - int(made[x][lane] - taken[x][j]) for j in lanes}
-            waiting += _lack(actor.name, lane, firing, "room", c.name, needs, has)
+            waiting += _lack(actor.name, lane, firing, "free slots", c.name, needs, has)
     return Deadlock(timeline, tuple(waiting))
 
 

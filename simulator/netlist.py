@@ -1,7 +1,7 @@
 """The machine model: actors, channels and resources, and the netlist that holds them.
 
-    Actors fire when the tokens they need are visible and there is room for what they make; a
-    firing takes cycles; channels bound and delay tokens; resources are shared. Nothing that
+    Actors fire when the tokens they need are visible and there are free slots for what they make;
+    a firing takes cycles; channels bound and delay tokens; resources are shared. Nothing that
     happens in a cycle is seen by another actor before the next.
 
 An *actor* is a bank of identical lanes (64 processing elements are one actor of 64 lanes). A
@@ -12,9 +12,9 @@ channels and resources of one run. It is whole at birth and never changes; both 
 The rules, to the cycle
 -----------------------
 Firing ``k`` of a lane starts at the earliest cycle by which (a) its firing ``k - 1`` has ended,
-(b) every input channel shows the tokens it consumes, (c) every output channel has room for what
-it produces, and (d) its resource is granted. At the start inputs are popped and output room is
-taken. A popped slot is room for the producer one cycle later. Tokens made by a firing that starts
+(b) every input channel shows the tokens it consumes, (c) every output channel has free slots for
+what it produces, and (d) its resource is granted. At the start inputs are popped and output slots
+are taken. A popped slot is free for the producer one cycle later. Tokens of a firing that starts
 at ``t`` are visible at ``t + latency`` and never overtake earlier tokens of their queue. A request
 for a resource queues from the cycle in which (a) to (c) hold; once all else in a cycle has
 happened, a free server goes to the waiting request of least rank (that of its firing, then that of
@@ -53,7 +53,7 @@ class Pattern(enum.Enum):
     """Which lanes of the source a channel joins to which lanes of the target.
 
     Every pair has a queue of its own. ``LANE``: lane i to lane i. ``BROADCAST``: the one lane of
-    the source to all; a token goes to every queue at once, and waits for room in all. ``GATHER``:
+    the source to all; a token goes to every queue at once, and waits for a slot in all. ``GATHER``:
     all lanes to the one lane of the target, which takes its tokens from every queue at once.
     ``SHIFT``: lane i to lane i + offset; lanes without a partner are not held back by it.
     """
@@ -585,7 +585,7 @@ def _bounds(amounts: NDArray[np.integer] | Loops) -> tuple[int, int]:
 def _per_firing(
     what: str, given: ArrayLike | Loops, shape: tuple[int, int], least: int
 ) -> NDArray[np.integer] | Loops:
-    """``given`` as integers of shape ``[1 or firings, 1 or lanes]``, or as loops, or a letter."""
+    """``given`` as integers of shape ``[1 or firings, 1 or lanes]``, or as loops; else an error."""
     if isinstance(given, Loops):
         if len(given) != shape[0]:
             raise InputError(f"{what} has loops of {len(given)} firings, but there are {shape[0]}")

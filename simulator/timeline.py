@@ -6,7 +6,7 @@ how full each queue was, how evenly the work was spread, and the critical path (
 :mod:`sparqsim.simulator.critical_path`).
 
 Under ``record="summary"`` a timeline keeps only the sums of each lane, so its size does not depend
-on the number of firings; what needs single firings is then refused with a letter.
+on the number of firings; what needs single firings is then refused with a message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FREE = 0  # nothing held it: the first firing, at cycle 0
 PREVIOUS = 1  # the lane's previous firing had to end
 GRANT = 2  # the resource had to be granted
 INPUT = 3  # INPUT + 2 c: tokens of channel c had to become visible
-OUTPUT = 4  # OUTPUT + 2 c: room in channel c had to be freed
+OUTPUT = 4  # OUTPUT + 2 c: slots of channel c had to be freed
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,11 +291,11 @@ class Timeline:
         return times.astype(np.int64), np.cumsum(steps)
 
     def cause_name(self, code: int) -> str:
-        """A cause in words, for example ``"room in queue"``."""
+        """A cause in words, for example ``"free slots in queue"``."""
         if code < INPUT:
             return ("nothing", "previous firing", "resource")[code]
         channel = self.netlist.channels[(code - INPUT) // 2].name
-        return f"tokens of {channel}" if (code - INPUT) % 2 == 0 else f"room in {channel}"
+        return f"tokens of {channel}" if (code - INPUT) % 2 == 0 else f"free slots in {channel}"
 
 
 def lane_matrix(

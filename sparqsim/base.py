@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class InputError(ValueError):
-    """A letter to the user: what must hold, what was given, where, and what to do.
+    """An error message for the user: what must hold, what was given, where, and what to do.
 
     The command line prints the message alone and exits with code 2.
     """

@@ -153,7 +153,7 @@ def conditions(
                         Condition(
                             freed,
                             OUTPUT + 2 * number,
-                            "room",
+                            "free slots",
                             channel.name,
                             needs,
                             has,

@@ -1,4 +1,4 @@
-"""Tensors made up for layers whose weights are not at hand: seeded, and no larger than the result.
+"""Synthetic tensors for layers whose weights are not at hand: seeded, no larger than the result.
 
 What a sparse or low-precision machine feels of a tensor is where its zeros are and how its values
 spread. Both are parameters here: a :class:`Distribution` (normal, Laplace or Student's t, with an

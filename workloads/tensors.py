@@ -4,7 +4,7 @@ Weights are dense arrays as torch and ONNX lay them out, or a
 :class:`~sparqsim.workloads.encodings.csc.CSC` for a pruned fully connected layer, which then is
 never held dense. Activations are the layer's input: ``[rows, in_features]`` for a fully connected
 layer, ``[batch, channels, height, width]`` for a convolution. They are real (a trained network on
-real images) or made up at given densities.
+real images) or synthetic at given densities.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LayerTensors:
         Inputs (and right operands) on which static ranges are found, of any shape; None: those
         that are run.
     pruned
-        Whether the weights come pruned: trained so, or made up at a density below 1.
+        Whether the weights come pruned: trained so, or synthetic at a density below 1.
     brought
         The codes that its file has for these numbers, or None.
 

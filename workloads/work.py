@@ -16,7 +16,7 @@
 
 The same words serve every command. Where a network brings trained weights, real inputs and a way
 to judge it (digits, MiniLM, a user's ONNX file with data), :class:`Network` has them; elsewhere
-tensors are made up from the shapes (:mod:`sparqsim.workloads.tensors`).
+tensors are synthetic, from the shapes (:mod:`sparqsim.workloads.tensors`).
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def load(
     Raises
     ------
     InputError
-        If there is no such work (the letter lists the nearest), a file cannot be read, or an option
-        changes nothing for this work.
+        If there is no such work (the message lists the nearest), a file cannot be read, or an
+        option changes nothing for this work.
     """
     options = Options(batch, sequence, context, shapes, calibration, inputs, dense, numbers)
     if re.match(r"(gemm|matmul|conv):", work):
@@ -387,7 +387,7 @@ def subject_for(network: Network) -> Subject:
     Raises
     ------
     InputError
-        If the network has no weights; the letter says what lacks.
+        If the network has no weights; the message says what is missing.
     """
     found = network.subject or network.bare
     if found is None:

@@ -15,7 +15,7 @@ outputs leave at the width of the next layer's activations, sums only where they
 ``authors_model`` the run moves what the authors' model moves: 32-bit sums there and back, padding
 included. Convolutions of an image are unfolded (im2col), by the authors in DRAM; here the input
 buffer holds the image and its port makes the copies (assumed). Activations are integers, unsigned
-where none is negative; weights are signed, a scale an output channel; 1 bit is a sign. Left out:
+where none is negative; weights are signed, one scale per output channel; 1 bit is a sign. Left out:
 pooling. Source: the ISCA 2018 paper and the authors' released simulator and RTL.
 """
 

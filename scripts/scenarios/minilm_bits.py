@@ -203,7 +203,7 @@ def weights_figure(trained: Subject) -> Figure:
 
 
 def noise_figure(found: Findings) -> Figure:
-    """SQNR of every weight at 4 bits, one scale a tensor, against how far its outliers lie."""
+    """SQNR of every weight at 4 bits, one scale per tensor, against how far its outliers lie."""
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axis = figure.subplots()
     sigmas = [row.sigmas for row in found.outliers]
@@ -214,7 +214,7 @@ def noise_figure(found: Findings) -> Figure:
     axis.set_xticks([5, 10, 20, 50, 100, 175], ["5", "10", "20", "50", "100", "175"])
     axis.minorticks_off()
     axis.set(xlabel="largest weight / sigma", ylabel="SQNR (dB)")
-    axis.set_title("36 weights of MiniLM at 4 bits, one scale a tensor")
+    axis.set_title("36 weights of MiniLM at 4 bits, one scale per tensor")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
@@ -333,24 +333,24 @@ Weights of layers alone; activations and the table of words stay in float32.
 
 {four}
 
-* Plain int4 with one scale a tensor collapses: cosine {plain.cosine:.3f}, at worst
+* Plain int4 with one scale per tensor collapses: cosine {plain.cosine:.3f}, at worst
 {plain.least:.3f}. The order of the pairs suffers less: {plain.rank:.3f}.
 
 * ANT's choice of type recovers {100 * recovered["ANT 4"]:.0f} % of the lost cosine (to
 {ant.cosine:.3f}), OliVe's outlier-victim pairs {100 * recovered["OliVe 4"]:.0f} % (to
-{olive.cosine:.3f}), both with one scale a tensor.
+{olive.cosine:.3f}), both with one scale per tensor.
 
 * A scale for each output channel also helps: plain int4 with a searched range then has
 {int_channel.cosine:.3f}, ANT {ant_channel.cosine:.3f}, OliVe {olive_channel.cosine:.3f}. It costs
 32 bits a channel and a multiplication at each output.
 
 * Searching the range matters as much as the format: clipping the outliers of int4 for the least
-squared error, one scale a tensor, gives {searched.cosine:.3f}. Sixteen shared values found by
+squared error, one scale per tensor, gives {searched.cosine:.3f}. Sixteen shared values found by
 k-means give {shared.cosine:.3f}, but need a lookup before a wide multiplier.
 
 ![Cosine and rank correlation over bits](../figures/minilm_bits.png)
 
-ANT with one scale a tensor falls back at 7 bits, from {ant_six.cosine:.3f} to
+ANT with one scale per tensor falls back at 7 bits, from {ant_six.cosine:.3f} to
 {ant_seven.cosine:.3f}: as published, it takes integers alone above 6 bits, and here they are the
 wrong type.
 

@@ -62,10 +62,14 @@ class Produced(msgspec.Struct, frozen=True, kw_only=True):
     failed: str = ""
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """All numbers of one validation; ``spearman`` is the least of its quantities."""
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """All numbers of one table of a validation; ``spearman`` is the least of its quantities.
 
-    name: str
+    Tables are not summed up together: exact counts of thousands would hide a few ratios that miss.
+    """
+
+    validation: str
+    table: str
     total: Statistics
     spearman: float | None
 
@@ -86,7 +90,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     jobs: int
     seconds: float
-    machines: list[Machine]
+    summaries: list[Summary]
     unsupported: list[Unsupported]
     runs: list[Produced]
 
@@ -198,27 +202,14 @@ def make(
 
 
 def book(runs: list[Produced], jobs: int, seconds: float) -> Book:
-    """Sum up runs by validation."""
-    machines = []
-    for name in dict.fromkeys(run.name for run in runs):
-        tables = [table for run in runs if run.name == name for table in run.tables]
-        numbers = [number for table in tables for number in table.numbers]
-        ranks = [each.spearman for table in tables for each in table.statistics]
-        known = [rank for rank in ranks if rank is not None]
-        machines.append(
-            Machine(
-                name=name,
-                total=statistics_of(name, numbers, rank=False),
-                spearman=min(known, default=None),
-            )
-        )
+    """Sum up runs by table."""
     return Book(
         sparqsim=version("sparqsim"),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         jobs=jobs,
         seconds=seconds,
-        machines=machines,
+        summaries=[summary(run.name, table) for run in runs for table in run.tables],
         unsupported=[
             Unsupported(validation=run.name, table=table.title, number=number)
             for run in runs
@@ -227,6 +218,17 @@ def book(runs: list[Produced], jobs: int, seconds: float) -> Book:
             if unsupported(number)
         ],
         runs=runs,
+    )
+
+
+def summary(validation: str, table: Counted) -> Summary:
+    """A table's numbers together."""
+    ranks = [each.spearman for each in table.statistics if each.spearman is not None]
+    return Summary(
+        validation=validation,
+        table=table.title,
+        total=statistics_of(table.title, table.numbers, rank=False),
+        spearman=min(ranks, default=None),
     )
 
 

@@ -60,11 +60,12 @@ def blocks(made: Book) -> Iterator[Block]:
     )
     yield Heading("Summary")
     yield Rows(
-        ("validation", "numbers", "held", "missed", "shown", "fitted", "MAPE", "Spearman",
-         "maximum", "of"),
-        [(each.name, *_counts(each.total), _percent(each.total.mape, ""), _rank(each.spearman),
-          _percent(each.total.maximum), each.total.worst) for each in made.machines],
-        (1, 9),
+        ("validation", "table", "numbers", "held", "missed", "shown", "fitted", "MAPE",
+         "Spearman", "maximum", "of"),
+        [(each.validation, each.table, *_counts(each.total), _percent(each.total.mape, ""),
+          _rank(each.spearman), _percent(each.total.maximum), each.total.worst)
+         for each in made.summaries],
+        (2, 10),
     )  # fmt: skip
     yield (
         "Held: within the bound set for the number; missed: outside; shown: it has no bound, for "
@@ -215,9 +216,9 @@ def draw(made: Book) -> Figure:
     from matplotlib.figure import Figure
 
     colours = {"held": "#0072b2", "missed": "#d55e00", "shown": "#7a8794"}
-    figure = Figure(figsize=(10, 0.6 + 0.42 * len(made.machines)), layout="constrained")
+    names = list(dict.fromkeys(run.name for run in made.runs))
+    figure = Figure(figsize=(10, 0.6 + 0.42 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    names = [each.name for each in made.machines]
     for state, colour in colours.items():
         points = [
             (100 * number.error, names.index(run.name))

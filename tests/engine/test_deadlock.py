@@ -78,7 +78,7 @@ def test_a_fork_and_join_with_a_queue_too_small() -> None:
     )
     told = same(net)
     assert told.waiting == (
-        Waiting("fork", 0, 1, "room", "fork-join", 1, 0, (("join", 0),)),
+        Waiting("fork", 0, 1, "free slots", "fork-join", 1, 0, (("join", 0),)),
         Waiting("sum", 0, 0, "tokens", "fork-sum", 3, 1, (("fork", 0),)),
         Waiting("join", 0, 0, "tokens", "sum-join", 1, 0, (("sum", 0),)),
     )
@@ -132,7 +132,7 @@ def test_only_the_lanes_that_lack_something_are_named() -> None:
         ],
     )
     (waiting,) = same(broadcast).waiting
-    assert waiting == Waiting("a", 0, 2, "room", "a-b", 1, 0, (("b", 1),))
+    assert waiting == Waiting("a", 0, 2, "free slots", "a-b", 1, 0, (("b", 1),))
 
 
 def test_a_ring_through_one_lane_of_a_bank() -> None:

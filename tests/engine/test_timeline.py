@@ -415,9 +415,9 @@ def test_causes_have_names() -> None:
         "previous firing",
         "resource",
         "tokens of a-b",
-        "room in a-b",
+        "free slots in a-b",
         "tokens of b-a",
-        "room in b-a",
+        "free slots in b-a",
     ]
 
 

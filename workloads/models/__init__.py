@@ -95,7 +95,7 @@ def get_model(name: str, **options: Any) -> Model:
     Raises
     ------
     InputError
-        If there is no such model (the letter lists the nearest names), no such option, or an
+        If there is no such model (the message lists the nearest names), no such option, or an
         option's value is of the wrong kind or out of range.
 
     Examples
