@@ -104,7 +104,11 @@ def _from_file(path: Path) -> type[Machine]:
     """The machine of a file, which is loaded once, as a module of its own."""
     if not os.path.isfile(path):
         raise InputError(f"there is no machine file {path}")
-    module = _loaded(path.resolve())
+    return machine_in(_loaded(path.resolve()), path)
+
+
+def machine_in(module: ModuleType, path: Path) -> type[Machine]:
+    """The machine of a module that was loaded from ``path``; raises InputError if it has none."""
     named = getattr(module, "MACHINE", None)
     if named is not None:
         return _checked(named, f"MACHINE in {path}")

@@ -45,6 +45,10 @@ COMMANDS = {
     ),
     "compress": ("sparqsim.scripts.compress:command", "Quantize and prune a model by a recipe."),
     "models": ("sparqsim.scripts.models:command", "The models there are, and their layers."),
+    "grade": (
+        "sparqsim.scripts.grade.command:command",
+        "A student's sheet of a lab, and the grade of an answer file.",
+    ),
 }
 
 

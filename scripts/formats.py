@@ -32,13 +32,39 @@ FIGURE_KINDS = (".png", ".svg", ".pdf")
 @click.argument("name", required=False)
 @json_option
 @click.option("--figure", "figure_path", metavar="FILE", help="Draw the values: png, svg or pdf.")
-def command(name: str | None, json_path: str | None, figure_path: str | None) -> None:
+@click.option(
+    "--quantize",
+    "numbers",
+    metavar="ROWS",
+    help="Quantize numbers, such as 2.09,-0.98/0.05,-0.14: commas within a row, / between rows.",
+)
+@click.option("--asymmetric", is_flag=True, help="With a zero point; integer formats only.")
+def command(
+    name: str | None,
+    json_path: str | None,
+    figure_path: str | None,
+    numbers: str | None,
+    asymmetric: bool,
+) -> None:
     """List the number formats, or the codes and values of the format NAME.
 
     The list is a choice: widths, biases and splits other than those listed are spelled by the
-    grammar below the table.
+    grammar below the table. With --quantize, numbers are quantized to NAME by one scale.
     """
     chosen = None if name is None else formats.get(name)
+    if numbers is None and asymmetric:
+        raise InputError("--asymmetric changes nothing without --quantize; leave it out")
+    if numbers is not None:
+        if chosen is None or figure_path:
+            raise InputError("--quantize needs the NAME of a format, and draws no --figure")
+        from sparqsim.scripts.quantized import quantized, show_quantized
+
+        made = quantized(chosen, numbers, asymmetric)
+        if json_path:
+            write_json(made, json_path)
+        if json_path != "-":
+            show_quantized(made)
+        return
     if figure_path:
         drawn = [formats.get(each) for each in DRAWN] if chosen is None else [chosen]
         _write_figure(drawn, figure_path)

@@ -26,9 +26,24 @@ HEADINGS = {
 @click.command(help=f"List the networks there are, or the layers of WORK.\n\n{WORK_HELP}")
 @click.argument("work", required=False)
 @work_options
+@click.option(
+    "--memory",
+    is_flag=True,
+    help="Bytes of the parameters at 16, 8 and 4 bits, the platforms they fit, and the bandwidth "
+    "that decoding takes.",
+)
 @json_option
-def command(work: str | None, json_path: str | None, **options: Any) -> None:
+def command(work: str | None, memory: bool, json_path: str | None, **options: Any) -> None:
     """List the networks there are, or the layers of WORK."""
+    if memory:
+        from sparqsim.scripts.platforms import footprints, show_footprints
+
+        rows = footprints(work, options)
+        if json_path:
+            write_json(rows, json_path)
+        if json_path != "-":
+            show_footprints(rows)
+        return
     if work is None:
         given = [name for name, value in options.items() if value]
         if given:

@@ -1,0 +1,1 @@
+"""The labs: a module each; the table is :data:`sparqsim.scripts.grade.sheet.LABS`."""

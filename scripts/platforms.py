@@ -1,0 +1,99 @@
+"""What ``sparqsim models --memory`` shows: bytes of networks, and where they fit.
+
+Decoding one token reads every weight once and the keys and values of all tokens before it, so its
+bandwidth is bytes a token times tokens a second; nothing is shared with other requests here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparqsim.base import InputError
+from sparqsim.scripts.output import console, table
+from sparqsim.scripts.show import size
+from sparqsim.workloads.layers import MatMul, Model
+from sparqsim.workloads.models import get_model, model_names, model_options
+from sparqsim.workloads.work import load
+
+# assumed: round sizes of main memory, one for each class of device; not those of one product
+PLATFORMS = {"cloud GPU": 24e9, "phone": 4e9, "microcontroller": 500e3}
+WIDTHS = (16, 8, 4)  # bits of a parameter
+TOKENS_PER_S = 100  # assumed: what the bandwidth is told for
+CONTEXT = 2048  # assumed: tokens attended to, where WORK does not say
+
+
+def decoded_elements(model: Model) -> int:
+    """Weights, keys and values that one decoding step reads."""
+    count = 0
+    for layer in model.layers:
+        gemm = layer.gemm()
+        each = gemm.batch * gemm.n * gemm.k if isinstance(layer, MatMul) else layer.weights
+        count += each * layer.repeat
+    return count
+
+
+def fits(bytes_: float) -> list[str]:
+    """The platforms whose memory holds so many bytes."""
+    return [name for name, most in PLATFORMS.items() if bytes_ <= most]
+
+
+def footprint(model: Model, step: Model | None) -> dict[str, Any]:
+    """Bytes of a model by bits of a parameter, where it fits, and what a decoding step reads."""
+    found: dict[str, Any] = {
+        "name": model.name,
+        "parameters": model.parameters,
+        "bytes": {bits: model.parameters * bits / 8 for bits in WIDTHS},
+    }
+    found["fits"] = {bits: fits(each) for bits, each in found["bytes"].items()}
+    if step is not None:
+        read = {bits: decoded_elements(step) * bits / 8 for bits in WIDTHS}
+        found["bytes_per_token"] = read
+        found["bytes_per_s"] = {bits: each * TOKENS_PER_S for bits, each in read.items()}
+    return found
+
+
+def footprints(work: str | None, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Footprints of WORK, or of all models.
+
+    Raises
+    ------
+    InputError
+        If WORK is a layer, or an option is given without WORK.
+    """
+    if work is not None:
+        network = load(work, numbers=False, **options)
+        if network.layer is not None:
+            raise InputError(f"--memory is for whole networks, not for the layer {network.layer}")
+        return [footprint(network.model, network.model if options["context"] else None)]
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{given[0]} needs WORK: sparqsim models WORK --memory --{given[0]} ...")
+    rows = []
+    for name in model_names():
+        step = (
+            load(name, numbers=False, context=CONTEXT) if "decode" in model_options(name) else None
+        )
+        rows.append(footprint(get_model(name), step.model if step else None))
+    return sorted(rows, key=lambda row: -row["parameters"])
+
+
+def show_footprints(rows: list[dict[str, Any]]) -> None:
+    """Print them, the largest first."""
+    shown = table(
+        "Bytes of the parameters",
+        ("model", "fits at 16 bits", "at 4 bits"),
+        (*(f"{bits} bits" for bits in WIDTHS), "decoding"),
+        f"decoding: bytes a second for {TOKENS_PER_S} tokens a second at 16 bits, keys and values "
+        "included",
+    )
+    for row in rows:
+        where = [row["fits"][bits][-1] if row["fits"][bits] else "none" for bits in (16, 4)]
+        rate = row.get("bytes_per_s")
+        shown.add_row(
+            row["name"], *where, *(size(8 * row["bytes"][bits]) for bits in WIDTHS),
+            "" if rate is None else f"{rate[16] / 1e12:.3g} TB/s",
+        )  # fmt: skip
+    screen = console()
+    screen.print(shown)
+    told = ", ".join(f"{name} {size(8 * most)}" for name, most in PLATFORMS.items())
+    screen.print(f"the smallest platform that holds them, of: {told}")
