@@ -40,6 +40,7 @@ bench: venv
 	$(BIN)/python -m benchmarks.dram
 	$(BIN)/python -m benchmarks.formats
 	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.traces
 
 # A strict build: a warning fails it. The site is build/docs/index.html.
 docs: $(VENV)/.docs

@@ -32,7 +32,7 @@ from sparqsim.scripts.output import (
 )
 from sparqsim.scripts.work_options import WORK_HELP, data_options, work_options
 from sparqsim.simulator.report import LayerRun, NetworkReport, Refused, Report
-from sparqsim.simulator.trace import check_trace_name
+from sparqsim.simulator.trace import Window, check_trace_name
 from sparqsim.workloads.work import Network, load
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,7 +40,7 @@ KINDS = {int: int, float: float, str: str, bool: bool}
 
 # What an option would change nothing for, by what is run.
 OF_TENSORS = ("weight_density", "activation_density", "seed", "calibration", "inputs")
-OF_LAYERS = ("trace", "summary", "execute")
+OF_LAYERS = ("trace", "trace_window", "summary", "execute")
 OF_NETWORKS = ("jobs", "csv_path")
 OF_WORK = ("batch", "sequence", "context", "shapes", "dense", "recipe", "requantize", "verify")
 
@@ -101,6 +101,11 @@ def configure(
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         raise InputError(f"{machine.__name__} configuration: {error}") from None
+
+
+def parse_window(_: click.Context, __: click.Parameter, text: str | None) -> Window | None:
+    """The window of an option, or None."""
+    return None if text is None else Window.parse(text)
 
 
 def tensor_options(function: F) -> F:
@@ -186,7 +191,9 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
     @click.option("--csv", "csv_path", metavar="FILE|-", callback=refuse_early,
                   help="Write the rows of a network as CSV; - is the terminal.")  # fmt: skip
     @click.option("--trace", metavar="FILE", callback=refuse_early,
-                  help="Write a Chrome/Perfetto trace (.json, .gz).")  # fmt: skip
+                  help="Write a trace: .json(.gz) for Perfetto, .kanata, .vcd.")  # fmt: skip
+    @click.option("--trace-window", metavar="FROM:TO", callback=parse_window,
+                  help="Cycles that the trace shows; else all.")  # fmt: skip
     @click.option("--figures", metavar="DIR", callback=refuse_folder,
                   help="Draw the figures into a folder.")  # fmt: skip
     @click.option("--page", metavar="FILE", callback=refuse_early,
@@ -222,6 +229,8 @@ def check_outputs(given: dict[str, Any]) -> None:
     refuse_twice({option: given[name] for option, name in files.items()})
     if given["trace"]:
         check_trace_name(given["trace"])
+    elif given["trace_window"]:
+        raise InputError("--trace-window says what --trace writes; name that file too")
 
 
 def refuse_given(context: click.Context, names: Iterable[str], why: str) -> None:
@@ -296,10 +305,14 @@ def _layer(
 def _draw_layer(result: Result, bar: PatientBar, given: dict[str, Any]) -> None:
     """Write the trace, the figures and the page of a layer."""
     if given["trace"]:
-        from sparqsim.simulator.trace import write_trace
+        from sparqsim.simulator.trace import check_trace_size, write_trace
 
         bar(f"writing {given['trace']}", 1, 2)
-        write_trace(result.timeline, given["trace"])
+        if not given["trace_window"]:
+            check_trace_size(result.timeline, given["trace"])
+        write_trace(
+            result.timeline, given["trace"], window=given["trace_window"], traffic=result.traffic
+        )
     if given["figures"]:
         from sparqsim.simulator.plots import save_figures
 

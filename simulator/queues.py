@@ -25,7 +25,7 @@ class Held:
     Attributes
     ----------
     edges
-        Whole cycles ``[intervals + 1]`` from 0 to the end of the run.
+        Whole cycles ``[intervals + 1]`` from 0 (or a window's begin) to the end of the run.
     tokens
         Mean number held in each interval by each queue, ``[intervals, queues]``. Queues follow the
         lanes they end at (for a gather, the lanes they begin at).
@@ -35,10 +35,14 @@ class Held:
     tokens: NDArray[np.float64]
 
 
-def intervals(cycles: int, most: int) -> NDArray[np.int64]:
-    """Edges of at most ``most`` intervals of about equal length, each at least one cycle."""
-    cycles = max(cycles, 1)
-    return np.linspace(0, cycles, min(cycles, most) + 1).round().astype(np.int64)
+def intervals(cycles: int, most: int, begin: int = 0) -> NDArray[np.int64]:
+    """Edges of at most ``most`` intervals of about equal length, each at least one cycle.
+
+    They reach from ``begin`` to ``cycles``.
+    """
+    cycles = max(cycles, begin + 1)
+    count = min(cycles - begin, most)
+    return np.linspace(begin, cycles, count + 1).round().astype(np.int64)
 
 
 def is_countable(netlist: Netlist, channel: Channel) -> bool:
@@ -47,10 +51,16 @@ def is_countable(netlist: Netlist, channel: Channel) -> bool:
     return all(actor.behaviour is None for actor in ends)
 
 
-def held(timeline: Timeline, channel: str, most_intervals: int = 400) -> Held:
+def held(
+    timeline: Timeline,
+    channel: str,
+    most_intervals: int = 400,
+    window: tuple[int, int] | None = None,
+) -> Held:
     """Mean tokens held by each queue of a channel in each of ``most_intervals`` intervals.
 
-    Runs of fewer cycles get one interval a cycle, and then the numbers are exact counts.
+    Runs of fewer cycles get one interval a cycle, and then the numbers are exact counts. A window
+    is the first cycle and the one behind the last; by default it is the whole run.
 
     Raises
     ------
@@ -70,7 +80,8 @@ def held(timeline: Timeline, channel: str, most_intervals: int = 400) -> Held:
             f"channel {channel!r} ends at an actor written as a behaviour, whose tokens are not "
             "recorded firing by firing; choose another channel"
         )
-    edges = intervals(timeline.cycles, most_intervals)
+    begin, end = window or (0, timeline.cycles)
+    edges = intervals(end, most_intervals, begin)
     made = _token_cycles(timeline.starts_of(c.source), c.produce, edges)
     taken = _token_cycles(timeline.starts_of(c.target), c.consume, edges)
     if c.pattern is Pattern.SHIFT:

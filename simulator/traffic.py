@@ -71,13 +71,20 @@ class Moved:
         return self.written_bits / 8e9 / self.seconds
 
 
-def moved(timeline: Timeline, accesses: Sequence[Access], most_intervals: int = 400) -> Moved:
+def moved(
+    timeline: Timeline,
+    accesses: Sequence[Access],
+    most_intervals: int = 400,
+    window: tuple[int, int] | None = None,
+) -> Moved:
     """Bits of a memory over time, in at most ``most_intervals`` intervals.
 
     Parameters
     ----------
     accesses
         All that read or write the memory.
+    window
+        The first cycle and the one behind the last; by default the whole run.
 
     Raises
     ------
@@ -87,7 +94,8 @@ def moved(timeline: Timeline, accesses: Sequence[Access], most_intervals: int = 
     """
     firings = [_firings(timeline, access.actor) for access in accesses]
     end = max([timeline.cycles, *(int(f.ends.max(initial=0)) for f in firings)])
-    edges = intervals(end, most_intervals)
+    begin, end = window if window and window != (0, timeline.cycles) else (0, end)
+    edges = intervals(end, most_intervals, begin)
     read, written = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
     for access, each in zip(accesses, firings, strict=True):
         read += each.spread(_bits(access, "read_bits", each), edges)

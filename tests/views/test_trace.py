@@ -22,7 +22,10 @@ from sparqsim.simulator import trace
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
+from sparqsim.simulator.queues import held
 from sparqsim.simulator.timeline import Timeline
+from sparqsim.simulator.trace import Window, chrome
+from sparqsim.simulator.traffic import Access
 
 
 def written(timeline: Timeline, path: Path) -> dict:
@@ -58,7 +61,7 @@ def test_every_firing_is_there_once(tmp_path_factory, netlist: Netlist, chunk: i
     except Deadlock as stuck:
         timeline = stuck.timeline
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "CHUNK", chunk)
+        patch.setattr(chrome, "CHUNK", chunk)
         events = written(timeline, tmp_path_factory.mktemp("t") / "t.json")["traceEvents"]
     threads = {e["tid"]: e for e in events if e["ph"] == "M" and e["name"] == "thread_name"}
     processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
@@ -115,7 +118,7 @@ def test_viewers_see_no_overlap(clock_mhz: float, first: int, busy: list[int]) -
     floating point, each to whole nanoseconds: it would drop them."""
     lengths = np.array(busy)
     starts = first + np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    ts, dur = trace.times_ps(starts, lengths, clock_mhz * 1e6)
+    ts, dur = chrome.times_ps(starts, lengths, clock_mhz * 1e6)
     assert (dur >= 0).all()
 
     def viewed(ps: int) -> int:
@@ -129,15 +132,19 @@ def test_form(tmp_path: Path) -> None:
     """The Trace Event Format's object form: the fields each kind of event must have."""
     content = written(simulate(bank()), tmp_path / "t.json")
     assert content["displayTimeUnit"] == "ns"
+    cycles = simulate(bank()).cycles
     assert content["otherData"] == {
         "netlist": "netlist",
         "clock_hz": 800e6,
-        "cycles": simulate(bank()).cycles,
+        "cycles": cycles,
+        "window": [0, cycles],
     }
     needed = {
         "M": {"name", "pid", "tid", "args"},
         "X": {"name", "cat", "pid", "tid", "ts", "dur", "args"},
         "C": {"name", "pid", "ts", "args"},
+        "s": {"name", "cat", "id", "pid", "tid", "ts", "args"},
+        "f": {"name", "cat", "id", "pid", "tid", "ts", "args", "bp"},
     }
     kinds = set()
     for e in content["traceEvents"]:
@@ -148,7 +155,7 @@ def test_form(tmp_path: Path) -> None:
             assert all(isinstance(v, int | float) for v in e["args"].values())
     meta = ("process_name", "process_labels", "process_sort_index")
     meta += ("thread_name", "thread_sort_index")
-    assert kinds == {("X", ""), ("C", ""), *(("M", name) for name in meta)}
+    assert kinds == {*((ph, "") for ph in "XCsf"), *(("M", name) for name in meta)}
     threads = [e["tid"] for e in content["traceEvents"] if e["name"] == "thread_name"]
     assert len(set(threads)) == len(threads)  # a thread number stands for one lane in all viewers
 
@@ -179,15 +186,93 @@ def test_compressed_is_the_same(tmp_path: Path) -> None:
     assert packed == (tmp_path / "b.json.gz").read_bytes()
 
 
+def test_arrows_follow_the_critical_path(tmp_path: Path) -> None:
+    """An arrow for each step of the path from lane to lane, from the start of a firing to the start
+    of the next, in order; and what is between them sums to the run with the steps on one lane."""
+    timeline = simulate(bank(1e9))
+    events = written(timeline, tmp_path / "t.json")["traceEvents"]
+    begins = {(e["tid"], round(e["ts"] * 1000)) for e in events if e["ph"] == "X"}
+    leaving = [e for e in events if e["ph"] == "s"]
+    arriving = [e for e in events if e["ph"] == "f"]
+    assert [e["id"] for e in leaving] == [e["id"] for e in arriving] == [*range(len(leaving))]
+    assert leaving
+    at = 0.0
+    for a, b in zip(leaving, arriving, strict=True):
+        assert at <= a["ts"] <= b["ts"] and a["tid"] != b["tid"]
+        at = b["ts"]
+        for e in (a, b):
+            assert (e["tid"], round(e["ts"] * 1000)) in begins
+    assert {e["args"]["through"] for e in leaving} <= {
+        'work of feed "50 %"',
+        "work of work",
+        "full queue queue",
+    }
+
+
+def test_bytes_a_cycle_sum_to_the_bits_moved(tmp_path: Path) -> None:
+    """The counters of a memory, over their intervals, are the bits of all firings."""
+    timeline = simulate(bank(1e9))
+    bits = np.arange(50)
+    traffic = {"sram": [Access(actor="work", read_bits=bits), Access(actor="work", written_bits=8)]}
+    path = trace.write_trace(timeline, tmp_path / "t.json", traffic=traffic)
+    events = json.loads(path.read_bytes())["traceEvents"]
+    found = [e for e in events if e["ph"] == "C" and e["name"] == "sram: bytes a cycle"]
+    edges = np.array([e["ts"] * 1000 for e in found] + [timeline.cycles])
+    for key, total in (("read", 4 * bits.sum() / 8), ("written", 4 * 50)):
+        assert np.diff(edges) @ [e["args"][key] for e in found] == pytest.approx(total, rel=1e-6)
+
+
+def test_a_window_shows_what_touches_it(tmp_path: Path) -> None:
+    """The firings with a cycle in the window, whole; counters over its cycles alone."""
+    timeline = simulate(bank(1e9))
+    window = Window(40, 61)
+    path = trace.write_trace(timeline, tmp_path / "t.json", window=window)
+    events = json.loads(path.read_bytes())["traceEvents"]
+    starts, busy = timeline.starts_of("work"), timeline.busy("work")
+    inside = (starts < 61) & (starts + np.maximum(busy, 1) > 40)
+    shown = [e for e in events if e["ph"] == "X" and e["name"] == "work"]
+    assert sorted(e["args"]["cycle"] for e in shown) == sorted(starts[inside].tolist())
+    counters = [e for e in events if e["ph"] == "C"]
+    assert counters[0]["ts"] * 1000 == 40 and counters[-1]["ts"] * 1000 < 61
+    exact = held(timeline, "queue").tokens[40:61].mean(axis=1)
+    assert counters[0]["args"]["mean"] == pytest.approx(exact[0])
+    assert all(40 <= e["ts"] * 1000 < 61 for e in events if e["ph"] in "sf")
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.kanata", "t.vcd"])
+def test_sizes_are_foretold(tmp_path: Path, name: str) -> None:
+    """The bytes of a trace are within a factor of two of what was said, and too many are refused
+    with their number."""
+    busy = np.random.default_rng(1).integers(1, 9, (2000, 4))
+    actors = [Actor(name=each, lanes=4, busy=busy) for each in ("fetch", "decode", "execute")]
+    channels = [
+        Channel(name=f"to {b}", source=a, target=b, capacity=2)
+        for a, b in itertools.pairwise(("fetch", "decode", "execute"))
+    ]
+    timeline = simulate(Netlist(actors, channels))
+    path = trace.write_trace(timeline, tmp_path / name)
+    assert 0.5 < path.stat().st_size / trace.trace_bytes(24000, path) < 2
+    trace.check_trace_size(timeline, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "MOST_BYTES", 1000)
+        with pytest.raises(InputError, match=r"all 24,000 firings would take about .* GB; name"):
+            trace.check_trace_size(timeline, path)
+
+
 def test_letters(tmp_path: Path) -> None:
-    """Bad names, sums and folders are refused, and nothing is left behind."""
+    """Bad names, sums, windows and folders are refused, and nothing is left behind."""
     timeline = simulate(bank())
-    with pytest.raises(InputError, match=r"named \.json or \.json\.gz, got .*t\.txt"):
+    with pytest.raises(InputError, match=r"named \.json or \.json\.gz .*, got .*t\.txt"):
         trace.write_trace(timeline, tmp_path / "t.txt")
     with pytest.raises(InputError, match="record='full'"):
         trace.write_trace(simulate(bank(), record="summary"), tmp_path / "t.json")
     with pytest.raises(InputError, match="existing, writable folder"):
         trace.write_trace(timeline, tmp_path / "none" / "t.json")
+    with pytest.raises(InputError, match="begins after the run"):
+        trace.write_trace(timeline, tmp_path / "t.json", window=Window(10**6, 10**7))
+    for text in ("5", "5:5", "9:5", "-1:5", "a:b", ":"):
+        with pytest.raises(InputError, match="FROM:TO in cycles"):
+            Window.parse(text)
     assert not list(tmp_path.iterdir())
 
 
@@ -196,11 +281,11 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch, name: str) -
     """A trace that fails half way leaves what was there before."""
     (tmp_path / name).write_text("old")
 
-    def fail(timeline):
+    def fail(timeline, window):
         raise OSError("disk full")
         yield
 
-    monkeypatch.setattr(trace, "_counters", fail)
+    monkeypatch.setattr(chrome, "_queues", fail)
     with pytest.raises(OSError, match="disk full"):
         trace.write_trace(simulate(bank()), tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == [name]
@@ -208,7 +293,8 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch, name: str) -
 
 
 @pytest.mark.slow
-def test_a_million_firings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["t.json.gz", "t.kanata", "t.vcd"])
+def test_a_million_firings(tmp_path: Path, name: str) -> None:
     """A trace of 830k firings takes under 10 s and 200 MB more than the run itself."""
     stages = ("ptr_read", "spmat_read", "arithmetic", "act_write")
     busy = np.random.default_rng(0).integers(1, 20, (3247, 64))
@@ -220,6 +306,6 @@ def test_a_million_firings(tmp_path: Path) -> None:
     timeline = simulate(Netlist(actors, channels, clock_hz=800e6))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.process_time()
-    trace.write_trace(timeline, tmp_path / "t.json.gz")
+    trace.write_trace(timeline, tmp_path / name)
     assert time.process_time() - begin < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
