@@ -110,9 +110,14 @@ def _end_well() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit code 0, or 2 with one message when the input is at fault."""
+    carry_out(cli, arguments, "sparqsim")
+
+
+def carry_out(command: click.Command, arguments: list[str] | None = None, name: str = "") -> None:
+    """Run a command as :func:`main` does; one that is interrupted ends with 130."""
     _end_well()
     try:
-        cli.main(args=arguments, prog_name="sparqsim", standalone_mode=False)
+        command.main(args=arguments, prog_name=name or None, standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except click.ClickException as error:
