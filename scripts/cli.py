@@ -127,6 +127,8 @@ def carry_out(command: click.Command, arguments: list[str] | None = None, name: 
         sys.exit(error.exit_code)
     except MemoryError as error:
         _fail(f"there is not enough memory for this work ({error}); take less of it at once")
+    except UnicodeEncodeError as error:
+        _fail(f"a name holds what no file or terminal can be given: {error.reason}")
     except RecursionError:
         _fail("the input is nested too deeply to be read")
     except OSError as error:
