@@ -9,11 +9,13 @@ from sparqsim.base import InputError
 
 # assumed: no part of a machine is larger, and products of two such numbers fit 64 bits by far
 MOST_WHOLE = 2**40
+MOST_SIDE = 2**16  # assumed: of rows or columns of an array
+MOST_KIB = 2**24  # assumed: of a memory on a chip, 16 GiB
 LEAST, MOST = 1e-18, 1e18  # assumed: of a clock, a bandwidth, an energy in any unit in use
 
 
-def check_whole(where: str, least: int = 1, **fields: object) -> None:
-    """Raise unless every field is a whole number of ``least`` to :data:`MOST_WHOLE`.
+def check_whole(where: str, least: int = 1, most: int = MOST_WHOLE, **fields: object) -> None:
+    """Raise unless every field is a whole number of ``least`` to ``most``.
 
     Raises
     ------
@@ -25,17 +27,17 @@ def check_whole(where: str, least: int = 1, **fields: object) -> None:
             raise InputError(
                 f"{where}.{field} must be a whole number of at least {least}, got {value!r}"
             )
-        if value > MOST_WHOLE:
-            raise InputError(f"{where}.{field} must be at most {MOST_WHOLE:,}, got {value:,}")
+        if value > most:
+            raise InputError(f"{where}.{field} must be at most {most:,}, got {value:,}")
 
 
-def check_positive(where: str, **fields: object) -> None:
+def check_positive(where: str, least: float = LEAST, most: float = MOST, **fields: object) -> None:
     """Raise unless every field is a finite number above 0, of a size that hardware has."""
     for field, value in fields.items():
         if not isinstance(value, int | float) or not 0 < value < math.inf:
             raise InputError(f"{where}.{field} must be a finite number above 0, got {value!r}")
-        if not LEAST <= value <= MOST:
-            raise InputError(f"{where}.{field} must be {LEAST:g} to {MOST:g}, got {value:g}")
+        if not least <= value <= most:
+            raise InputError(f"{where}.{field} must be {least:g} to {most:g}, got {value:g}")
 
 
 def check_bounds(where: str, config: object, bounds: Mapping[str, tuple[int, int, str]]) -> None:
@@ -46,7 +48,7 @@ def check_bounds(where: str, config: object, bounds: Mapping[str, tuple[int, int
             raise InputError(f"{where}.{field} must be {least} to {most} ({what}), got {value!r}")
 
 
-def check_clock(where: str, clock_hz: object) -> None:
+def check_clock(where: str, clock_hz: object, field: str = "clock_hz") -> None:
     """Raise unless a clock is one of a circuit."""
     if not isinstance(clock_hz, int | float) or not 1e3 <= clock_hz <= 1e12:
-        raise InputError(f"{where}.clock_hz must be 1 kHz to 1 THz, got {clock_hz!r}")
+        raise InputError(f"{where}.{field} must be 1 kHz to 1 THz, got {clock_hz!r}")

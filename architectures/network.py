@@ -42,7 +42,7 @@ from sparqsim.workloads.encoded import ROLES, operand_name, operand_recipe, outl
 from sparqsim.workloads.layers import Layer, MatMul
 from sparqsim.workloads.network_tensors import RELU, NetworkTensors, shape_of
 from sparqsim.workloads.recipes import Override, Recipe, TensorRecipe
-from sparqsim.workloads.work import Network
+from sparqsim.workloads.work import Network, subject_for
 
 AS_BROUGHT = Recipe(name=NAME)  # what a file has in codes stays so, and the rest in float32
 
@@ -81,7 +81,7 @@ def run_layer(
             f"{machine.name} in this configuration runs {network.model.name} as another network; "
             "run all of it"
         )
-    _check_recipe(recipe, network)
+    recipe = _checked_recipe(recipe, network)
     tensors = NetworkTensors(
         network=network,
         seed=seed,
@@ -101,12 +101,19 @@ def run_layer(
     ).result()
 
 
-def _check_recipe(recipe: Recipe | str | None, network: Network) -> Recipe | None:
-    """The recipe that was asked for; raises InputError if it names layers that are not there."""
+def _checked_recipe(recipe: Recipe | str | None, network: Network) -> Recipe | None:
+    """The recipe that was asked for, its densities settled where it prunes across layers.
+
+    Raises InputError if it names layers that are not there.
+    """
     chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
-    if chosen is not None:
-        chosen.check_names(names_in(network))
-    return chosen
+    if chosen is None:
+        return None
+    chosen.check_names(names_in(network))
+    if not any(part.across for _, _, part in chosen.parts()):
+        return chosen
+    subject = subject_for(network)
+    return recipes.settled(chosen, subject.weights, subject.tables)
 
 
 def run_network(
@@ -148,7 +155,7 @@ def run_network(
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     network = replace(network, model=machine.as_run(network.model))
-    chosen = _check_recipe(recipe, network)
+    recipe = chosen = _checked_recipe(recipe, network)
     tensors = NetworkTensors(
         network=network,
         seed=seed,

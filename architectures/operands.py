@@ -141,6 +141,11 @@ def _unfit(tensor: Tensor, computes: Computes) -> str:
             f"one scale for every {slices.group} values of a channel, but sums over the whole "
             "reduction are scaled once; choose the granularity channel or tensor"
         )
+    if slices.tokens:
+        return (
+            "one scale for each token, but a machine's outputs are requantized by channel; choose "
+            "the granularity tensor"
+        )
     if not computes.zero_points and np.any(tensor.zero_point):
         return "a zero point, which its multipliers do not take; leave out asymmetric"
     return ""

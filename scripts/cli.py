@@ -114,9 +114,14 @@ def _end_well() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit code 0, or 2 with one message when the input is at fault."""
+    carry_out(cli, arguments, "sparqsim")
+
+
+def carry_out(command: click.Command, arguments: list[str] | None = None, name: str = "") -> None:
+    """Run a command as :func:`main` does; one that is interrupted ends with 130."""
     _end_well()
     try:
-        cli.main(args=arguments, prog_name="sparqsim", standalone_mode=False)
+        command.main(args=arguments, prog_name=name or None, standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except click.ClickException as error:
@@ -126,6 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except MemoryError as error:
         _fail(f"there is not enough memory for this work ({error}); take less of it at once")
+    except UnicodeEncodeError as error:
+        _fail(f"a name holds what no file or terminal can be given: {error.reason}")
     except RecursionError:
         _fail("the input is nested too deeply to be read")
     except OSError as error:

@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from sparqsim.architectures.machine import Machine, Result, run
 from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.architectures.registry import get_machine, installed, machine_names
-from sparqsim.base import InputError, read_toml
+from sparqsim.base import InputError, bytes_of, read_toml
 from sparqsim.scripts.output import (
     Differs,
     PatientBar,
@@ -40,7 +40,7 @@ KINDS = {int: int, float: float, str: str, bool: bool}
 
 # What an option would change nothing for, by what is run.
 OF_TENSORS = ("weight_density", "activation_density", "seed", "calibration", "inputs")
-OF_LAYERS = ("trace", "trace_window", "summary", "execute")
+OF_LAYERS = ("trace", "trace_window", "trace_limit", "summary", "execute")
 OF_NETWORKS = ("jobs", "csv_path")
 OF_WORK = ("batch", "sequence", "context", "shapes", "dense", "recipe", "requantize", "verify")
 
@@ -194,6 +194,8 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
                   help="Write a trace: .json(.gz) for Perfetto, .kanata, .vcd.")  # fmt: skip
     @click.option("--trace-window", metavar="FROM:TO", callback=parse_window,
                   help="Cycles that the trace shows; else all.")  # fmt: skip
+    @click.option("--trace-limit", metavar="SIZE", callback=_size_option, default="200MB",
+                  show_default=True, help="Write no larger trace than this.")  # fmt: skip
     @click.option("--figures", metavar="DIR", callback=refuse_folder,
                   help="Draw the figures into a folder.")  # fmt: skip
     @click.option("--page", metavar="FILE", callback=refuse_early,
@@ -204,6 +206,8 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
         counts = given.pop("counts", None)
         configured = configure(machine, fields, given["config"], given["preset"])
         check_outputs(given)
+        if not given["trace"]:
+            refuse_given(context, ("trace_limit", "trace_window"), "without --trace")
         if counts is not None:
             _only_counts(context, given)
             report: Report | NetworkReport = _layer(context, configured, given, counts=counts)
@@ -223,14 +227,16 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
     return made
 
 
+def _size_option(_: click.Context, __: click.Parameter, text: str) -> int:
+    return bytes_of(text)
+
+
 def check_outputs(given: dict[str, Any]) -> None:
     """Refuse before the work what could not be written after it."""
     files = {"--json": "json_path", "--csv": "csv_path", "--trace": "trace", "--page": "page"}
     refuse_twice({option: given[name] for option, name in files.items()})
     if given["trace"]:
         check_trace_name(given["trace"])
-    elif given["trace_window"]:
-        raise InputError("--trace-window says what --trace writes; name that file too")
 
 
 def refuse_given(context: click.Context, names: Iterable[str], why: str) -> None:
@@ -307,12 +313,13 @@ def _draw_layer(result: Result, bar: PatientBar, given: dict[str, Any]) -> None:
     if given["trace"]:
         from sparqsim.simulator.trace import check_trace_size, write_trace
 
-        bar(f"writing {given['trace']}", 1, 2)
-        if not given["trace_window"]:
-            check_trace_size(result.timeline, given["trace"])
-        write_trace(
-            result.timeline, given["trace"], window=given["trace_window"], traffic=result.traffic
+        window = given["trace_window"]
+        told = check_trace_size(
+            result.timeline, given["trace"], limit=given["trace_limit"], window=window
         )
+        click.echo(told, err=True)
+        bar(f"writing {given['trace']}", 1, 2)
+        write_trace(result.timeline, given["trace"], window=window, traffic=result.traffic)
     if given["figures"]:
         from sparqsim.simulator.plots import save_figures
 

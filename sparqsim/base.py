@@ -224,6 +224,14 @@ def read_csv(
     return list(reader.fieldnames or []), rows
 
 
+def _behind_links(target: Path) -> Path:
+    """What a link leads to, so that writing keeps the link."""
+    try:
+        return target.resolve() if target.is_symlink() else target
+    except (OSError, RuntimeError):
+        raise InputError(f"cannot write {target}: its links lead round in a circle") from None
+
+
 def check_can_write(path: str | os.PathLike[str]) -> None:
     """Refuse at once a file that :func:`written_whole` could not write after the work is done.
 
@@ -237,6 +245,7 @@ def check_can_write(path: str | os.PathLike[str]) -> None:
         raise InputError("a file to write must have a name, got an empty one")
     if target.is_dir():
         raise InputError(f"{target} must be a file to write, but it is a folder")
+    target = _behind_links(target)
     if not target.parent.is_dir() or not _writable(target.parent):
         why = "permission denied" if target.parent.is_dir() else "its folder does not exist"
         raise InputError(f"cannot write {target}: {why}; name a file in a folder you can write")
@@ -260,8 +269,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         yield target
         return
-    if target.is_symlink():
-        target = target.resolve()
+    target = _behind_links(target)
     try:
         handle, name = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix

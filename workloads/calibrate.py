@@ -78,7 +78,7 @@ def checked(x: ArrayLike, what: str = "a tensor to quantize") -> NDArray[np.floa
 
 @dataclass(frozen=True)
 class Slices:
-    """Which values share a scale: the tensor, each index of ``axis``, or groups of ``group``.
+    """Which values share a scale: the tensor, each index of ``axis``, groups of ``group``, tokens.
 
     Attributes
     ----------
@@ -89,11 +89,14 @@ class Slices:
         ``axis`` first in the order of the others). Must divide the slice, unless
     ragged
         says that the last group of a slice may be short.
+    tokens
+        Each line along the last axis is a slice; alone.
     """
 
     axis: int | None = None
     group: int | None = None
     ragged: bool = False
+    tokens: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("axis", self.axis), ("group", self.group)):
@@ -102,6 +105,8 @@ class Slices:
 
     def split(self, x: NDArray) -> NDArray:
         """``x`` as rows that share a scale: (slices, values); zeros fill up a short last group."""
+        if self.tokens:
+            return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
         if self.axis is None:
             rows = x.reshape(1, -1)
         else:
@@ -122,6 +127,8 @@ class Slices:
 
     def join(self, rows: NDArray, shape: tuple[int, ...]) -> NDArray:
         """The tensor of ``shape`` of which ``rows`` is the split."""
+        if self.tokens:
+            return rows.reshape(shape)
         lines = 1 if self.axis is None else shape[self.axis]
         rows = rows.reshape(lines, -1)[:, : math.prod(shape) // max(lines, 1)]
         if self.axis is None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import formats, storage
-from sparqsim.workloads.calibrate import Method, Percentile, Slices, checked
+from sparqsim.workloads.calibrate import Method, MovingAverage, Percentile, Slices, checked
 from sparqsim.workloads.models.real import Subject
 from sparqsim.workloads.prune import density_of, prune
 from sparqsim.workloads.quantize import (
@@ -38,7 +38,7 @@ from sparqsim.workloads.quantize import (
     sqnr_db,
     vanished,
 )
-from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, signed_or_not
+from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, settled, signed_or_not
 from sparqsim.workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
@@ -162,8 +162,11 @@ class Compressed:
             If the operand should be calibrated and was not, or is not finite.
         """
         recipe = self.recipe.of("activations", name)
-        if recipe.scheme == "keep":
+        if recipe.scheme == "keep" and recipe.rule is None:
             return None
+        operand = pruned_inputs(operand, recipe)
+        if recipe.scheme == "keep":
+            return operand
         if recipe.dynamic:
             return fitted(operand, recipe).round(operand)
         if name not in self.activations:
@@ -172,6 +175,20 @@ class Compressed:
                 "calibrate on inputs that reach it"
             )
         return self.activations[name].round(operand)
+
+
+def pruned_inputs(x: Array, recipe: TensorRecipe) -> Array:
+    """Activations with zeros where the recipe's rule makes them."""
+    rule = recipe.rule
+    return x if rule is None else rule.apply(x).astype(np.float32, copy=False)
+
+
+def _moving(x: Array, constant: float) -> MovingAverage:
+    """A moving average that has seen ``x`` input by input, along the first axis."""
+    observer = MovingAverage(constant=constant)
+    for one in x:
+        observer.update(one)
+    return observer
 
 
 def _method(name: str) -> str | Method:
@@ -200,8 +217,11 @@ def fitted(
         If the tensor is empty, not finite, does not suit the format, or exceeds its range where
         the scale is 1.
     """
-    axis = None if recipe.granularity == "tensor" else axis
+    axis = None if recipe.granularity in ("tensor", "token") else axis
     bits = recipe.scheme_bits or 0
+    tokens = recipe.granularity == "token"
+    if tokens and recipe.scheme != "format":
+        raise InputError(f"{recipe.format} has one scale a tensor; leave out granularity token")
     if recipe.scheme == "ant":
         return fit_ant(x, bits, axis=axis, group=recipe.group, ragged=recipe.pad)
     if recipe.scheme == "olive":
@@ -218,13 +238,15 @@ def fitted(
     negative = recipe.asymmetric or bool(x.min() < 0)
     if recipe.calibration == "unit":
         return _unscaled(x, formats.get(signed if negative else unsigned))
+    moving = recipe.moving
     return fit(
-        x,
+        x if moving is None else _moving(x, moving),
         signed if negative else unsigned,
-        method=_method(recipe.calibration),
+        method="minmax" if moving is not None else _method(recipe.calibration),
         axis=axis,
         group=recipe.group,
         ragged=recipe.pad,
+        tokens=tokens,
         asymmetric=recipe.asymmetric,
     )
 
@@ -252,6 +274,10 @@ def compress_weight(x: Array, recipe: TensorRecipe, zero: bool = False) -> Quant
         If it is not finite, or suits neither pattern nor format.
     """
     x = checked(x, "a weight").astype(np.float32, copy=False)
+    if recipe.across:
+        raise InputError("pruning across layers needs all of them: run or compress the network")
+    if recipe.score != "magnitude":
+        raise InputError(f"the score {recipe.score} needs the loss's slopes: use sparqsim train")
     if recipe.prune is not None:
         x = prune(x, recipe.pattern, recipe.density)
         x += np.float32(0)  # no minus zero, which a bitmap would have to keep
@@ -303,6 +329,19 @@ def _tensor_report(
     )
 
 
+def _kept_report(name: str, operand: Array, recipe: TensorRecipe) -> ActivationReport:
+    """Of an operand that is pruned and stays in float32."""
+    left = pruned_inputs(operand, recipe)
+    return ActivationReport(
+        name=name,
+        format=KEEP,
+        dynamic=False,
+        code_bits=32,
+        density=density_of(left),
+        sqnr_db=_noise(operand, left),
+    )
+
+
 def stored(tensor: QuantizedTensor | Array, original: Array, recipe: TensorRecipe) -> StoredTensor:
     """How a weight is stored: without its zeros where a recipe or training has made many."""
     sparse = recipe.prune is not None or density_of(original) < ZEROS_WORTH_LEAVING_OUT
@@ -337,13 +376,13 @@ def compress(
         If a tensor suits its pattern or format not, or an override matches no layer; the tensor
         is named.
     """
-    quantizes_operands = recipe.activations.scheme != "keep" or any(
-        row.activations is not None for row in recipe.override
-    )
+    touched = recipe.activations.scheme != "keep" or recipe.activations.rule is not None
+    touched |= any(row.activations is not None for row in recipe.override)
     start = time.perf_counter()
-    captured: Mapping[str, Array] = subject.capture() if quantizes_operands else {}
+    captured: Mapping[str, Array] = subject.capture() if touched else {}
     # Overrides are checked against operands too where they are known.
     recipe.check_names([*subject.weights, *captured, *(layer.name for layer in subject.layers)])
+    recipe = settled(recipe, subject.weights, subject.tables)
     total = len(subject.weights) + len(captured) + 2 * judge
 
     def tell(what: str, done: int) -> None:
@@ -371,12 +410,15 @@ def compress(
         tell(name, done)
         chosen = recipe.of("activations", name)
         if chosen.scheme == "keep":
+            if chosen.rule is not None:
+                activation_reports.append(_kept_report(name, operand, chosen))
             continue
         key = (id(operand), chosen)  # products that read the same array share its quantizer
         try:
             if key not in shared:
-                quantizer = fitted(operand, chosen)
-                shared[key] = quantizer, quantizer.round(operand)
+                left = pruned_inputs(operand, chosen)
+                quantizer = fitted(left, chosen)
+                shared[key] = quantizer, quantizer.round(left)
             quantizer, rounded = shared[key]
         except InputError as error:
             raise InputError(f"{subject.name}, operand {name!r}: {error}") from None

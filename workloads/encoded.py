@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.workloads import recipes
 from sparqsim.workloads.brought import NAME, Brought
-from sparqsim.workloads.compress import compress_weight, fitted
+from sparqsim.workloads.compress import compress_weight, fitted, pruned_inputs
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.importers import Range
@@ -387,11 +387,14 @@ def _operand(
         return Coded(codes=kept.codes, quantizer=kept.quantizer, pattern=pattern)
     assert not isinstance(values, CSC)
     inputs = values.astype(np.float32, copy=False)
+    inputs = pruned_inputs(inputs, recipe)
     if recipe.scheme == "keep":
         return inputs
     own_range = recipe.dynamic or recipe.calibration == "unit"
-    seen = inputs if own_range or calibration is None else calibration
-    quantizer = fitted(seen.astype(np.float32, copy=False), recipe)
+    seen = inputs
+    if not own_range and calibration is not None:
+        seen = pruned_inputs(calibration.astype(np.float32, copy=False), recipe)
+    quantizer = fitted(seen, recipe)
     if quantizer.pairs is not None:  # what was seen may lie in other axes
         quantizer = replace(quantizer, pairs=pair_axis(inputs.ndim))
     return Coded(
@@ -403,7 +406,8 @@ def completed(recipe: TensorRecipe, own: TensorRecipe) -> TensorRecipe:
     """A recipe in which a machine's own fills in the format where it says float32."""
     if recipe.scheme != "keep" or own.scheme == "keep":
         return recipe
-    return msgspec.structs.replace(own, prune=recipe.prune, density=recipe.density, pad=recipe.pad)
+    fields = ("prune", "density", "across", "score", "pad")
+    return msgspec.structs.replace(own, **{name: getattr(recipe, name) for name in fields})
 
 
 def operand_name(layer: Layer, which: Role) -> str:
@@ -427,7 +431,7 @@ def operand_recipe(
     if own is not None:
         used = completed(used, own.of(role, name))
     if used.prune and chosen is own and pruned:
-        used = msgspec.structs.replace(used, prune=None, density=None, pad=False)
+        used = msgspec.structs.replace(used, prune=None, density=None, across=False, pad=False)
     return used
 
 

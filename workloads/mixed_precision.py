@@ -300,6 +300,9 @@ def layer_options(
     return result
 
 
+MOST_BITS = 64  # derived: a value of 32 bits with an index as wide
+
+
 def mixed_recipe(
     subject: Subject,
     recipe: Recipe,
@@ -328,6 +331,8 @@ def mixed_recipe(
     """
     if not choices:
         raise InputError("mixed precision needs at least one format to choose from")
+    if not 0 < bits <= MOST_BITS:
+        raise InputError(f"a budget must be above 0 and at most {MOST_BITS} bits, got {bits:g}")
     captured = subject.capture() if subject.layers else {}
     layers: dict[str, tuple[Option, ...]] = {}
     for done, (name, weight) in enumerate(subject.weights.items()):

@@ -303,13 +303,14 @@ def _sampled(
     axis: int | None,
     group: int | None,
     ragged: bool = False,
+    tokens: bool = False,
 ) -> tuple[Slices, Samples]:
     """Which values share a scale, and those values: a tensor's, or those an observer saw."""
     if isinstance(data, Observer | MovingAverage):
-        if axis is not None or group is not None:
+        if axis is not None or group is not None or tokens:
             raise InputError("give the axis to the observer, not to fit; observers have no groups")
         return data.slices, data.samples()
-    slices = Slices(axis, group, ragged)
+    slices = Slices(axis, group, ragged, tokens)
     return slices, Samples.of(slices.split(checked(data)))
 
 
@@ -321,6 +322,7 @@ def fit(
     axis: int | None = None,
     group: int | None = None,
     ragged: bool = False,
+    tokens: bool = False,
     asymmetric: bool = False,
 ) -> Quantizer:
     """Find scales (and zero points) with which a format serves a tensor, or what streamed by.
@@ -334,7 +336,7 @@ def fit(
     method
         minmax, percentile, mse, entropy, or one of their records with parameters. A sign has a
         scale of its own, the mean size.
-    axis, group, ragged
+    axis, group, ragged, tokens
         As in `Slices`; for an observer the axis is its own.
     asymmetric
         With a zero point: integer formats only.
@@ -352,7 +354,7 @@ def fit(
         raise InputError(f"{chosen.name} has no zero point; asymmetric is for integers")
     if isinstance(data, MovingAverage) and not isinstance(how, MinMax):
         raise InputError("a moving average keeps a range alone: use it with method='minmax'")
-    slices, samples = _sampled(data, axis, group, ragged)
+    slices, samples = _sampled(data, axis, group, ragged, tokens)
     low, high = how.range(samples, chosen, asymmetric)
     scale, zero_point = parameters(chosen, low, high, asymmetric)
     return Quantizer((chosen,), scale, zero_point, slices)

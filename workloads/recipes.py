@@ -14,10 +14,13 @@ own; the last that matches counts, and what it gives replaces the class whole::
     calibration = "mse"        # minmax (default), mse, percentile:99.9, entropy, unit
     prune = "2:4"              # see below; nothing is pruned by default
     density = 0.5              # fraction kept, where the pattern does not say (2:4 does)
+    across = true              # all weights meet the density together, the least of all pruned
 
     [activations]
     format = "int8"            # or "float32"
     dynamic = true             # the range is found anew for every input; false: calibrated
+    granularity = "token"      # or tensor; token: each line of features has a scale (dynamic)
+    prune = "threshold:0.1"    # see below; what a product reads, before it is rounded
 
     [[override]]
     layers = "layer*.down"
@@ -26,6 +29,11 @@ own; the last that matches counts, and what it gives replaces the class whole::
 A pattern of pruning is ``unstructured``, ``N:M`` along a layer's inputs, ``row``, ``column``,
 ``filter``, ``channel``, ``vector:N`` or ``block:HxW``; ``a+b`` prunes by a, what is left by b.
 ``2:4x2`` keeps two of four pairs of inputs, ``N:MxU`` N of M units of U neighbours.
+
+Activations are pruned input by input: ``threshold:V`` keeps magnitudes above V, ``relative:S``
+those above the share S of the largest of their line (the last axis), ``top:K`` the K largest of
+each line. Their calibration ``moving:C`` is a moving average of the range over the inputs for
+calibration, which follows each by the share C.
 
 With the calibration ``unit`` the scale is 1 and the range is the format's own, as floats of 16 bits
 are used; a tensor that exceeds it is refused.
@@ -37,12 +45,13 @@ zero and signed elsewhere. Every key is checked: what is unknown is refused, by 
 from __future__ import annotations
 
 import fnmatch
+import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -50,10 +59,13 @@ from sparqsim.base import InputError, read_text
 from sparqsim.workloads.layers import unknown
 
 if TYPE_CHECKING:
-    from sparqsim.workloads.prune import AnyPattern, Pattern
+    from numpy.typing import NDArray
+
+    from sparqsim.workloads.prune import ActivationRule, AnyPattern, Pattern
 
 NAMED = Path(__file__).resolve().parent / "named_recipes"
 KEEP = "float32"  # the format that leaves a tensor as it is
+METHODS = ("minmax", "mse", "entropy")  # of calibration, but for percentiles
 TensorClass = Literal["weights", "activations", "embeddings"]
 
 
@@ -67,18 +79,25 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ``oliveN`` (adaptive types, outlier-victim pairs), ``codebookN`` (k-means) or ``float32``.
     granularity : str
         Values that share a scale: ``tensor``, ``channel`` (each output; each word of a table) or
-        ``group:N`` values of one channel.
+        ``group:N`` values of one channel; of dynamic activations also ``token``, each line along
+        the last axis.
     calibration : str
-        ``minmax``, ``mse``, ``percentile:P``, ``entropy``, or ``unit``: a scale of 1. ANT, OliVe
-        and codebooks have a search of their own and take none.
+        ``minmax``, ``mse``, ``percentile:P``, ``entropy``, or ``unit``: a scale of 1; of
+        activations also ``moving:C``, a moving average of the range. ANT, OliVe and codebooks have
+        a search of their own and take none.
     asymmetric : bool
         Whether an integer format gets a zero point.
     dynamic : bool
         Activations only: the range is that of each input, not calibrated.
     prune : str or None
-        Pattern of the zeros to make; weights only.
+        Pattern of the zeros to make in weights, or rule by which activations become zero.
     density : float or None
-        Fraction of values kept, in (0, 1]; needed unless the pattern is N:M.
+        Fraction of weights kept, in (0, 1]; needed unless the pattern is N:M.
+    across : bool
+        Whether all weights with this recipe meet the density together (:func:`settled`).
+    score : str
+        What is worth keeping: ``magnitude``, or ``saliency``, magnitude times the loss's slope,
+        which only training knows.
     pad : bool
         Whether the last group of a line may be short, of N:M as hardware that pads with zeros has
         it, and of ``group:N``; else a layer whose inputs are no multiple of the group is refused.
@@ -91,19 +110,22 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dynamic: bool = False
     prune: str | None = None
     density: float | None = None
+    across: bool = False
+    score: Literal["magnitude", "saliency"] = "magnitude"
     pad: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"tensor|channel|group:[1-9]\d*", self.granularity):
+        if not re.fullmatch(r"tensor|channel|token|group:[1-9]\d*", self.granularity):
             raise InputError(
-                "granularity must be tensor, channel or group:N with N >= 1, "
+                "granularity must be tensor, channel, token or group:N with N >= 1, "
                 f"got {self.granularity!r}"
             )
         percent = re.fullmatch(r"percentile:(\d+\.?\d*)", self.calibration)
-        if self.calibration not in ("minmax", "mse", "entropy", "unit") and not percent:
+        known = (*METHODS, "unit")
+        if self.calibration not in known and not percent and self.moving is None:
             raise InputError(
-                "calibration must be minmax, mse, percentile:P, entropy or unit, "
-                f"got {self.calibration!r}"
+                "calibration must be minmax, mse, percentile:P, entropy, unit or moving:C with C "
+                f"in (0, 1], got {self.calibration!r}"
             )
         if percent and not 0.0 < float(percent[1]) <= 100.0:
             raise InputError(f"a percentile must lie in (0, 100], got {percent[1]}")
@@ -150,7 +172,18 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             grid = formats.get(signed_or_not(self.format)[0])
             if self.asymmetric and not isinstance(grid, formats.Int):
                 raise InputError(f"{self.format} has no zero point; asymmetric is for integers")
-        if self.prune is not None:
+        if self.prune is None and self.score != "magnitude":
+            raise InputError(f"the score {self.score} needs a pattern in prune")
+        if self.across and self.density is None:
+            raise InputError("across is for a density, which all layers then meet together")
+        if self.granularity == "token" and not self.dynamic:
+            raise InputError(
+                "granularity token finds a scale for each token when it comes; set dynamic = true"
+            )
+        if self.rule is not None:
+            if self.density is not None or self.score != "magnitude":
+                raise InputError(f"the rule {self.prune!r} takes no density and no score")
+        elif self.prune is not None:
             pattern = self.pattern
             if (pattern.fixed_density() is None) != (self.density is not None):
                 raise InputError(
@@ -171,6 +204,41 @@ class TensorRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
         stages = [_stage(part.strip(), self.pad) for part in (self.prune or "").split("+")]
         return stages[0] if len(stages) == 1 else Composed(stages=tuple(stages))
+
+    @property
+    def rule(self) -> ActivationRule | None:
+        """The rule by which activations are pruned, if ``prune`` names one.
+
+        Raises
+        ------
+        InputError
+            If its number is none, or out of its range.
+        """
+        from sparqsim.workloads import prune
+
+        kind, colon, text = (self.prune or "").partition(":")
+        rules: dict[str, Callable[[str], ActivationRule]] = {
+            "threshold": lambda given: prune.Threshold(value=float(given)),
+            "relative": lambda given: prune.RelativeThreshold(share=float(given)),
+            "top": lambda given: prune.TopK(k=int(given)),
+        }
+        if not colon or kind not in rules:
+            return None
+        try:
+            return rules[kind](text)
+        except InputError as error:
+            raise InputError(f"prune = {self.prune!r}: {error}") from None
+        except ValueError:
+            raise InputError(
+                f"prune must read threshold:V, relative:S or top:K with a number, got "
+                f"{self.prune!r}"
+            ) from None
+
+    @property
+    def moving(self) -> float | None:
+        """The share by which a moving average follows each input, for ``moving:C``."""
+        found = re.fullmatch(r"moving:(\d*\.?\d+)", self.calibration, re.ASCII)
+        return float(found[1]) if found and 0 < float(found[1]) <= 1 else None
 
     @property
     def scheme(self) -> Literal["keep", "ant", "olive", "codebook", "format"]:
@@ -236,6 +304,21 @@ def signed_or_not(name: str) -> tuple[str, str]:
         return exact, exact
 
 
+def _check_activations(where: str, tensors: TensorRecipe) -> None:
+    if tensors.prune is not None and tensors.rule is None:
+        raise InputError(
+            f"{where}: activations are pruned by threshold:V, relative:S or top:K, got "
+            f"{tensors.prune!r}"
+        )
+    if tensors.granularity not in ("tensor", "token"):
+        raise InputError(
+            f"{where}: activations share a scale, all or those of a token; granularity must be "
+            f"tensor or token, got {tensors.granularity!r}"
+        )
+    if tensors.moving is not None and tensors.dynamic:
+        raise InputError(f"{where}: a moving average is found beforehand; it is not dynamic")
+
+
 class Override(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Recipes for the layers whose name matches a glob."""
 
@@ -262,22 +345,24 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     override: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
-        for kind, where, tensors in self._parts():
+        for kind, where, tensors in self.parts():
             if kind != "activations" and tensors.dynamic:
                 raise InputError(f"{where}: dynamic is for activations, whose input varies")
-            if kind == "activations" and tensors.prune is not None:
-                raise InputError(f"{where}: prune is for weights and embeddings")
-            if kind == "activations" and tensors.granularity != "tensor":
+            if kind == "activations":
+                _check_activations(where, tensors)
+            elif tensors.rule is not None:
+                raise InputError(f"{where}: {tensors.prune} is a rule for activations")
+            elif tensors.granularity == "token" or tensors.moving is not None:
                 raise InputError(
-                    f"{where}: activations share one scale; granularity must be tensor, "
-                    f"got {tensors.granularity!r}"
+                    f"{where}: granularity token and calibration moving:C are for activations"
                 )
             if kind == "activations" and tensors.scheme == "codebook":
                 raise InputError(f"{where}: a codebook is for weights, which are known beforehand")
             if tensors.dynamic and tensors.calibration == "entropy":
                 raise InputError(f"{where}: entropy is for calibration beforehand, not dynamic")
 
-    def _parts(self) -> Iterable[tuple[TensorClass, str, TensorRecipe]]:
+    def parts(self) -> Iterable[tuple[TensorClass, str, TensorRecipe]]:
+        """Each class of tensors, where it stands, and what is done to it."""
         kinds: tuple[TensorClass, ...] = ("weights", "activations", "embeddings")
         for kind in kinds:
             yield kind, f"recipe {self.name!r}, [{kind}]", getattr(self, kind)
@@ -310,6 +395,52 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise unknown(
                     f"recipe {self.name!r}: no layer matches override", row.layers, layers
                 )
+
+
+def settled(
+    recipe: Recipe, weights: Mapping[str, NDArray[Any]], tables: Iterable[str] = ()
+) -> Recipe:
+    """The recipe with densities layer by layer where it prunes across layers.
+
+    Of all weights with the same recipe that says ``across`` those of least magnitude are pruned,
+    wherever they are; each layer then gets an override with the density that this leaves it. A
+    recipe without ``across`` comes back as it is.
+
+    Parameters
+    ----------
+    weights
+        Of the whole network, by name, outputs first.
+    tables
+        Which of them are embeddings.
+
+    Raises
+    ------
+    InputError
+        If a weight does not suit the pattern, or nothing of a layer would be left.
+    """
+    from sparqsim.workloads import prune
+
+    together: dict[tuple[TensorClass, TensorRecipe], list[str]] = {}
+    for name in weights:
+        kind: TensorClass = "embeddings" if name in set(tables) else "weights"
+        if recipe.of(kind, name).across:
+            together.setdefault((kind, recipe.of(kind, name)), []).append(name)
+    overrides = []
+    for (kind, asked), names in together.items():
+        if asked.score != "magnitude":
+            raise InputError(f"the score {asked.score} needs slopes: use sparqsim train")
+        scores = {name: prune.magnitude(weights[name]) for name in names}
+        kept = prune.masks(scores, asked.pattern, asked.density, "global")
+        for name, mask in kept.items():
+            share = prune.density_of(mask)
+            if not share:
+                raise InputError(
+                    f"pruning across layers to {asked.density:g} leaves nothing of {name!r}; raise "
+                    "the density, or treat this layer in an [[override]]"
+                )
+            own = msgspec.structs.replace(asked, across=False, density=share)
+            overrides.append(Override(layers=glob.escape(name), **{kind: own}))
+    return msgspec.structs.replace(recipe, override=(*recipe.override, *overrides))
 
 
 def as_toml(recipe: Recipe) -> str:

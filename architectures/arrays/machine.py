@@ -37,7 +37,13 @@ from sparqsim.architectures.arrays.search import Objective, best_mapping
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
 from sparqsim.architectures.arrays.shifting import Multiplier
 from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
-from sparqsim.architectures.checks import check_positive, check_whole
+from sparqsim.architectures.checks import (
+    MOST_KIB,
+    MOST_SIDE,
+    MOST_WHOLE,
+    check_positive,
+    check_whole,
+)
 from sparqsim.architectures.machine import Figure, Machine, Peak, Program
 from sparqsim.base import InputError
 from sparqsim.simulator.energy import scaling
@@ -56,7 +62,14 @@ PUBLISHED, BUS = "published", "bus"
 _CHOICES = ("energy_table", "dram_standard", "dram_channels", "objective", "authors_model")
 # Parts of an array machine's energy that are paid by the cycle.
 _CYCLES = {"array static": "core_static_per_cycle", "DRAM static": "dram_static_per_cycle"}
-_POSITIVE = ("clock_mhz", "node_nm", "dram_clock_mhz", "memory_gbytes_per_s")
+# Real fields and their bounds, which are assumed: no circuit is slower, faster, finer or coarser.
+_REAL = {
+    "clock_mhz": (1e-3, 1e6),
+    "dram_clock_mhz": (1e-3, 1e6),
+    "node_nm": (1.0, 1e4),
+    "memory_gbytes_per_s": (1e-6, 1e6),
+}
+_SIDES = ("rows", "columns", "side_at_8_bits", "tn")
 _KINDS: dict[str, type] = {
     "energy_table": str,
     "dram_standard": str,
@@ -67,6 +80,13 @@ _KINDS: dict[str, type] = {
     "authors_model": bool,
 }
 _DRAM = "dram"
+
+
+def _most(field: str) -> int:
+    """The most that a whole field may be."""
+    if field.endswith("_kib"):
+        return MOST_KIB
+    return MOST_SIDE if field in _SIDES else MOST_WHOLE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,18 +144,19 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                 + f", got {self.energy_table!r}"
             )
         for field, value in msgspec.structs.asdict(self).items():
-            if field in _POSITIVE:
-                check_positive(where, **{field: value})
+            if field in _REAL:
+                check_positive(where, *_REAL[field], **{field: value})
             elif field in _KINDS:
                 if not isinstance(value, _KINDS[field]):
                     kind = _KINDS[field].__name__
                     raise InputError(f"{where}.{field} must be a {kind}, got {value!r}")
             else:
-                check_whole(where, **{field: value})
+                check_whole(where, most=_most(field), **{field: value})
         if 8 * self.bandwidth() < self.clock_hz:
             raise InputError(
-                f"the DRAM of {where} must move at least a bit in a cycle of {self.clock_mhz} "
-                f"MHz, got {self.bandwidth():g} bytes a second"
+                f"{where}.{', '.join(self.of_bandwidth(1.0))}: the DRAM must move at least a bit "
+                f"in a cycle of {where}.clock_mhz, {self.clock_mhz:g}, got {self.bandwidth():g} "
+                "bytes a second"
             )
 
     # ------------------------------------------------------------------ what a machine says

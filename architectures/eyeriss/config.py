@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.checks import check_positive, check_whole
+from sparqsim.architectures.checks import MOST_SIDE, check_clock, check_whole
 from sparqsim.architectures.eyeriss.energies import NODE_NM, WORD_BITS, mac_energy_pj
 from sparqsim.architectures.fixed_point import RECIPE
 from sparqsim.architectures.machine import Area, Figure, Machine, Peak
@@ -19,6 +19,7 @@ from sparqsim.simulator.energy.tables import Basis
 KIB = 1024 * 8  # bits
 SPAD_WORDS = {"filter": 224, "ifmap": 12, "psum": 24}  # published: 448, 24 and 48 bytes a PE
 AREA_MM2 = 12.25  # assumed: the core of the chip, recalled from JSSC 2017, unchecked
+MOST_RATIO = 1e6  # assumed: of clocks that meet in a machine
 
 Ints = NDArray[np.int64]
 
@@ -98,7 +99,15 @@ class Configuration(Machine, frozen=True, kw_only=True):
         fields = msgspec.structs.asdict(self)
         if not isinstance(fields.pop("off_chip"), bool):
             raise InputError(f"eyeriss.off_chip must be true or false, got {self.off_chip!r}")
-        check_positive("eyeriss", clock_hz=fields.pop("clock_hz"), link_hz=fields.pop("link_hz"))
+        check_clock("eyeriss", fields.pop("clock_hz"))
+        check_clock("eyeriss", fields.pop("link_hz"), "link_hz")
+        if self.clock_hz > MOST_RATIO * self.link_hz:
+            raise InputError(
+                f"eyeriss.link_hz must be at least a millionth of eyeriss.clock_hz, "
+                f"{self.clock_hz:g}, got {self.link_hz:g}"
+            )
+        for side in ("rows", "columns"):
+            check_whole("eyeriss", most=MOST_SIDE, **{side: fields.pop(side)})
         check_whole("eyeriss", **fields)
         for name in ("filter_bus_bits", "psum_bus_bits", "ifmap_bus_bits"):
             if getattr(self, name) % WORD_BITS:

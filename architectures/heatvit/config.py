@@ -7,7 +7,13 @@ from typing import ClassVar, NamedTuple, Self
 
 import msgspec
 
-from sparqsim.architectures.checks import check_positive, check_whole
+from sparqsim.architectures.checks import (
+    MOST_KIB,
+    MOST_SIDE,
+    check_clock,
+    check_positive,
+    check_whole,
+)
 from sparqsim.architectures.heatvit.products import Product
 from sparqsim.architectures.machine import Figure, Machine, Peak, UnitTime
 from sparqsim.base import InputError
@@ -72,12 +78,14 @@ class Configuration(Machine, frozen=True, kw_only=True):
     keep: str = ""
 
     def __post_init__(self) -> None:
-        check_positive("heatvit", clock_hz=self.clock_hz, dram_gbytes_per_s=self.dram_gbytes_per_s)
-        sizes = {name: getattr(self, name) for name in ("th", "ti", "to", "weight_buffer_kib")}
-        check_whole("heatvit", **sizes)
+        check_clock("heatvit", self.clock_hz)
+        check_positive("heatvit", 1e-6, 1e6, dram_gbytes_per_s=self.dram_gbytes_per_s)
+        check_whole("heatvit", most=MOST_SIDE, th=self.th, ti=self.ti, to=self.to)
+        check_whole("heatvit", most=MOST_KIB, weight_buffer_kib=self.weight_buffer_kib)
         if self.dram_bits_per_cycle < 1:
             raise InputError(
-                f"heatvit.dram_gbytes_per_s must move a bit a cycle, got {self.dram_gbytes_per_s!r}"
+                f"heatvit.dram_gbytes_per_s must move a bit in a cycle of heatvit.clock_hz, got "
+                f"{self.dram_gbytes_per_s!r}"
             )
         if self.keep:
             tokens_per_block(ratios=self.ratios)

@@ -152,6 +152,9 @@ WHOLE = (
     "l2_latency_cycles", "dram_latency_cycles", "barrier_cycles", "block_start_cycles",
     "sparse_tiles",
 )  # fmt: skip
+MOST = 1 << 24  # assumed: of any other
+# derived: the sum of a block, of 23 + 20 bits, 2 before the point and 256 terms, fits a float64
+MOST_OF = {"float_block": 256, "extra_bits": 20}
 REAL = {
     "clock_hz": (1e6, 1e11),
     "fp32_accumulate": (0.01, 1.0),
@@ -291,16 +294,21 @@ class Configuration(Machine, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in WHOLE:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 24:
-                raise InputError(f"{ME}.{name} must be a whole number from 1, got {value!r}")
+            value, most = getattr(self, name), MOST_OF.get(name, MOST)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise InputError(
+                    f"{ME}.{name} must be a whole number from 1 to {most:,}, got {value!r}"
+                )
         for name, (low, high) in REAL.items():
             value = getattr(self, name)
             real = isinstance(value, int | float) and not isinstance(value, bool)
             if not (real and low <= value <= high):
                 raise InputError(f"{ME}.{name} must be {low:g} to {high:g}, got {value!r}")
         if self.dram_latency_cycles < self.l2_latency_cycles:
-            raise InputError(f"{ME}.dram_latency_cycles must be at least that of L2")
+            raise InputError(
+                f"{ME}.dram_latency_cycles must be at least {ME}.l2_latency_cycles, "
+                f"{self.l2_latency_cycles:,}, got {self.dram_latency_cycles:,}"
+            )
         if self.tdp_w <= self.idle_w:
             raise InputError(f"{ME}.tdp_w must exceed idle_w, {self.idle_w}, got {self.tdp_w}")
         if self.power_limit_w and self.power_limit_w <= self.idle_w:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparqsim.base import InputError
 from sparqsim.simulator import deadlock
+from sparqsim.simulator.engines.room import check_room
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.timeline import Timeline
 
@@ -43,7 +44,7 @@ def simulate(
     Deadlock
         If firings are left over when nothing can fire.
     InputError
-        On an unknown option, or one the engine cannot do.
+        On an unknown option, one the engine cannot do, or a run beyond the memory there may be.
     """
     if engine not in ENGINES:
         raise InputError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
@@ -51,6 +52,7 @@ def simulate(
         raise InputError(f"record must be 'full' or 'summary', got {record!r}")
     if verify not in (None, "execute"):
         raise InputError(f"verify must be None or 'execute', got {verify!r}")
+    check_room(netlist, engine, record)
     if engine == "compiled":
         if verify or observers:
             raise InputError("verify='execute' and observers need engine='simpy'")

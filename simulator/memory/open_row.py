@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError, kernel
 from sparqsim.simulator.netlist import FieldBound
 
+MOST_BANKS = 1 << 20  # assumed: no memory has more; their state is kept whole
 MOST = 1 << 40  # assumed: far more than any run has, and far from overflow
 
 
@@ -36,8 +37,10 @@ class OpenRow:
     kind = "open_row"
 
     def __post_init__(self) -> None:
-        if self.banks < 1 or self.hit_cycles < 1 or self.miss_cycles < 1:
-            raise InputError(f"an open-row memory needs banks and cycles of at least 1, got {self}")
+        for field, most in (("banks", MOST_BANKS), ("hit_cycles", MOST), ("miss_cycles", MOST)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise InputError(f"OpenRow.{field} must be 1 to {most:,}, got {value!r}")
 
     def bounds(self) -> tuple[FieldBound, ...]:
         """Bank, row, further cycles until the answer."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
+MOST = 2**40  # assumed: no memory on a chip has more of anything, and products stay below 2^63
+
 
 class Sram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A banked on-chip memory.
@@ -67,8 +69,8 @@ class Sram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         for key in ("capacity_bytes", "width_bits", "banks", "ports"):
-            if getattr(self, key) < 1:
-                raise InputError(f"sram.{key} must be at least 1, got {getattr(self, key)}")
+            if not 1 <= getattr(self, key) <= MOST:
+                raise InputError(f"sram.{key} must be 1 to {MOST:,}, got {getattr(self, key)}")
         part = self.width_bits * self.banks * self.halves
         if self.capacity_bytes * 8 % part:
             raise InputError(

@@ -27,7 +27,6 @@ __all__ = ["Window", "check_trace_name", "check_trace_size", "trace_bytes", "wri
 
 # Bytes a firing, measured by benchmarks/traces.py on a pipeline of four actors.
 BYTES_A_FIRING = {".json": 170, ".json.gz": 17, ".kanata": 90, ".vcd": 45}
-MOST_BYTES = 500 * 10**6  # what is written without being asked for by a window
 
 
 def write_trace(
@@ -99,19 +98,26 @@ def trace_bytes(firings: int, path: str | os.PathLike[str]) -> int:
     return firings * BYTES_A_FIRING[check_trace_name(path)]
 
 
-def check_trace_size(timeline: Timeline, path: str | os.PathLike[str]) -> None:
-    """Refuse a trace without a window that would be larger than people expect.
+def check_trace_size(
+    timeline: Timeline,
+    path: str | os.PathLike[str],
+    *,
+    limit: int,
+    window: Window | None = None,
+) -> str:
+    """Say about how large a trace will be, in bytes; refuse one above the limit.
 
     Raises
     ------
     InputError
-        If it would take more than 500 MB, saying how large it would be.
+        If it would take more than ``limit`` bytes, saying how large it would be.
     """
-    firings = count_touching(timeline, window_of(timeline, None))
+    firings = count_touching(timeline, window_of(timeline, window))
     size = trace_bytes(firings, path)
-    if size > MOST_BYTES:
+    told = f"the trace {path} of {firings:,} firings takes about {size / 1e6:,.1f} MB"
+    if size > limit:
         raise InputError(
-            f"a trace of all {firings:,} firings would take about {size / 1e9:.1f} GB; name the "
-            f"cycles to write (--trace-window FROM:TO, of 0:{timeline.cycles}), or all of them to "
-            "have it whole"
+            f"{told}, more than --trace-limit, {limit / 1e6:,.1f} MB; raise it, name the trace "
+            f".json.gz, or the cycles to write (--trace-window FROM:TO, of 0:{timeline.cycles})"
         )
+    return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import signal
 import subprocess
 import sys
@@ -273,3 +274,32 @@ def test_text_of_any_file(tmp_path: Path) -> None:
         read_text(path, "a file", most=4)
     with pytest.raises(InputError, match="embedded null"):
         read_text("a\x00b", "a file")
+
+
+def test_a_trace_says_its_size_and_has_a_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The size that is told is near that of the file; above the limit nothing is written."""
+    path = tmp_path / "trace.json"
+    run = ("run", "snap", "gemm:16x64x64", "--no-verify", "--trace")
+    main([*run, str(path)])
+    told = re.search(r"takes about ([\d.,]+) MB", capsys.readouterr().err)
+    assert told is not None
+    assert 0.5 < path.stat().st_size / (1e6 * float(told[1].replace(",", ""))) < 2
+    path.unlink()
+    assert "--trace-limit, 0.1 MB" in refused(capsys, *run, str(path), "--trace-limit", "100kB")
+    assert not list(tmp_path.iterdir())
+    assert "without --trace" in refused(capsys, "run", "snap", "gemm:4x4x4", "--trace-limit", "1GB")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [1.0, 6.0])
+def test_an_interrupted_demonstration_ends_well(after_s: float, tmp_path: Path) -> None:
+    """Ctrl-C while it loads or runs: exit code 130, no traceback, no file half written."""
+    command = [sys.executable, "-m", "sparqsim.scripts.scenarios.demo", "--out", "demo"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        time.sleep(after_s)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and not said.strip()
+    assert not list(tmp_path.glob("demo/.*"))

@@ -110,7 +110,7 @@ def test_double_buffering_halves_the_tile() -> None:
 @pytest.mark.parametrize("value", [0, -1])
 def test_bad_numbers(key: str, value: int) -> None:
     """Each number is at least 1."""
-    with pytest.raises(InputError, match=f"sram.{key} must be at least 1, got {value}"):
+    with pytest.raises(InputError, match=f"sram.{key} must be 1 to .*, got {value}"):
         Sram(**{"capacity_bytes": 1024, "width_bits": 64, key: value})
 
 

@@ -252,11 +252,11 @@ def test_sizes_are_foretold(tmp_path: Path, name: str) -> None:
     timeline = simulate(Netlist(actors, channels))
     path = trace.write_trace(timeline, tmp_path / name)
     assert 0.5 < path.stat().st_size / trace.trace_bytes(24000, path) < 2
-    trace.check_trace_size(timeline, path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "MOST_BYTES", 1000)
-        with pytest.raises(InputError, match=r"all 24,000 firings would take about .* GB; name"):
-            trace.check_trace_size(timeline, path)
+    assert "24,000 firings" in trace.check_trace_size(timeline, path, limit=10**8)
+    with pytest.raises(InputError, match=r"24,000 firings takes about .* MB, more than"):
+        trace.check_trace_size(timeline, path, limit=1000)
+    part = trace.Window(0, 10)
+    assert "24,000" not in trace.check_trace_size(timeline, path, limit=10**8, window=part)
 
 
 def test_letters(tmp_path: Path) -> None:

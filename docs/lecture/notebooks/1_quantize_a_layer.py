@@ -34,10 +34,12 @@ assert np.abs(w - scale * q).max() <= 0.5001 * scale, "no value is off by more t
 #
 # SQNR in dB: ten times the decimal logarithm of the signal's sum of squares over the error's.
 
+
 # %% task
 def sqnr_db(signal, rounded):
     error = signal - rounded
     return 10 * np.log10((signal**2).sum() / (error**2).sum())  # solution
+
 
 # %% check
 from sparqsim.workloads.quantize import quantize

@@ -37,6 +37,7 @@ print({recipe: f"{cycles[recipe]} of at least {least[recipe]}" for recipe in lea
 # Inputs and weights come once at least, outputs leave at the width of the inputs; the bus moves 192
 # bits a cycle. Which of the two bounds is the larger, for each recipe?
 
+
 # %% task
 def dram_cycles(input_bits, weight_bits):
     bits = 256 * 1024 * input_bits + 1024 * 512 * weight_bits + 256 * 512 * input_bits
@@ -67,6 +68,7 @@ from sparqsim.workloads.quantize import fit
 rng = np.random.default_rng(0)
 tensors = {"flat": rng.uniform(-1, 1, 4096), "tailed": rng.standard_t(3, 4096)}
 TYPES = ("int4_signed", "flint4_signed", "pot4_signed")
+
 
 # %% task
 def best_type(x):

@@ -46,9 +46,11 @@ assert np.array_equal(pairs, mask(magnitude(w), NM(n=2, m=4)))
 #
 # The share of the sum of squares. Why can 2:4 never keep more?
 
+
 # %% task
 def kept(stays):
     return (w[stays] ** 2).sum() / (w**2).sum()  # solution
+
 
 # %% check
 assert kept(np.ones_like(free)) == 1 and 0.5 < kept(pairs) < kept(free) < 1
@@ -99,6 +101,7 @@ print(found)
 # A sparse tensor core doubles its rate for 2:4, but DRAM, start and outputs stay. EIE and SNAP take
 # any pattern. Run a product of n x n x n on `sparse-tensor-core` with `fp16` and with `2:4`, without
 # verification, and find the speed-up of each n.
+
 
 # %% task
 def speedup(n):

@@ -1,0 +1,152 @@
+"""What the demonstration runs and prints; see :mod:`sparqsim.scripts.scenarios.demo`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparqsim.architectures.eie import EIE
+from sparqsim.architectures.machine import Result, run
+from sparqsim.base import output_folder
+from sparqsim.scripts.output import PatientBar, console, table
+from sparqsim.scripts.show import show
+from sparqsim.simulator.page import write_page
+from sparqsim.simulator.plots import save_figures
+from sparqsim.simulator.trace import write_trace
+from sparqsim.workloads.layers import Linear
+from sparqsim.workloads.models import get_layer
+from sparqsim.workloads.models.digits import Digits, load_digits
+from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """One layer's run, the fractions of its weights and inputs that are not zero, its batch."""
+
+    result: Result
+    weight_density: float
+    activation_density: float
+    images: int
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """The fully connected layers of a digits network on EIE, and the accuracies."""
+
+    network: str
+    layers: list[LayerRun]
+    dense_accuracy: float
+    pruned_accuracy: float
+    eie_accuracy: float
+
+
+def run_network(machine: EIE, network: str, images: int | None = None) -> NetworkRun:
+    """Run the fully connected layers of a pruned digits network, one feeding the next.
+
+    Convolutions, which EIE does not do, are computed in float.
+    """
+    digits: Digits = load_digits(network)
+    pictures = digits.images.test_images[:images]
+    labels = digits.images.test_labels[: len(pictures)]
+    inputs = digits.activations(pictures)
+    layers = [layer for layer in digits.layers if isinstance(layer, Linear)]
+    values: NDArray[np.float64] = inputs[layers[0].name].astype(np.float64)
+    done = []
+    for layer in layers:
+        tensors = LayerTensors(
+            layer=with_rows(layer, len(pictures)),
+            weight=digits.weights[layer.name],
+            activation=values,
+            bias=digits.biases[layer.name],
+            source=f"{digits.name}: trained weights, {len(pictures)} test images",
+            relu=layer is not layers[-1],
+            pruned=True,
+        )
+        result = run(machine, tensors)
+        done.append(
+            LayerRun(
+                result=result,
+                weight_density=tensors.sparse_weight.density,
+                activation_density=float(np.mean(values != 0)),
+                images=len(pictures),
+            )
+        )
+        outputs = result.program.values()
+        assert outputs is not None
+        values = outputs
+
+    def right(logits: NDArray[np.floating]) -> float:
+        return float(np.mean(logits.argmax(axis=1) == labels))
+
+    return NetworkRun(
+        network=digits.name,
+        layers=done,
+        dense_accuracy=right(load_digits(network, pruned=False).forward(pictures)),
+        pruned_accuracy=right(digits.forward(pictures)),
+        eie_accuracy=right(values),
+    )
+
+
+def print_networks(runs: list[NetworkRun]) -> None:
+    """The layers of the digits networks on EIE, and the accuracies."""
+    layers = table(
+        "Trained and pruned digits networks on EIE, all test images",
+        ("layer",),
+        ("weights kept", "inputs not 0", "cycles", "us/image", "balance", "MACs used", "verified"),
+        "balance: entries over PEs over cycles; MACs used: effectual MACs over PEs and cycles",
+    )
+    for each in runs:
+        for layer in each.layers:
+            report = layer.result.report
+            verified = "yes" if report.verification.status == "exact" else "NO"
+            layers.add_row(
+                f"{each.network}/{report.layer}",
+                f"{100 * layer.weight_density:.1f} %",
+                f"{100 * layer.activation_density:.1f} %",
+                f"{report.cycles:,}",
+                f"{1e6 * report.seconds / layer.images:.3f}",
+                f"{100 * report.load_balance.efficiency:.0f} %",
+                f"{100 * report.utilization['multipliers']:.0f} %",
+                f"{verified} ({report.verification.outputs:,})",
+            )
+    screen = console()
+    screen.print(layers)
+    accuracy = table("Accuracy on the test images", ("network",), ("dense", "pruned", "on EIE"))
+    for each in runs:
+        accuracy.add_row(
+            each.network,
+            f"{100 * each.dense_accuracy:.2f} %",
+            f"{100 * each.pruned_accuracy:.2f} %",
+            f"{100 * each.eie_accuracy:.2f} %",
+        )
+    screen.print(accuracy)
+
+
+def demonstrate(out: str) -> None:
+    """Run real pruned layers and AlexNet fc6 on EIE, into a folder."""
+    folder = output_folder(out)
+    machine = EIE()
+    with PatientBar() as bar:
+        runs = []
+        for number, network in enumerate(("mlp", "cnn")):
+            bar(f"digits-{network} on EIE", number, 5)
+            runs.append(run_network(machine, network))
+        bar("AlexNet fc6 on EIE", 2, 5)
+        fc6 = made_up(get_layer("alexnet/fc6"), np.random.default_rng(0))
+        result = run(machine, fc6, seed=0)
+        bar("drawing", 3, 5)
+        written: list[Path] = save_figures(
+            result.report, result.timeline, folder, traffic=result.traffic
+        )
+        bar("writing the trace", 4, 5)
+        written.append(write_trace(result.timeline, folder / "alexnet_fc6_trace.json.gz"))
+        page = folder / "alexnet_fc6.html"
+        written.append(write_page(result.report, result.timeline, page, result.traffic))
+    print_networks(runs)
+    show(result.report, machine.title)
+    console().print("\nwritten:")
+    for path in written:
+        console().print(f"  {path}")
