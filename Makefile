@@ -39,6 +39,7 @@ bench: venv
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.dram
 	$(BIN)/python -m benchmarks.formats
+	$(BIN)/python -m benchmarks.process
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.traces
 

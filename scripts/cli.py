@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -52,6 +55,20 @@ COMMANDS = {
 }
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load modules without the collector of garbage, which would walk all that is loaded often.
+
+    What is loaded stays, so that it is not walked later either.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 class LazyGroup(click.Group):
     """A group whose sub-commands are imported when they are called, from a table of rows."""
 
@@ -66,7 +83,8 @@ class LazyGroup(click.Group):
         if name not in self.table:
             return None
         module, attribute = self.table[name][0].split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        with loading():
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def resolve_command(

@@ -9,8 +9,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,8 +70,34 @@ def _give_numba_a_cache() -> None:
     numba.config.CACHE_DIR = str(folder)
 
 
+class Kernel:
+    """A function that numba makes ready when it is first called, from Python or a kernel.
+
+    Before that it costs nothing, nor needs numba. It has all attributes of numba's dispatcher.
+    """
+
+    def __init__(self, function: Callable[..., Any], cache: bool, options: dict[str, Any]) -> None:
+        update_wrapper(self, function)
+        self.py_func = function
+        self._how = cache, options
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._dispatcher(*arguments)
+
+    def __getattr__(self, name: str) -> Any:  # _numba_type_ among them, by which kernels call it
+        return getattr(self._dispatcher, name)
+
+    @cached_property
+    def _dispatcher(self) -> Any:
+        from sparqsim.compiling import compiled
+
+        with suppress(OSError):  # then kernels are compiled in every run
+            _give_numba_a_cache()
+        return compiled(self.py_func, *self._how)
+
+
 def kernel(cache: bool = True, **options: Any) -> Callable[[F], F]:
-    """Compile a function with numba and cache the machine code.
+    """Compile a function with numba, when it is first called, and cache the machine code.
 
     The code is kept beside the source, or in the user's cache folder, or in the temporary folder:
     the first of them that can be written. The plain function stays reachable as ``f.py_func``.
@@ -83,14 +110,10 @@ def kernel(cache: bool = True, **options: Any) -> Callable[[F], F]:
         Passed to :func:`numba.njit`, for example ``parallel=True`` or ``fastmath=False``.
     """
 
-    def compile_lazily(function: F) -> F:
-        from sparqsim.compiling import compiled
+    def made(function: F) -> F:
+        return cast(F, Kernel(function, cache, options))
 
-        with suppress(OSError):  # then kernels are compiled in every run
-            _give_numba_a_cache()
-        return compiled(function, cache, options)
-
-    return compile_lazily
+    return made
 
 
 MEMORY_LIMIT = "SPARQSIM_MEMORY_LIMIT"  # of the environment, so that other processes see it too

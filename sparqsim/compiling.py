@@ -6,6 +6,7 @@ It is loaded with numba, by the first kernel.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ from weakref import WeakSet
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 
 
 class KernelCache(FunctionCache):
@@ -25,18 +27,43 @@ class KernelCache(FunctionCache):
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled function, or None if it is not there or cannot be read."""
+        """The compiled function, or None if it is not there or cannot be read.
+
+        A loaded function needs numba's runtime alone. Everything that numba could compile (half a
+        second of imports) is loaded when something is to be compiled, not before.
+        """
         try:
-            return super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)
+            found = self._load_overload(sig, target_context)
         except Exception:  # what unpickling half a file raises is any of many errors
             with suppress(OSError):
                 self.flush()
-            return None
+            found = None
+        if found is None:
+            _load_array_functions()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled function if it can be kept."""
         with suppress(OSError):
             super().save_overload(sig, data)
+
+
+def _load_array_functions() -> None:
+    """Load what numba can compile of numpy, but not scipy.
+
+    numba looks by importing ``scipy.linalg`` (0.4 s) whether ``np.correlate`` could be compiled.
+    No kernel here needs it, and scipy is there: a kernel that does will import it when it runs.
+    """
+    if "numba.np.arraymath" in sys.modules:
+        return
+    from numba.np import linalg
+
+    looks, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = looks
 
 
 class _Compilations(event.Listener):

@@ -263,8 +263,10 @@ def _unscaled(x: Array, grid: formats.Format) -> Quantizer:
     return Quantizer((grid,), np.ones(1, np.float32))
 
 
-def compress_weight(x: Array, recipe: TensorRecipe, zero: bool = False) -> QuantizedTensor | Array:
-    """Prune and quantize one weight, outputs first.
+def fitted_weight(
+    x: Array, recipe: TensorRecipe, zero: bool = False
+) -> tuple[Array, Quantizer | None]:
+    """One weight, outputs first, as it is pruned, and its quantizer; None for ``float32``.
 
     A codebook keeps its first entry for zero where the recipe prunes, or with ``zero``.
 
@@ -282,7 +284,7 @@ def compress_weight(x: Array, recipe: TensorRecipe, zero: bool = False) -> Quant
         x = prune(x, recipe.pattern, recipe.density)
         x += np.float32(0)  # no minus zero, which a bitmap would have to keep
     if recipe.scheme == "keep":
-        return x
+        return x, None
     pruned = zero or recipe.prune is not None
     found = fitted(x, recipe, axis=0, zero=pruned)
     without = [grid.name for grid in found.formats if not (grid.values == 0).any()]
@@ -291,7 +293,13 @@ def compress_weight(x: Array, recipe: TensorRecipe, zero: bool = False) -> Quant
             f"{without[0]} holds no zero, so what was pruned would come back; choose a format "
             "that holds one, such as int4 or flint4, or do not prune"
         )
-    return found.quantize(x)
+    return x, found
+
+
+def compress_weight(x: Array, recipe: TensorRecipe, zero: bool = False) -> QuantizedTensor | Array:
+    """Prune and quantize one weight, outputs first: :func:`fitted_weight`, in codes."""
+    kept, found = fitted_weight(x, recipe, zero)
+    return kept if found is None else found.quantize(kept)
 
 
 def _noise(x: Array, y: Array) -> float | None:

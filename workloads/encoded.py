@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.workloads import recipes
 from sparqsim.workloads.brought import NAME, Brought
-from sparqsim.workloads.compress import compress_weight, fitted, pruned_inputs
+from sparqsim.workloads.compress import fitted, fitted_weight, pruned_inputs
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.importers import Range
@@ -33,7 +33,8 @@ from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.prune import NM, Pattern
 from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, pair_axis, vanished
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.synthetic import activations, tensor
+from sparqsim.workloads.tensors import LayerTensors
 
 Role = Literal["weights", "activations"]
 ROLES: tuple[Role, Role] = ("weights", "activations")
@@ -281,21 +282,27 @@ def outline(
     shapes = dict(zip(ROLES, as_shapes(layer), strict=True))
 
     def spread(which: Role, used: TensorRecipe) -> Tensor:
-        tensor = _sampled(isinstance(layer, MatMul), which, used, pruned)
-        if not isinstance(tensor, Coded):
+        two_activations = isinstance(layer, MatMul)
+        quantizer = _sampled(two_activations, which, used, pruned)
+        if quantizer is None:
             return np.broadcast_to(np.float32(0), shapes[which])
-        return replace(
-            tensor, codes=_blank(tensor.quantizer, shapes[which]), quantizer=_one(tensor)
+        weights = which == "weights" and not two_activations
+        return Coded(
+            codes=_blank(quantizer, shapes[which]),
+            quantizer=_one(quantizer),
+            pattern=_pattern(used) if weights else None,
+            dynamic=used.dynamic,
         )
 
     found: dict[Role, Tensor] = {}
     for which in ROLES:
         stated = None if recipe is not None or brought is None else brought.sample(which)
         if stated is not None:
-            dynamic = _finds(brought, which)
-            codes = _blank(stated, shapes[which])
-            whole = Coded(codes=codes, quantizer=stated, dynamic=dynamic)
-            found[which] = replace(whole, quantizer=_one(whole))
+            found[which] = Coded(
+                codes=_blank(stated, shapes[which]),
+                quantizer=_one(stated),
+                dynamic=_finds(brought, which),
+            )
     made, notes = _both(layer, chosen, other, pruned, spread, found)
     return EncodedLayer(
         layer=layer,
@@ -312,9 +319,8 @@ def _blank(quantizer: Quantizer, shape: tuple[int, ...]) -> NDArray[np.unsignedi
     return np.broadcast_to(np.zeros((), quantizer.formats[0].code_dtype), shape)
 
 
-def _one(tensor: Coded) -> Quantizer:
-    """Its quantizer with the first of its formats and scales alone."""
-    quantizer = tensor.quantizer
+def _one(quantizer: Quantizer) -> Quantizer:
+    """A quantizer with the first of its formats and scales alone."""
     zero = quantizer.zero_point
     return replace(
         quantizer,
@@ -323,6 +329,11 @@ def _one(tensor: Coded) -> Quantizer:
         scale=quantizer.scale[:1],
         zero_point=None if zero is None else zero[:1],
     )
+
+
+def _pattern(recipe: TensorRecipe) -> Pattern | None:
+    """The zeros that a recipe makes, where it prunes."""
+    return None if recipe.prune is None else recipe.pattern
 
 
 def _chosen(layer: Layer, recipe: Recipe | str | None, brought: Brought | None) -> Recipe:
@@ -350,18 +361,33 @@ def as_shapes(layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 @cache
-def _sampled(two_activations: bool, which: Role, used: TensorRecipe, pruned: bool) -> Tensor:
-    """An operand of a small layer with synthetic numbers after a recipe."""
+def _sampled(
+    two_activations: bool, which: Role, used: TensorRecipe, pruned: bool
+) -> Quantizer | None:
+    """What a recipe finds for an operand of a small layer with synthetic numbers; None: floats."""
     rng = np.random.default_rng(0)
-    side = math.isqrt(SAMPLE)
-    layer: Layer = Linear(name="sample", in_features=SAMPLE // 32, out_features=32, rows=32)
     if two_activations:
-        layer = MatMul(name="sample", m=side, k=side, n=side)
-    tensors = made_up(layer, rng)
+        side = math.isqrt(SAMPLE)
+        return _fitted_inputs(tensor((1, side, side), rng), used)
     if which == "weights":
-        role: Role = "activations" if two_activations else which
-        return _operand(tensors.weight, used, role, None, pruned)
-    return _operand(tensors.activation, used, which, None, pruned)
+        return fitted_weight(tensor((32, SAMPLE // 32), rng), used, zero=pruned)[1]
+    return _fitted_inputs(activations((32, SAMPLE // 32), 1.0, rng), used)
+
+
+def _fitted_inputs(
+    inputs: NDArray[np.float32], recipe: TensorRecipe, calibration: NDArray[Any] | None = None
+) -> Quantizer | None:
+    """The quantizer of what a layer reads, by what was seen before if anything; None: floats."""
+    if recipe.scheme == "keep":
+        return None
+    own_range = recipe.dynamic or recipe.calibration == "unit"
+    seen = inputs
+    if not own_range and calibration is not None:
+        seen = pruned_inputs(calibration.astype(np.float32, copy=False), recipe)
+    quantizer = fitted(seen, recipe)
+    if quantizer.pairs is None:
+        return quantizer
+    return replace(quantizer, pairs=pair_axis(inputs.ndim))  # what was seen may lie in other axes
 
 
 def _operand(
@@ -380,23 +406,17 @@ def _operand(
                 codes = quantizer.quantize(stored).codes
                 return Coded(codes=values.with_values(codes), quantizer=quantizer)
             values = values.to_dense()
-        pattern = None if recipe.prune is None else recipe.pattern
-        kept = compress_weight(values, recipe, zero=pruned)
-        if not isinstance(kept, QuantizedTensor):
+        kept, found = fitted_weight(values, recipe, zero=pruned)
+        if found is None:
             return kept
-        return Coded(codes=kept.codes, quantizer=kept.quantizer, pattern=pattern)
+        codes = found.quantize(kept).codes
+        return Coded(codes=codes, quantizer=found, pattern=_pattern(recipe))
     assert not isinstance(values, CSC)
     inputs = values.astype(np.float32, copy=False)
     inputs = pruned_inputs(inputs, recipe)
-    if recipe.scheme == "keep":
+    quantizer = _fitted_inputs(inputs, recipe, calibration)
+    if quantizer is None:
         return inputs
-    own_range = recipe.dynamic or recipe.calibration == "unit"
-    seen = inputs
-    if not own_range and calibration is not None:
-        seen = pruned_inputs(calibration.astype(np.float32, copy=False), recipe)
-    quantizer = fitted(seen, recipe)
-    if quantizer.pairs is not None:  # what was seen may lie in other axes
-        quantizer = replace(quantizer, pairs=pair_axis(inputs.ndim))
     return Coded(
         codes=quantizer.quantize(inputs).codes, quantizer=quantizer, dynamic=recipe.dynamic
     )

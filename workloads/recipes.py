@@ -296,12 +296,10 @@ def signed_or_not(name: str) -> tuple[str, str]:
     """
     from sparqsim.workloads import formats
 
-    known = formats.get
-    try:
-        return known(f"{name}_signed").name, known(f"{name}_unsigned").name
-    except InputError:
-        exact = known(name).name
-        return exact, exact
+    signed, unsigned = f"{name}_signed", f"{name}_unsigned"
+    if not (formats.is_spelled(signed) and formats.is_spelled(unsigned)):
+        signed = unsigned = name
+    return formats.get(signed).name, formats.get(unsigned).name
 
 
 def _check_activations(where: str, tensors: TensorRecipe) -> None:
@@ -521,6 +519,14 @@ def named() -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in recipes}
 
 
+@cache
+def _shipped(name: str) -> Recipe | None:
+    """The recipe of a name that ships with Sparqsim, without reading the others; or None."""
+    path = NAMED / f"{name.replace(':', 'of').replace('+', '_').replace('-', '_')}.toml"
+    found = read(path) if path.parent == NAMED and os.path.isfile(path) else None
+    return found if found is not None and found.name == name else None
+
+
 def get(name_or_path: str) -> Recipe:
     """Return a recipe by name, or read it from a file.
 
@@ -529,8 +535,9 @@ def get(name_or_path: str) -> Recipe:
     InputError
         If there is neither; near names are listed.
     """
-    if name_or_path in named():
-        return named()[name_or_path]
+    shipped = _shipped(name_or_path)
+    if shipped is not None:
+        return shipped
     path = Path(name_or_path)
     if path.suffix == ".toml" or os.path.exists(path):
         return read(path)

@@ -304,6 +304,30 @@ def test_who_waits_at_a_terminal_is_told_that_kernels_are_compiled(tmp_path: Pat
     assert (tmp_path / "stderr").read_text() == ""
 
 
+LOADED = """
+    import atexit, sys
+
+    def tell():
+        with open("loaded", "w") as file:
+            file.writelines(f"{name}\\n" for name in sys.modules)
+
+    atexit.register(tell)
+"""
+
+
+def test_a_process_pays_for_compiling_only_if_it_compiles(tmp_path: Path) -> None:
+    """A kernel that is in the cache runs without what numba could compile, and neither to load nor
+    to compile it is scipy imported."""
+
+    def loaded(hits: int) -> set[str]:
+        assert twice_in_a_process(tmp_path, LOADED, cwd=tmp_path) == [42, "tiny", hits]
+        return set((tmp_path / "loaded").read_text().split())
+
+    first, second = loaded(0), loaded(1)
+    assert "numba.np.arraymath" in first and "numba.np.arraymath" not in second
+    assert not {"scipy.linalg", "scipy.linalg.cython_blas"} & (first | second)
+
+
 def drop_the_right_to_write_anywhere() -> None:
     """In a child that runs as root: from its next exec on, rights bind it as any other user."""
     capbset_drop, dac_override = 24, 1  # linux/prctl.h, linux/capability.h

@@ -12,7 +12,7 @@ from sparqsim.workloads.formats.floating import Float
 from sparqsim.workloads.formats.integer import Int
 from sparqsim.workloads.formats.pairs import OutlierVictim, outlier_victim
 from sparqsim.workloads.formats.powers import APoT, PoT
-from sparqsim.workloads.formats.registry import GRAMMAR, get, names
+from sparqsim.workloads.formats.registry import GRAMMAR, get, is_spelled, names
 
 __all__ = [
     "GRAMMAR",
@@ -29,6 +29,7 @@ __all__ = [
     "clearing_bias",
     "fit_codebook",
     "get",
+    "is_spelled",
     "names",
     "outlier_victim",
 ]

@@ -207,6 +207,11 @@ def get(name: str) -> Format:
     return _get(name.strip().lower())
 
 
+def is_spelled(name: str) -> bool:
+    """Whether :data:`GRAMMAR` spells a name, be its parameters possible or not."""
+    return any(re.fullmatch(row.pattern, name.strip().lower()) for row in GRAMMAR)
+
+
 @cache
 def _get(wanted: str) -> Format:
     for row in GRAMMAR:
