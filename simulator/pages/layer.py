@@ -307,18 +307,18 @@ def drawn_topology(timeline: Timeline) -> Html:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    for colour, name in _COLOURS.items():
+    for colour, name in _colours().items():
         text = text.replace(colour.lower(), f"var(--{name})")
     return Html(re.sub(r"\s*\n\s*", " ", text))
 
 
-def _hex(parts: tuple[float, ...]) -> str:
-    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
-
-
-# Of the diagram, and what they are on a page.
-_COLOURS = {
-    **{INK: "ink", MUTED: "muted", FAINT: "faint", BLUE: "blue", GREEN: "green"},
-    **{PURPLE: "purple", "#ffffff": "paper"},
-    **{_hex(lighter(BLUE, 0.88)): "pale", _hex(lighter(GREY, 0.5)): "faint"},
-}
+def _colours() -> dict[str, str]:
+    """Of the diagram, and what they are on a page."""
+    pale, grey = (
+        "#" + "".join(f"{round(255 * part):02x}" for part in lighter(colour, share))
+        for colour, share in ((BLUE, 0.88), (GREY, 0.5))
+    )
+    return {
+        **{INK: "ink", MUTED: "muted", FAINT: "faint", BLUE: "blue", GREEN: "green"},
+        **{PURPLE: "purple", "#ffffff": "paper", pale: "pale", grey: "faint"},
+    }

@@ -22,7 +22,7 @@ function makeSortable(table, held) {
   const rowOf = unit => opens ? unit.rows[0] : unit;
   const texts = new Map();
   const text = unit => {
-    if (!texts.has(unit)) texts.set(unit, unit.textContent.toLowerCase());
+    if (!texts.has(unit)) texts.set(unit, rowOf(unit).textContent.toLowerCase());
     return texts.get(unit);
   };
   let kept = units, shown = held ? SHOWN : units.length;
