@@ -20,17 +20,15 @@ from sparqsim.architectures.machine import Area, Machine
 from sparqsim.architectures.network import run_network
 from sparqsim.architectures.tasks import Progress
 from sparqsim.base import InputError
-from sparqsim.simulator.report import (
-    Beside,
+from sparqsim.simulator.comparison import (
     Compared,
     ComparedNetwork,
     ComparisonReport,
     Contender,
-    NetworkReport,
     mean_ratios,
     ratios_of,
-    totals_of,
 )
+from sparqsim.simulator.report import Beside, NetworkReport, totals_of
 from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.work import Network
 

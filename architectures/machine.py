@@ -34,6 +34,7 @@ from sparqsim.simulator.report import (
     Memory,
     Operand,
     Report,
+    Roof,
     Verification,
     balance_of,
     bound_of,
@@ -51,6 +52,8 @@ from sparqsim.workloads.quantize import sqnr_db
 from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.shared import once
 from sparqsim.workloads.tensors import LayerTensors
+
+MOST_OF_A_PATH = 20_000_000  # firings of all lanes, some 50 bytes each
 
 
 @dataclass(frozen=True)
@@ -382,7 +385,8 @@ def run(
     recipe, requantize
         As for :func:`program`.
     engine, record
-        As for :func:`sparqsim.simulator.engines.simulate`.
+        As for :func:`sparqsim.simulator.engines.simulate`. ``record="path"`` keeps every firing
+        for the critical path, and sums alone of a layer of more than :data:`MOST_OF_A_PATH`.
     verify
         Compare the outputs with an independent reference, and with the float layer.
     execute
@@ -402,6 +406,8 @@ def run(
             f"the firings of {machine.name} carry no arithmetic for {work.layer!r}; "
             "leave out execute (outputs are verified all the same)"
         )
+    if record == "path":
+        record = "full" if work.netlist.lane_firings <= MOST_OF_A_PATH else "summary"
     timeline = simulate(
         work.netlist, engine=engine, record=record, verify="execute" if execute else None
     )
@@ -438,6 +444,9 @@ def run(
         verification=checked,
         provenance=provenance_of(machine, seed, engine, work.inputs),
         notes=[*_overflows(memory), *work.notes],
+        roof=Roof(
+            macs_per_s=work.multipliers * work.netlist.clock_hz, bytes_per_s=machine.bandwidth()
+        ),
     )
     return Result(report, timeline, work)
 

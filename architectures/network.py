@@ -127,6 +127,7 @@ def run_network(
     seed: int = 0,
     weight_density: float | None = None,
     activation_density: float | None = None,
+    paths: bool = False,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> NetworkReport:
@@ -143,6 +144,8 @@ def run_network(
         the numbers is timed from shapes and formats alone.
     seed, weight_density, activation_density
         Of synthetic tensors.
+    paths
+        Find the critical path of every layer (but of the very largest): slower, and the same times.
     jobs
         Processes at most. A script that asks for more than one needs the usual guard
         ``if __name__ == "__main__"``.
@@ -177,6 +180,7 @@ def run_network(
             requantize=requantize,
             engine=engine,
             verify=verify,
+            record="path" if paths else "summary",
         )
 
     # Equal layers share a key; the first of them is simulated.

@@ -28,27 +28,18 @@ from sparqsim.scripts.output import (
     write_json,
 )
 from sparqsim.scripts.run import (
-    CSV_COLUMNS,
     OF_TENSORS,
     all_cores,
     configure,
-    csv_rows,
     load_work,
     refuse_given,
     tensor_options,
 )
 from sparqsim.scripts.show import NOT_KNOWN, duration, joules, million, percent, size
 from sparqsim.scripts.work_options import WORK_HELP
-from sparqsim.simulator.report import (
-    Beside,
-    ComparedNetwork,
-    ComparisonReport,
-    Contender,
-    LayerRun,
-    Ratios,
-    Report,
-    Totals,
-)
+from sparqsim.simulator.comparison import ComparedNetwork, ComparisonReport, Contender, Ratios
+from sparqsim.simulator.frames import COLUMNS, rows_of_all
+from sparqsim.simulator.report import Beside, LayerRun, Report, Totals
 
 FEW = 4  # machines whose times all fit a line
 
@@ -91,6 +82,15 @@ FEW = 4  # machines whose times all fit a line
     callback=refuse_early,
     help="Write every layer on every machine as CSV; - is the terminal.",
 )
+@click.option(
+    "--figures",
+    metavar="DIR",
+    callback=refuse_folder,
+    help="Draw the figures that papers print into a folder.",
+)
+@click.option(
+    "--page", metavar="FILE", callback=refuse_early, help="Write everything as one HTML page."
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -102,12 +102,14 @@ def command(
     save: str | None,
     json_path: str | None,
     csv_path: str | None,
+    figures: str | None,
+    page: str | None,
     **given: Any,
 ) -> None:
     """Compare machines."""
     configured = chosen_machines(machines)
     recipes = chosen_recipes(given_recipes, configured)
-    refuse_twice({"--json": json_path, "--csv": csv_path})
+    refuse_twice({"--json": json_path, "--csv": csv_path, "--page": page})
     numbers = given["verify"] or any(each.needs_numbers for each in configured.values())
     if not numbers:
         why = "without verification: the time of these machines does not depend on the numbers"
@@ -125,14 +127,23 @@ def command(
             seed=given["seed"],
             weight_density=given["weight_density"],
             activation_density=given["activation_density"],
+            paths=bool(json_path or page),
             jobs=given["jobs"] or all_cores(),
         )
+    if figures:
+        from sparqsim.simulator.comparison_plots import save_comparison_figures
+
+        save_comparison_figures(report, figures)
+    if page:
+        from sparqsim.simulator.pages import comparison_page, write
+
+        write(comparison_page(report), page)
     if save:
         save_configurations(report.contenders, save)
     if json_path:
         write_json(report, json_path)
     if csv_path:
-        write_csv(("network", "machine", *CSV_COLUMNS), _csv(report), csv_path)
+        write_csv(("network", "machine", *COLUMNS), rows_of_all(report), csv_path)
     if "-" not in (json_path, csv_path):
         show_comparison(report)
     if report.status == "mismatch":
@@ -218,15 +229,6 @@ def _toml(value: Any) -> str:
 
 
 # ------------------------------------------------------------------ what is shown
-
-
-def _csv(report: ComparisonReport) -> list[dict[str, Any]]:
-    return [
-        {"network": network.network, "machine": each.label, **row}
-        for network in report.networks
-        for each in network.machines
-        for row in csv_rows(each.report)
-    ]
 
 
 def show_comparison(report: ComparisonReport) -> None:

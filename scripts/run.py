@@ -31,7 +31,8 @@ from sparqsim.scripts.output import (
     write_json,
 )
 from sparqsim.scripts.work_options import WORK_HELP, data_options, work_options
-from sparqsim.simulator.report import LayerRun, NetworkReport, Refused, Report
+from sparqsim.simulator.frames import COLUMNS, rows_of
+from sparqsim.simulator.report import NetworkReport, Report
 from sparqsim.simulator.trace import Window, check_trace_name
 from sparqsim.workloads.work import Network, load
 
@@ -326,10 +327,10 @@ def _draw_layer(result: Result, bar: PatientBar, given: dict[str, Any]) -> None:
         bar(f"drawing into {given['figures']}", 1, 2)
         save_figures(result.report, result.timeline, given["figures"], traffic=result.traffic)
     if given["page"]:
-        from sparqsim.simulator.page import write_page
+        from sparqsim.simulator.pages import layer_page, write
 
         bar(f"writing {given['page']}", 1, 2)
-        write_page(result.report, result.timeline, given["page"], result.traffic)
+        write(layer_page(result.report, result.timeline, result.traffic), given["page"])
 
 
 def _network(machine: Machine, network: Network, given: dict[str, Any]) -> NetworkReport:
@@ -345,6 +346,7 @@ def _network(machine: Machine, network: Network, given: dict[str, Any]) -> Netwo
             seed=given["seed"],
             weight_density=given["weight_density"],
             activation_density=given["activation_density"],
+            paths=bool(given["json_path"] or given["page"]),
             jobs=given["jobs"] or all_cores(),
             progress=bar,
         )
@@ -353,11 +355,11 @@ def _network(machine: Machine, network: Network, given: dict[str, Any]) -> Netwo
 
             save_network_figures(report, given["figures"])
         if given["page"]:
-            from sparqsim.simulator.page import write_network_page
+            from sparqsim.simulator.pages import network_page, write
 
-            write_network_page(report, given["page"])
+            write(network_page(report), given["page"])
     if given["csv_path"]:
-        write_csv(CSV_COLUMNS, csv_rows(report), given["csv_path"])
+        write_csv(COLUMNS, rows_of(report), given["csv_path"])
     return report
 
 
@@ -382,35 +384,3 @@ def _give(report: Report | NetworkReport, title: str, given: dict[str, Any]) -> 
             show(report, title)
     if status == "mismatch":
         raise Differs("the machine's outputs differ from the reference; see the report")
-
-
-CSV_COLUMNS = (
-    "row", "name", "kind", "repeat", "same_as", "macs", "cycles", "seconds", "share",
-    "utilization", "bound_by", "dram_read_bits", "dram_written_bits", "energy_pj",
-    "output_sqnr_db", "verified", "recipe", "weights", "activations", "elements", "why",
-)  # fmt: skip
-
-
-def csv_rows(report: NetworkReport) -> list[dict[str, Any]]:
-    """A row of the network as a line of CSV; all numbers are of one layer, ``repeat`` aside."""
-    alone = sum(row.report.cycles * row.repeat for row in report.runs) or 1
-    lines = []
-    for row in report.rows:
-        line: dict[str, Any] = {"name": row.name, "kind": row.kind, "repeat": row.repeat}
-        if isinstance(row, LayerRun):
-            found, dram = row.report, row.report.memory.get("dram")
-            line |= {
-                "row": "run", "same_as": row.same_as, "macs": row.macs, "cycles": found.cycles,
-                "seconds": found.seconds, "share": found.cycles * row.repeat / alone,
-                "utilization": found.utilization["multipliers"], "bound_by": found.bound_by,
-                "dram_read_bits": dram.read_bits if dram else "",
-                "dram_written_bits": dram.written_bits if dram else "",
-                "energy_pj": found.energy.total_pj, "output_sqnr_db": found.output_sqnr_db,
-                "verified": found.verification.status, "recipe": found.recipe,
-            } | {role: each.stored_as for role, each in found.operands.items()}  # fmt: skip
-        elif isinstance(row, Refused):
-            line |= {"row": "refused", "macs": row.macs, "why": row.why}
-        else:
-            line |= {"row": "beside", "elements": row.elements, "cycles": row.cycles}
-        lines.append(line)
-    return lines

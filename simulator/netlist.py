@@ -441,6 +441,18 @@ class Netlist:
         parts = f"{len(self.actors)} actors, {len(self.channels)} channels"
         return f"<Netlist {self.name!r}: {parts}, {len(self.resources)} resources>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from sparqsim.simulator.pages.notebook import of_netlist
+
+        return of_netlist(self)
+
+    def pandas(self) -> Any:
+        """A pandas frame with a row for every actor, channel and resource; needs pandas."""
+        from sparqsim.simulator.frames import frame, rows_of_netlist
+
+        return frame(rows_of_netlist(self))
+
     def actor(self, name: str) -> Actor:
         """The actor of that name; raises InputError if there is none."""
         return self.actors[self.index(name)]

@@ -6,16 +6,15 @@ beside its source and its basis (published, derived or assumed).
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 
 from sparqsim.base import InputError
-from sparqsim.simulator.critical_path import critical_path
+from sparqsim.simulator.critical_path import COMPUTING, FULL_QUEUE, PathShare, critical_path
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.timeline import Timeline
 
@@ -58,12 +57,18 @@ class Stalls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PathStep(msgspec.Struct, frozen=True, kw_only=True):
-    """Cycles of the critical path in one place, and their share of the run."""
+    """Cycles of the critical path in one place, and their share of the run.
+
+    ``lane`` is the lane that has most of them, ``lane_cycles`` (``pe[17]``: that computes, or whose
+    queue is full); empty where the place has one lane, or is a resource.
+    """
 
     kind: str
     where: str
     cycles: int
     share: float
+    lane: str = ""
+    lane_cycles: int = 0
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +82,14 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     read_gbytes_per_s: float
     written_gbytes_per_s: float
     source: str
+
+
+class Roof(msgspec.Struct, frozen=True, kw_only=True):
+    """What bounds a layer: multiply-accumulates a second if every multiplier worked in every cycle,
+    at the width of its operands, and bytes a second of DRAM (None: none is modelled)."""
+
+    macs_per_s: float
+    bytes_per_s: float | None
 
 
 class EnergyPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +191,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     "activations"). ``output_sqnr_db`` is signal to noise of the machine's outputs against the float
     layer before the recipe: verified outputs are exact, not accurate. It is None where nothing was
     computed or nothing differs. ``bound_by`` names what the time hangs on: see :func:`bound_of`.
+    ``roof`` is None in reports from before it was there.
     """
 
     machine: str
@@ -199,6 +213,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verification: Verification
     provenance: Provenance
     notes: list[str] = []
+    roof: Roof | None = None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from sparqsim.simulator.pages.notebook import of_report
+
+        return of_report(self)
+
+    def pandas(self) -> Any:
+        """A pandas frame of one row; needs pandas."""
+        from sparqsim.simulator.frames import frame, row_of
+
+        return frame([row_of(self)])
 
 
 def balance_of(timeline: Timeline, actor: str) -> Balance:
@@ -227,15 +254,29 @@ def path_of(timeline: Timeline) -> list[PathStep]:
     """The critical path by place, the longest first; empty where single firings were not kept."""
     if timeline.starts is None:
         return []
-    return [
-        PathStep(
-            kind=share.kind,
-            where=share.where,
-            cycles=share.cycles,
-            share=share.cycles / timeline.cycles,
+    path, netlist = critical_path(timeline), timeline.netlist
+    most: dict[tuple[str, str], PathShare] = {}
+    for each in path.shares(by_lane=True):
+        most.setdefault((each.kind, each.where), each)  # the largest comes first
+    steps = []
+    for share in path.shares():
+        busiest, actor = most[share.kind, share.where], ""
+        if share.kind == COMPUTING:
+            actor = share.where
+        elif share.kind == FULL_QUEUE:
+            actor = netlist.channel(share.where).target
+        told = bool(actor) and netlist.actor(actor).lanes > 1
+        steps.append(
+            PathStep(
+                kind=share.kind,
+                where=share.where,
+                cycles=share.cycles,
+                share=share.cycles / timeline.cycles,
+                lane=f"{actor}[{busiest.lane}]" if told else "",
+                lane_cycles=busiest.cycles if told else 0,
+            )
         )
-        for share in critical_path(timeline).shares()
-    ]
+    return steps
 
 
 def bound_of(timeline: Timeline, worker: str) -> str:
@@ -468,6 +509,18 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
             return "mismatch"
         return "exact" if found == {"exact"} else "skipped"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from sparqsim.simulator.pages.notebook import of_network
+
+        return of_network(self)
+
+    def pandas(self) -> Any:
+        """A pandas frame with a row a layer; needs pandas."""
+        from sparqsim.simulator.frames import frame, rows_of
+
+        return frame(rows_of(self))
+
 
 def totals_of(rows: Sequence[Row], whole: Report | None, beside_s: float) -> Totals:
     """Sums of the rows; time, energy and traffic are those of ``whole`` where there is one.
@@ -517,138 +570,3 @@ def summed_energy(counted: Sequence[tuple[Report, int]], seconds: float) -> Ener
         for (part, basis, source), energy in sums.items()
     ]
     return Energy.of(parts, seconds)
-
-
-class Contender(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine of a comparison, in the configuration that was chosen.
-
-    Attributes
-    ----------
-    label, machine
-        As the user wrote it; its name.
-    configuration
-        All fields, for a file that ``--config`` reads.
-    changed
-        Fields that were changed to make the machines equal.
-    peak_macs_per_s, peak_operands
-        Dense multiply-accumulates a second, and of which operands; None: not known.
-    bandwidth_bytes_per_s
-        Of DRAM; None: none is modelled.
-    area_mm2, area_node_nm, area_basis, area_source
-        None, or empty: not known.
-    area_at_first_mm2
-        The area in the first machine's technology, by the square of the node.
-    """
-
-    label: str
-    machine: str
-    configuration: dict[str, Any]
-    changed: list[str]
-    peak_macs_per_s: float | None
-    peak_operands: str
-    bandwidth_bytes_per_s: float | None
-    area_mm2: float | None
-    area_node_nm: float | None
-    area_basis: str
-    area_source: str
-    area_at_first_mm2: float | None
-
-
-class Ratios(msgspec.Struct, frozen=True, kw_only=True):
-    """Measures over those of the first machine: below 1 is less; None where there is none."""
-
-    cycles: float | None
-    seconds: float | None
-    energy: float | None
-    edp: float | None
-    dram: float | None
-
-
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """A network on one machine: over the layers that run on all machines, and its whole report."""
-
-    label: str
-    shared: Totals
-    ratios: Ratios
-    report: NetworkReport
-
-
-class ComparedNetwork(msgspec.Struct, frozen=True, kw_only=True):
-    """A network on all machines; ``shared_layers`` names the layers that run on every one."""
-
-    network: str
-    shared_layers: list[str]
-    machines: list[Compared]
-
-
-class MeanRatios(msgspec.Struct, frozen=True, kw_only=True):
-    """Means of a machine's ratios over several networks."""
-
-    label: str
-    geometric: Ratios
-    arithmetic: Ratios
-
-
-class ComparisonReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The same work on several machines.
-
-    Attributes
-    ----------
-    equal
-        What was made equal to the first machine's: macs, bandwidth, area or none.
-    contenders
-        The machines, the first being what the others are measured by.
-    means
-        Empty unless several networks are compared.
-    """
-
-    equal: str
-    contenders: list[Contender]
-    networks: list[ComparedNetwork]
-    means: list[MeanRatios]
-    notes: list[str]
-
-    @property
-    def status(self) -> str:
-        """Of all runs: "mismatch" if one is, "exact" if all are, else "skipped"."""
-        found = {each.report.status for network in self.networks for each in network.machines}
-        if "mismatch" in found:
-            return "mismatch"
-        return "exact" if found == {"exact"} else "skipped"
-
-
-def ratios_of(totals: Totals, first: Totals) -> Ratios:
-    """Measures over those of the first machine."""
-
-    def over(value: float | None, by: float | None) -> float | None:
-        return value / by if value is not None and by else None
-
-    def moved(each: Totals) -> int | None:
-        if each.dram_read_bits is None or each.dram_written_bits is None:
-            return None
-        return each.dram_read_bits + each.dram_written_bits
-
-    return Ratios(
-        cycles=over(totals.cycles, first.cycles),
-        seconds=over(totals.seconds, first.seconds),
-        energy=over(totals.energy.total_pj, first.energy.total_pj),
-        edp=over(totals.edp_js, first.edp_js),
-        dram=over(moved(totals), moved(first)),
-    )
-
-
-def mean_ratios(label: str, ratios: Sequence[Ratios]) -> MeanRatios:
-    """Geometric and arithmetic means; None where a network lacks the measure."""
-
-    def mean(of: Callable[[list[float]], float]) -> Ratios:
-        found: dict[str, float | None] = {}
-        for name in Ratios.__struct_fields__:
-            values = [getattr(each, name) for each in ratios]
-            found[name] = None if None in values else of(values)
-        return Ratios(**found)
-
-    return MeanRatios(
-        label=label,
-        geometric=mean(lambda values: math.exp(sum(map(math.log, values)) / len(values))),
-        arithmetic=mean(lambda values: sum(values) / len(values)),
-    )

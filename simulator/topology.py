@@ -649,6 +649,7 @@ class _Pen:
             borderaxespad=0.0,
             ncols=max(len(handles), 1),
             frameon=False,
+            labelcolor=INK,
             fontsize=SMALL * self.scale,
             handlelength=2.2,
         )

@@ -30,7 +30,7 @@ _PUBLIC = {
     "Account": "architectures.account",
     "Actor": "simulator.netlist",
     "Channel": "simulator.netlist",
-    "ComparisonReport": "simulator.report",
+    "ComparisonReport": "simulator.comparison",
     "Computes": "architectures.operands",
     "Conv2d": "workloads.layers",
     "EncodedLayer": "workloads.encoded",
@@ -84,13 +84,13 @@ if TYPE_CHECKING:
     from sparqsim.base import InputError as InputError
     from sparqsim.scripts.sweep.api import open_store as open_store
     from sparqsim.scripts.sweep.api import sweep as sweep
+    from sparqsim.simulator.comparison import ComparisonReport as ComparisonReport
     from sparqsim.simulator.engines import simulate as simulate
     from sparqsim.simulator.netlist import Actor as Actor
     from sparqsim.simulator.netlist import Channel as Channel
     from sparqsim.simulator.netlist import Netlist as Netlist
     from sparqsim.simulator.netlist import Pattern as Pattern
     from sparqsim.simulator.netlist import Resource as Resource
-    from sparqsim.simulator.report import ComparisonReport as ComparisonReport
     from sparqsim.simulator.report import EnergyPart as EnergyPart
     from sparqsim.simulator.report import Macs as Macs
     from sparqsim.simulator.report import NetworkReport as NetworkReport

@@ -14,7 +14,8 @@ from sparqsim.architectures.machine import run as run_tensors
 from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.architectures.registry import get_machine, machine_names
 from sparqsim.base import InputError
-from sparqsim.simulator.report import ComparisonReport, NetworkReport, Report
+from sparqsim.simulator.comparison import ComparisonReport
+from sparqsim.simulator.report import NetworkReport, Report
 from sparqsim.workloads import recipes
 from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.recipes import Recipe

@@ -13,7 +13,7 @@ from sparqsim.architectures.machine import Result, run
 from sparqsim.base import output_folder
 from sparqsim.scripts.output import PatientBar, console, table
 from sparqsim.scripts.show import show
-from sparqsim.simulator.page import write_page
+from sparqsim.simulator.pages import layer_page, write
 from sparqsim.simulator.plots import save_figures
 from sparqsim.simulator.trace import write_trace
 from sparqsim.workloads.layers import Linear
@@ -144,7 +144,7 @@ def demonstrate(out: str) -> None:
         bar("writing the trace", 4, 5)
         written.append(write_trace(result.timeline, folder / "alexnet_fc6_trace.json.gz"))
         page = folder / "alexnet_fc6.html"
-        written.append(write_page(result.report, result.timeline, page, result.traffic))
+        written.append(write(layer_page(result.report, result.timeline, result.traffic), page))
     print_networks(runs)
     show(result.report, machine.title)
     console().print("\nwritten:")

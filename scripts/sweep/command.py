@@ -173,4 +173,4 @@ def _write(loaded: Sweep, store: Path, keys: frozenset[str], given: dict[str, An
     if given["page"]:
         from sparqsim.scripts.sweep.page import write_store_page
 
-        write_store_page(points, given["page"], loaded.file.title or loaded.name)
+        write_store_page(points, given["page"], loaded.file.title)

@@ -15,9 +15,10 @@ from sparqsim.base import InputError, written_whole
 from sparqsim.scripts.output import write_csv
 from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.index import Row
-from sparqsim.scripts.sweep.measures import at_path
+from sparqsim.scripts.sweep.measures import MEASURES, at_path
 from sparqsim.scripts.sweep.space import resolved
 from sparqsim.scripts.sweep.store import Store
+from sparqsim.simulator.frames import imported
 from sparqsim.simulator.report import NetworkReport, Report
 
 
@@ -169,17 +170,25 @@ class Points:
         """Write a CSV table; ``-`` is the terminal."""
         write_csv(("key", *self.columns), self.rows(), path)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what varies, and the measures."""
+        from sparqsim.simulator.pages.notebook import of_rows
+
+        measures = [name for name in MEASURES if name in self.columns]
+        title = f"{self.path.resolve().name}: {len(self):,} points, {len(self.failed):,} failed"
+        return of_rows(title, [row.columns for row in self.done], [*self.varying, *measures])
+
     def pandas(self) -> Any:
         """A pandas frame; needs pandas."""
-        return _imported("pandas").DataFrame(self._table())
+        return imported("pandas").DataFrame(self._table())
 
     def polars(self) -> Any:
         """A polars frame; needs polars."""
-        return _imported("polars").DataFrame(self._table(), strict=False)
+        return imported("polars").DataFrame(self._table(), strict=False)
 
     def parquet(self, path: str) -> None:
         """Write a Parquet file; needs pyarrow."""
-        pyarrow, parquet = _imported("pyarrow"), _imported("pyarrow.parquet")
+        pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
         table = pyarrow.table(self._table())
         with written_whole(path) as temporary:
             parquet.write_table(table, temporary)
@@ -210,16 +219,6 @@ def _of_one_type(values: Sequence[Any]) -> list[Any]:
     if len(kinds) > 1 or kinds & {list, dict}:
         return [None if value is None else str(value) for value in values]
     return list(values)
-
-
-def _imported(package: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        top = package.partition(".")[0]
-        raise InputError(f"this needs {top}: pip install {top}") from None
 
 
 def matching(points: Points, where: str) -> Iterator[int]:

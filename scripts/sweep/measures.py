@@ -21,10 +21,35 @@ Whatever else a report holds goes by its path in the JSON: ``counters.queue_full
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sparqsim.architectures.machine import Machine
 from sparqsim.simulator.report import NetworkReport, Report
+
+# What tables of points show first.
+MEASURES = (
+    *("cycles", "seconds", "energy_pj", "edp_js", "utilization", "load_balance", "bound_by"),
+    *("sqnr_db", "accuracy", "area_mm2", "dram_read_bits", "verified"),
+)
+LABELS = {
+    "seconds": "time (s)",
+    "energy_pj": "energy (pJ)",
+    "edp_js": "energy x time (Js)",
+    "sqnr_db": "SQNR (dB)",
+    "area_mm2": "area (mm2)",
+    "dram_read_bits": "DRAM read (bits)",
+    "dram_written_bits": "DRAM written (bits)",
+    "peak_macs_per_s": "peak (MAC/s)",
+    "bandwidth_bytes_per_s": "DRAM bandwidth (B/s)",
+}
+
+
+def named(column: str) -> str:
+    """A column, or an expression over some, in words with its unit."""
+    if column in LABELS:
+        return LABELS[column]
+    return re.sub(r"\b(machine|variables|work)\.", "", column).replace("_", " ")
 
 
 def measures_of(report: Report | NetworkReport, machine: Machine) -> dict[str, Any]:

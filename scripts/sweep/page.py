@@ -1,70 +1,54 @@
 """A store on one page of HTML that stands alone: a table to sort, the Pareto front, every report.
 
-Nothing is loaded from elsewhere. Reports are packed (zlib) and unpacked by the browser when a row
-is opened, so that a page of ten thousand points can still be mailed.
+It is made as every page (:mod:`sparqsim.simulator.pages`). All rows are there for who runs no
+script; with one, some hundred are shown at a time, so that a page of ten thousand points opens at
+once. Reports are packed (zlib), many together, and unpacked when a row is opened.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import zlib
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sparqsim.base import InputError, written_whole
-from sparqsim.scripts.sweep.file import Figure
-from sparqsim.scripts.sweep.frame import Points
-from sparqsim.scripts.sweep.plots import draw
-from sparqsim.simulator.page import STYLE, escape
-from sparqsim.simulator.plots import write_figure
+import numpy as np
 
-MEASURES = (
-    *("cycles", "seconds", "energy_pj", "edp_js", "utilization", "load_balance", "bound_by"),
-    *("sqnr_db", "accuracy", "area_mm2", "dram_read_bits", "verified"),
+from sparqsim.base import InputError
+from sparqsim.scripts.sweep.frame import Points
+from sparqsim.scripts.sweep.index import Row
+from sparqsim.scripts.sweep.measures import MEASURES, named
+from sparqsim.scripts.sweep.plots import front
+from sparqsim.simulator.pages.charts import HUES, Axis, Plot, legend, with_unit
+from sparqsim.simulator.pages.html import (
+    MANY_ROWS,
+    Html,
+    Number,
+    Table,
+    contents,
+    document,
+    h,
+    section,
+    write,
 )
-MORE_STYLE = """
-main{max-width:none}td,th{white-space:nowrap}th{cursor:pointer;position:sticky;top:0;background:#fff}
-tbody tr{cursor:pointer}tbody tr:hover{background:#f4f8fb}tr.open{background:#e8f1f7}
-pre{white-space:pre-wrap;font-size:.8rem;max-height:60vh;overflow:auto;border-left:3px solid
-var(--blue);padding-left:1rem}
-"""
-SCRIPT = """
-const rows=JSON.parse(document.getElementById('rows').textContent);
-const body=document.querySelector('#points tbody');
-const heads=[...document.querySelectorAll('#points th')];
-let sorted=-1,down=false;
-function show(value){return value===null?'–':typeof value==='number'&&!Number.isInteger(value)?
-value.toPrecision(4):String(value)}
-function fill(){body.replaceChildren(...rows.map(row=>{const line=document.createElement('tr');
-row.cells.forEach(value=>{const cell=document.createElement('td');
-if(typeof value==='number')cell.className='n';cell.textContent=show(value);line.append(cell)});
-line.onclick=()=>open(line,row);return line}))}
-async function open(line,row){if(line.classList.toggle('open')){const bytes=Uint8Array.from(
-atob(row.report),c=>c.charCodeAt(0));const text=await new Response(new Blob([bytes]).stream()
-.pipeThrough(new DecompressionStream('deflate'))).text();const under=document.createElement('tr');
-const cell=document.createElement('td');cell.colSpan=heads.length;const block=
-document.createElement('pre');block.textContent=JSON.stringify(JSON.parse(text),null,1);
-cell.append(block);under.append(cell);line.after(under)}else line.nextSibling.remove()}
-heads.forEach((head,place)=>head.onclick=()=>{down=place===sorted?!down:false;sorted=place;
-rows.sort((a,b)=>{let x=a.cells[place],y=b.cells[place];if(x===null)return 1;if(y===null)return -1;
-return (x<y?-1:x>y?1:0)*(down?-1:1)});fill()});
-fill();
-"""
+from sparqsim.simulator.pages.parts import captioned, facts
+
+TOGETHER = 50  # reports packed into one piece
+FEW_VALUES = HUES  # of a parameter, to be told by colours
+MOST_VALUES = 6  # of a parameter that are named
 
 
 def write_store_page(points: Points, path: str | os.PathLike[str], title: str) -> Path:
     """Write :func:`store_page` to a file, whole or not at all; returns the path."""
-    text = store_page(points, title)
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+    return write(store_page(points, title), path)
 
 
 def store_page(points: Points, title: str) -> str:
-    """The points of a store as a page of HTML.
+    """The points of a store as a page of HTML; ``title`` may say more than the store's name.
 
     Raises
     ------
@@ -73,58 +57,132 @@ def store_page(points: Points, title: str) -> str:
     """
     if not len(points):
         raise InputError(f"no point in {points.path} is done; there is nothing to show")
-    names = [*points.varying, *(name for name in MEASURES if name in points.columns)]
-    rows = [
-        {
-            "cells": [row.columns.get(name) for name in names],
-            "report": base64.b64encode(zlib.compress(points.content(row.key), 9)).decode(),
-        }
-        for row in points.done
+    name = points.path.resolve().name
+    heading = f"{name}: {title}" if title and title != name else name
+    names = [*points.varying, *(each for each in MEASURES if each in points.columns)]
+    sections = [
+        section("What varies", _varying(points)),
+        section("Time and energy", *_picture(points)),
+        section("Points", *_table(points, names)),
+        section("Failed", _failed(points)),
     ]
-    head = "".join(f"<th>{escape(_heading(name))}</th>" for name in names)
-    failed = "".join(
-        f"<tr><td>{escape(row.key[:8])}</td><td>{escape(row.message)}</td></tr>"
-        for row in points.failed
-    )
+    told = f"{len(points):,} points, {len(points.failed):,} failed · model {points.done[0].model}"
     body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">{len(points):,} points, {len(points.failed):,} failed · model '
-        f"{escape(points.done[0].model)} · click a heading to sort, a row to open its report</p>",
-        _picture(points),
-        f'<h2>Points</h2><div class="scroll"><table id="points"><thead><tr>{head}</tr></thead>'
-        "<tbody></tbody></table></div>",
+        h("h1", heading), h("p", told, class_="sub"), _best(points), contents(sections), *sections,
+        _packed(points),
+    ]  # fmt: skip
+    script = (files("sparqsim.scripts.sweep") / "page.js").read_text(encoding="utf-8")
+    return document(heading, body, [script])
+
+
+def _best(points: Points) -> Html:
+    """The points that are best in something."""
+    rows = [("Points", f"{len(points):,}", f"{len(points.failed):,} failed")]
+    for name, what, unit, scale in (
+        ("seconds", "Fastest", "s", 1.0),
+        ("energy_pj", "Least energy", "J", 1e-12),
+        ("edp_js", "Least energy x time", "Js", 1.0),
+    ):
+        known = [row for row in points.done if row.columns.get(name) is not None]
+        if known:
+            best = min(known, key=lambda row: row.columns[name])
+            rows.append((what, with_unit(best.columns[name] * scale, unit), _where(points, best)))
+    return facts(rows)
+
+
+def _where(points: Points, row: Row) -> str:
+    """The values of a point that vary, in words."""
+    return ", ".join(f"{named(name)} {_text(row.columns.get(name))}" for name in points.varying)
+
+
+def _varying(points: Points) -> Html:
+    rows = []
+    for name in points.varying:
+        values = points.distinct(name)
+        more = f", ... {_text(values[-1])}" if len(values) > MOST_VALUES else ""
+        shown = ", ".join(map(_text, values[:MOST_VALUES])) + more
+        rows.append([named(name), Number(f"{len(values):,}", len(values)), shown])
+    return Table("Parameters that differ", ("name", "different", "values"), rows).html()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _text(value)
+    return Number(f"{value:,}" if isinstance(value, int) else f"{value:.4g}", float(value))
+
+
+def _table(points: Points, names: Sequence[str]) -> list[Html]:
+    """A row a point, in the order of the keys; each opens to its report where a script runs."""
+    rows = []
+    for row in points.done:
+        key = h("code", row.key[:8])
+        rows.append([key, *(_cell(row.columns.get(name)) for name in names)])
+    columns = ("point", *map(named, names))
+    caption = "All points. With a script a row opens its report; a heading sorts."
+    table = Table(caption, columns, rows, kind="points").html()
+    if len(rows) > MANY_ROWS:
+        table = Html(table.replace("<table ", '<noscript class="rows"><table ', 1).replace(
+            "</table>", "</table></noscript>"
+        ))  # fmt: skip
+    return [table]
+
+
+def _failed(points: Points) -> Html:
+    rows = [[h("code", row.key[:8]), row.message] for row in points.failed]
+    return Table("Points that could not be run, and why", ("point", "why"), rows).html()
+
+
+def _packed(points: Points) -> Html:
+    """All reports: for each piece the keys and the packed JSON of its reports."""
+    pieces = []
+    for start in range(0, len(points), TOGETHER):
+        part = points.done[start : start + TOGETHER]
+        reports = b"[" + b",".join(points.content(row.key) for row in part) + b"]"
+        packed = base64.b64encode(zlib.compress(reports, 6)).decode()
+        pieces.append([[row.key[:8] for row in part], packed])
+    text = json.dumps(pieces, separators=(",", ":")).replace("<", "\\u003c")
+    return h("script", Html(text), type="application/json", id="reports")
+
+
+def _picture(points: Points) -> list[Html]:
+    """Time against energy with the front; a colour a value of the first parameter of few."""
+    known = [
+        row for row in points.done if row.columns.get("seconds") and row.columns.get("energy_pj")
     ]
-    if failed:
-        body.append(f"<h2>Failed</h2><table><tbody>{failed}</tbody></table>")
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(title)}</title><style>{STYLE}{MORE_STYLE}</style></head>\n"
-        f"<body><main>\n{chr(10).join(body)}\n</main>\n"
-        f'<script type="application/json" id="rows">{_safe(rows)}</script>\n'
-        f"<script>{SCRIPT}</script></body></html>\n"
-    )
-
-
-def _safe(rows: list[dict[str, Any]]) -> str:
-    """JSON that cannot end the element it stands in."""
-    return json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _heading(name: str) -> str:
-    return name.removeprefix("machine.").removeprefix("variables.").replace("_", " ")
-
-
-def _picture(points: Points) -> str:
-    """Time against energy, with the front."""
-    hue = next((name for name in points.varying if len(points.distinct(name)) <= 8), "")
-    figure = Figure(
-        name="pareto", kind="pareto", x="seconds", y="energy_pj", hue=hue,
-        title="Time and energy; the points that no other beats in both are circled",
-    )  # fmt: skip
-    file = io.BytesIO()
-    write_figure(draw(points, figure), file, "svg", "Pareto front")
-    data = base64.b64encode(file.getvalue()).decode()
-    return (
-        '<figure id="pareto"><img style="max-width:860px" alt="Time and energy of the points" '
-        f'src="data:image/svg+xml;base64,{data}"></figure>'
-    )
+    if not known:
+        return []
+    times = np.array([row.columns["seconds"] for row in known])
+    energies = np.array([row.columns["energy_pj"] for row in known]) * 1e-12
+    best = front(np.stack([times, energies], axis=1))
+    best = best[np.argsort(times[best])]
+    x = Axis.around(times, "time", "s")
+    y = Axis.around(energies, "energy", "J")
+    alt = f"Time and energy of {len(known):,} points; {len(best)} lie on the front"
+    plot = Plot(x, y, alt, height=380)
+    plot.line(times[best], energies[best], "roof")
+    plot.dots(times[best], energies[best], "ring")
+    hue = next((name for name in points.varying if len(points.distinct(name)) <= FEW_VALUES), "")
+    values = [row.columns.get(hue) for row in known] if hue else [None] * len(known)
+    keys = []
+    for place, value in enumerate(dict.fromkeys(map(repr, values))):
+        mine = np.array([repr(each) == value for each in values])
+        plot.dots(times[mine], energies[mine], f"dot c{place}")
+        first = int(np.argmax(mine))
+        keys.append((f"c{place}", f"{named(hue)} {_text(values[first])}" if hue else "a point"))
+    front_rows = [
+        [h("code", known[place].key[:8]), _where(points, known[place]),
+         Number(with_unit(times[place], "s"), times[place]),
+         Number(with_unit(energies[place], "J"), energies[place])]
+        for place in best
+    ]  # fmt: skip
+    caption = "A dot is a point; no other beats those that are ringed in both time and energy."
+    return [
+        legend(keys), captioned(plot.html(), caption),
+        Table("The front", ("point", "values", "time", "energy"), front_rows).html(),
+    ]  # fmt: skip

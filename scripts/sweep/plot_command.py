@@ -60,7 +60,7 @@ def _tables(points: Points, given: dict[str, Any]) -> bool:
     if given["page"]:
         from sparqsim.scripts.sweep.page import write_store_page
 
-        write_store_page(points, given["page"], given["title"] or points.path.name)
+        write_store_page(points, given["page"], given["title"])
     return bool(given["csv_path"] or given["parquet"] or given["page"])
 
 

@@ -7,7 +7,6 @@ points have the same place in a figure, their mean is drawn, and the band from l
 from __future__ import annotations
 
 import os
-import re
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts.sweep.file import Figure, Sweep
 from sparqsim.scripts.sweep.frame import Points
+from sparqsim.scripts.sweep.measures import named
 from sparqsim.simulator.palette import (
     BLUE,
     GREEN,
@@ -356,5 +356,4 @@ def _parallel(drawing: Drawing, ax: Axes, _: str, chosen: NDArray[np.bool_]) -> 
 
 def _label(name: str, relative: bool = False) -> str:
     """A column's name in words."""
-    words = re.sub(r"\b(machine|variables|work)\.", "", name).replace("_", " ")
-    return f"{words}, over the first" if relative else words
+    return f"{named(name)}, over the first" if relative else named(name)

@@ -12,7 +12,8 @@ from test_run_network import answer
 from sparqsim.architectures.compare import compare, equalized
 from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
-from sparqsim.simulator.report import ComparisonReport, Report
+from sparqsim.simulator.comparison import ComparisonReport
+from sparqsim.simulator.report import Report
 from sparqsim.workloads.work import load
 
 MACHINES = {name: get_machine(name)() for name in ("bitfusion", "eie", "plain")}

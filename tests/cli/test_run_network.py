@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from sparqsim.scripts.cli import main
-from sparqsim.scripts.run import CSV_COLUMNS, command, machine_options, tensor_options
+from sparqsim.scripts.run import command, machine_options, tensor_options
+from sparqsim.simulator.frames import COLUMNS
 from sparqsim.simulator.report import NetworkReport, Report
 
 OFF_BY_ONE = """
@@ -78,7 +79,7 @@ def test_json_and_csv_say_what_the_table_says(capfd: pytest.CaptureFixture[str])
     report = msgspec.json.decode(out, type=NetworkReport)
     code, out, _ = answer(["run", "eie", "digits-cnn", "--csv", "-"], capfd)
     lines = list(csv.DictReader(io.StringIO(out)))
-    assert code == 0 and tuple(lines[0]) == CSV_COLUMNS
+    assert code == 0 and tuple(lines[0]) == COLUMNS
     assert [line["name"] for line in lines] == [row.name for row in report.rows]
     kinds = [line["row"] for line in lines]
     assert [kind for kind in kinds if kind != "beside"] == ["refused"] * 3 + ["run"] * 3

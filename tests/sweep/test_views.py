@@ -118,12 +118,18 @@ def test_importance_off_a_grid_is_by_permutation(points: Points) -> None:
 def test_the_page_has_every_point_and_its_report(points: Points) -> None:
     """Rows to sort, reports to open, the front, and what failed; nothing from elsewhere."""
     text = store_page(points, "a <title>")
-    (rows,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', text)
-    found = json.loads(rows)
-    assert len(found) == len(points) == 16 and "a &lt;title&gt;" in text
-    reports = [json.loads(zlib.decompress(base64.b64decode(row["report"]))) for row in found]
-    assert [each["cycles"] for each in reports] == points.column("cycles")
-    assert "the toy was told to refuse" in text and "data:image/svg+xml" in text
+    pattern = r'<script type="application/json" id="reports">(.*?)</script>'
+    (packed,) = re.findall(pattern, text)
+    reports = {}
+    for keys, piece in json.loads(packed):
+        unpacked = json.loads(zlib.decompress(base64.b64decode(piece)))
+        reports |= dict(zip(keys, unpacked, strict=True))
+    found = [reports[row.key[:8]]["cycles"] for row in points.done]
+    assert found == points.column("cycles") and len(found) == 16
+    assert all(f"<code>{key}</code>" in text for key in reports)
+    assert f"<h1>{points.path.name}: a &lt;title&gt;</h1>" in text
+    assert "energy (pJ)" in text and "time (s)" in text
+    assert "the toy was told to refuse" in text
     assert not re.search(r'(src|href)="http', text)
 
 

@@ -18,7 +18,7 @@ from sparqsim.simulator.network_plots import (
     network_figures,
     save_network_figures,
 )
-from sparqsim.simulator.page import network_page, write_network_page
+from sparqsim.simulator.pages import network_page, write
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.work import load
 
@@ -85,16 +85,20 @@ def test_the_page_says_what_the_report_says(report: NetworkReport, tmp_path: Pat
         assert row.name in names
     for row in report.refused:
         (cells,) = [cells for cells in reader.cells if cells[0] == row.name]
-        assert cells[-1] == f"not on eie: {row.why}"
+        assert cells[-1] == f"not on eie: {row.why}" and cells[-2] == "not run"
     for row in report.runs:
         (cells,) = [cells for cells in reader.cells if cells[0] == row.name]
         assert cells[2] == f"{row.report.cycles * row.repeat:,}" and cells[-2] == "exact"
+        assert cells[-1] == row.report.bound_by
     for note in report.notes:
         assert note in words
     assert report.accuracy is not None
     measured = f"{report.accuracy.compressed['accuracy']:.4f}"
     assert ["accuracy", f"{report.accuracy.float32['accuracy']:.4f}", measured] in reader.cells
-    assert len([tag for tag, _ in reader.tags if tag == "img"]) == 2
-    assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe"}
-    path = write_network_page(report, tmp_path / "page.html")
+    headings = [cells for cells in reader.cells if cells[-1] == "bound by"]
+    assert headings and headings[0][0] == "layer"
+    columns = [each for tag, each in reader.tags if tag == "path" and "solid" in str(each)]
+    assert len(columns) > len(report.runs)  # of time, and of energy by part
+    assert not {tag for tag, _ in reader.tags} & {"link", "iframe"}
+    path = write(network_page(report), tmp_path / "page.html")
     assert path.read_text(encoding="utf-8") == network_page(report)

@@ -1,10 +1,10 @@
-"""Does the page stand alone and say what the report says?"""
+"""Does the page of a layer stand alone and say what the report says?"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
-import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,12 +15,14 @@ import pytest
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Result, run
 from sparqsim.base import InputError
-from sparqsim.simulator.page import page, with_unit, write_page
+from sparqsim.simulator.pages import layer_page, write
+from sparqsim.simulator.pages.charts import Axis, RatioScale, with_unit
+from sparqsim.simulator.pages.html import Html, Number, Table, h
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.tensors import made_up
 
-VOID = {"meta", "img", "br", "hr", "link"}
+VOID = {"meta", "img", "br", "input"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def result() -> Result:
 
 @pytest.fixture(scope="module")
 def text(result: Result) -> str:
-    return page(result.report, result.timeline)
+    return layer_page(result.report, result.timeline, result.traffic)
 
 
 class Reader(HTMLParser):
@@ -58,33 +60,34 @@ class Reader(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
         self.words.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open) and self.cells:
             self.cells[-1][-1] += data
 
 
 def test_it_stands_alone(text: str) -> None:
-    """No script, no link, no address of another file; figures are inlined and are whole SVG."""
+    """Nothing is loaded: no address but places in the page, no style or picture from elsewhere;
+    a policy that forbids it, and allows the page's own script alone."""
     reader = Reader(text)
-    names = {tag for tag, _ in reader.tags}
-    assert not names & {"script", "link", "iframe", "object", "base"}
-    assert not any("href" in attributes for _, attributes in reader.tags)
-    images = [attributes for tag, attributes in reader.tags if tag == "img"]
-    assert len(images) == 7
-    for image in images:
-        assert image["alt"]
-        kind, data = image["src"].split(",", 1)
-        assert kind == "data:image/svg+xml;base64"
-        svg = base64.b64decode(data).decode()
-        assert ElementTree.fromstring(svg).tag.endswith("svg")
-        addresses = re.findall(r'(?:href|src)="([^"]*)"', svg)
-        assert all(address.startswith("#") for address in addresses)
-    style = "".join(reader.words)
-    assert "url(" not in style and "@import" not in style
+    assert not {tag for tag, _ in reader.tags} & {"link", "iframe", "object", "base", "form"}
+    for _, attributes in reader.tags:
+        assert attributes.get("href", attributes.get("xlink:href", "#")).startswith("#")
+        assert attributes.get("src", "data:image/").startswith("data:image/")
+        assert not any(name.startswith("on") for name in attributes)
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
+    assert style and not re.search(r"url\(|@import", style.replace("url(#", ""))
+    policies = [a["content"] for tag, a in reader.tags if tag == "meta" and "http-equiv" in a]
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    (policy,), (script,) = policies, scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "default-src 'none'" in policy and policy.endswith(f"script-src 'sha256-{digest}'")
 
 
 def test_it_says_what_the_report_says(result: Result, text: str) -> None:
@@ -99,28 +102,75 @@ def test_it_says_what_the_report_says(result: Result, text: str) -> None:
     for name, count in report.counters.items():
         assert [name.replace("_", " "), f"{count:,}"] in reader.cells
     for step in report.critical_path:
-        assert [step.kind, step.where, f"{step.cycles:,}", f"{100 * step.share:.1f} %"] in (
-            reader.cells
-        )
+        if step.share >= 0.01:
+            assert f"{100 * step.share:.1f} %" in words and step.where in words
+    assert any("most at column_walk[" in each for each in reader.words)
     for name, part in report.stalls.items():
         busy = f"{100 * part.busy / (part.lanes * report.cycles):.1f} %"
-        assert any(row[:3] == [name, str(part.lanes), busy] for row in reader.cells)
+        assert any(row[:4] == [name, str(part.lanes), "", busy] for row in reader.cells)
     for part in report.energy.parts:
         assert any(
-            row[0] == part.part and row[3:] == [part.basis, part.source] for row in reader.cells
+            row[0] == part.part and row[-2:] == [part.basis, part.source] for row in reader.cells
         )
     for name in report.memory:
         assert any(row[0] == name for row in reader.cells)
+    for channel in result.timeline.netlist.channels:
+        assert any(row[:3] == [channel.name, channel.source, channel.target]
+                   for row in reader.cells)  # fmt: skip
     assert ["pes", "8"] in reader.cells
     assert report.provenance.configuration_hash in words
 
 
+def test_who_cannot_see_is_told(text: str) -> None:
+    """Pictures have words; tables a caption, and heads of columns and rows; the language is
+    named; headings are in order."""
+    reader = Reader(text)
+    assert ("html", {"lang": "en"}) in reader.tags
+    for tag, attributes in reader.tags:
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "svg" and attributes.get("role") == "img":
+            assert attributes["aria-label"]
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row")
+    tags = [tag for tag, _ in reader.tags]
+    assert tags.count("table") == tags.count("caption") > 8
+    levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h[1-4]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+
+
+def test_colours_can_be_read() -> None:
+    """Text stands out from its ground by 4.5 to 1 (WCAG AA), in the light and in the dark."""
+    from importlib.resources import files
+
+    style = (files("sparqsim.simulator.pages") / "page.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([\w-]+):(#\w+)", block))
+        for block in re.findall(r":root\{(.*?)\}", style, re.DOTALL)
+    )
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(c * 2 for c in colour[1:])
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colours in (light, light | dark):
+        pairs = [(name, "paper") for name in ("ink", "muted", "blue", "red", "green")]
+        pairs += [("ink", "pale"), ("muted", "pale"), ("on-blue", "blue")]
+        for text, ground in pairs:
+            low, high = sorted((luminance(colours[text]), luminance(colours[ground])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
 def test_names_are_escaped(result: Result) -> None:
-    """What users name cannot become markup."""
-    evil = msgspec.structs.replace(result.report, layer="<script>alert(1)</script>", notes=["a<b"])
-    reader = Reader(page(evil))
-    assert "script" not in {tag for tag, _ in reader.tags}
-    assert "a<b" in reader.words
+    """What users name cannot become markup, in text and in attributes."""
+    name = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
+    evil = msgspec.structs.replace(result.report, layer=name, notes=["a<b"], bound_by=name)
+    reader = Reader(layer_page(evil))
+    assert sum(tag == "script" for tag, _ in reader.tags) == 1
+    assert "img" not in {tag for tag, _ in reader.tags} and "a<b" in reader.words
+    assert h("p", name, title=name) == h("p", name, title=name).replace("<script", "")
 
 
 def test_a_mismatch_is_seen(result: Result) -> None:
@@ -128,30 +178,30 @@ def test_a_mismatch_is_seen(result: Result) -> None:
     checked = msgspec.structs.replace(
         result.report.verification, status="mismatch", mismatches=3, outputs=40
     )
-    wrong = page(msgspec.structs.replace(result.report, verification=checked))
-    assert "MISMATCH" in wrong and "3 of 40 outputs differ" in wrong and "class=bad" in wrong
+    wrong = layer_page(msgspec.structs.replace(result.report, verification=checked))
+    assert "MISMATCH" in wrong and "3 of 40 outputs differ" in wrong and 'div class="bad"' in wrong
     skipped = msgspec.structs.replace(checked, status="skipped", mismatches=0, outputs=0)
-    text = page(msgspec.structs.replace(result.report, verification=skipped))
-    assert "skipped" in text and "bit by bit" not in text and "class=bad" not in text
+    text = layer_page(msgspec.structs.replace(result.report, verification=skipped))
+    assert "skipped" in text and "bit by bit" not in text and 'div class="bad"' not in text
 
 
 def test_a_report_from_json_is_enough(result: Result, tmp_path: Path) -> None:
-    """A report read back from JSON makes a page, without the figures of single lanes."""
+    """A report read back from JSON makes a page, without what needs single firings."""
     again = msgspec.json.decode(msgspec.json.encode(result.report), type=Report)
-    path = write_page(again, None, tmp_path / "run.html")
-    reader = Reader(path.read_text())
-    assert sum(tag == "img" for tag, _ in reader.tags) == 3
+    path = write(layer_page(again), tmp_path / "run.html")
+    words = Reader(path.read_text()).words
+    assert "Critical path" in words and "Queues" not in words and "Topology" not in words
 
 
 def test_the_same_run_gives_the_same_page(result: Result, text: str) -> None:
     """No clock and no random identifiers: byte for byte."""
-    assert page(result.report, result.timeline) == text
+    assert layer_page(result.report, result.timeline, result.traffic) == text
 
 
 def test_unwritable(result: Result, tmp_path: Path) -> None:
     """A folder that is not there is a letter."""
     with pytest.raises(InputError, match="cannot write"):
-        write_page(result.report, None, tmp_path / "none" / "run.html")
+        write(layer_page(result.report), tmp_path / "none" / "run.html")
 
 
 @pytest.mark.parametrize(
@@ -168,3 +218,20 @@ def test_unwritable(result: Result, tmp_path: Path) -> None:
 def test_units(value: float, text: str) -> None:
     """Three digits and the prefix that leaves one to three before the point."""
     assert with_unit(value, "s") == text
+
+
+def test_scales_hold_what_they_show() -> None:
+    """Ticks are round and lie within; ratios that spread widely stand by equal factors."""
+    assert Axis(0, 10_165).ticks(4) == [0, 5000, 10_000]
+    assert Axis(2, 2e5, log=True).ticks(5) == [10, 100, 1000, 10_000, 100_000]
+    near, wide = RatioScale.of([0.5, 2]), RatioScale.of([0.01, 100])
+    assert near.place(2) == 100 and near.place(1) == 50
+    assert wide.place(0.01) == 0 and wide.place(1) == pytest.approx(50) and wide.log
+
+
+def test_a_cell_sorts_by_its_number() -> None:
+    """A number keeps its value beside its words; what is not known has none."""
+    rows = [["a", Number("1 k", 1000.0)], ["b", Number("–", None)]]
+    made = Table("numbers", ("name", "n"), rows).html()
+    assert '<td class="n" data-v="1000">1 k</td><' in made and '<td class="n">–</td>' in made
+    assert Table("nothing", ("name",), []).html() == Html("")

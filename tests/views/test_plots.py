@@ -401,7 +401,7 @@ def test_pyplot_and_matplotlib_stay_out() -> None:
     """Importing the figures imports no matplotlib, and drawing one no pyplot."""
     code = (
         "import sys\n"
-        "from sparqsim.simulator import page, plots as p, trace\n"
+        "from sparqsim.simulator import pages, plots as p, trace\n"
         "assert 'matplotlib' not in sys.modules\n"
         "from sparqsim.simulator.report import Stalls\n"
         "p.stalls({'a': Stalls(lanes=1, busy=1, starved=0, blocked=0, waiting=0, finished=0)})\n"
