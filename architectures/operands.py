@@ -210,10 +210,11 @@ def _stored_in(tensor: Coded, name: str) -> Coded | None:
     old = tensor.quantizer
     choice = np.zeros(len(old.scale), np.intp) if old.choice is None else old.choice
     factor = np.array([2.0**r for r in raises if r is not None])[choice]
-    tables = [
-        target.encode(np.nan_to_num(grid.code_values) * 2.0 ** (r or 0))  # no NaN is in use
-        for grid, r in zip(tensor.formats, raises, strict=True)
-    ]
+    with np.errstate(over="ignore"):  # no NaN is in use, nor what overflows
+        tables = [
+            target.encode(np.nan_to_num(grid.code_values) * 2.0 ** (r or 0))
+            for grid, r in zip(tensor.formats, raises, strict=True)
+        ]
     if old.zero_point is not None and any(raises):
         return None
     quantizer = Quantizer(

@@ -235,36 +235,42 @@ def _plain(text: str) -> str:
 
 def report() -> str:
     """Every record of a report with its fields and their units."""
-    from sparqsim.simulator import report as module
+    from sparqsim import ComparisonReport, NetworkReport, Report
 
     parts = []
-    for title, roots in (
-        ("A layer", [module.Report]),
-        ("A network", [module.NetworkReport]),
-        ("A comparison", [module.ComparisonReport]),
+    for title, root in (
+        ("A layer", Report),
+        ("A network", NetworkReport),
+        ("A comparison", ComparisonReport),
     ):
         parts.append(f"## {title}\n")
-        for kind in _reached(roots, parts):
+        for kind in _reached(root, parts):
             parts += [f"### {kind.__name__}\n", _intro(kind)]
             rows = [(name, held, _unit(name), told) for name, held, _, told in struct_rows(kind)]
             parts.append(table(("field", "type", "unit", "what it is"), rows))
     return "\n".join(parts)
 
 
-def _reached(roots: list[type], parts: list[str]) -> Iterator[type]:
-    """Structs of the report's module that a record holds, each once over all calls."""
-    from sparqsim.simulator import report as module
+def report_records() -> dict[str, type]:
+    """Every record that a report, of a layer, a network or a comparison, may hold, by name."""
+    from sparqsim.simulator import comparison
+    from sparqsim.simulator import report as layers
 
-    waiting = list(roots)
+    found = {**vars(layers), **vars(comparison)}
+    return {name: kind for name, kind in found.items() if _is_record(kind)}
+
+
+def _reached(root: type, parts: list[str]) -> Iterator[type]:
+    """Records that a record holds, each once over all calls."""
+    records, waiting = report_records(), [root]
     while waiting:
         kind = waiting.pop(0)
         if f"### {kind.__name__}\n" in parts:
             continue
         yield kind
         for field in msgspec.structs.fields(kind):
-            names = re.findall(r"\w+", str(field.type))
-            held = [vars(module)[name] for name in names if name in vars(module)]
-            waiting += [each for each in held if _is_record(each) and each not in waiting]
+            held = [records.get(name) for name in re.findall(r"\w+", str(field.type))]
+            waiting += [each for each in held if each is not None and each not in waiting]
 
 
 def _is_record(kind: object) -> bool:

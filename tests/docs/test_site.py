@@ -16,13 +16,12 @@ import reference_pages
 import timing_figure
 
 from sparqsim.scripts.sweep.file import SweepFile
-from sparqsim.simulator import report
 from sparqsim.workloads import recipes
 
 
 def records() -> dict[str, set[str]]:
     """Names of the fields of every record that the reference explains."""
-    kinds = [kind for kind in vars(report).values() if reference_pages._is_record(kind)]
+    kinds = reference_pages.report_records().values()
     found = {
         kind.__name__: {field.name for field in msgspec.structs.fields(kind)}
         for kind in [*kinds, recipes.Recipe, recipes.TensorRecipe, recipes.Override]
