@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 import msgspec
@@ -235,40 +235,39 @@ def _plain(text: str) -> str:
 
 def report() -> str:
     """Every record of a report with its fields and their units."""
-    from sparqsim.simulator import report as module
+    from sparqsim.simulator.comparison import ComparisonReport
+    from sparqsim.simulator.report import NetworkReport, Report
 
     parts = []
-    for title, roots in (
-        ("A layer", [module.Report]),
-        ("A network", [module.NetworkReport]),
-        ("A comparison", [module.ComparisonReport]),
+    for title, root in (
+        ("A layer", Report),
+        ("A network", NetworkReport),
+        ("A comparison", ComparisonReport),
     ):
         parts.append(f"## {title}\n")
-        for kind in _reached(roots, parts):
+        for kind in reached(root):
+            if f"### {kind.__name__}\n" in parts:
+                continue
             parts += [f"### {kind.__name__}\n", _intro(kind)]
             rows = [(name, held, _unit(name), told) for name, held, _, told in struct_rows(kind)]
             parts.append(table(("field", "type", "unit", "what it is"), rows))
     return "\n".join(parts)
 
 
-def _reached(roots: list[type], parts: list[str]) -> Iterator[type]:
-    """Structs of the report's module that a record holds, each once over all calls."""
-    from sparqsim.simulator import report as module
-
-    waiting = list(roots)
-    while waiting:
-        kind = waiting.pop(0)
-        if f"### {kind.__name__}\n" in parts:
-            continue
-        yield kind
-        for field in msgspec.structs.fields(kind):
-            names = re.findall(r"\w+", str(field.type))
-            held = [vars(module)[name] for name in names if name in vars(module)]
-            waiting += [each for each in held if _is_record(each) and each not in waiting]
+def reached(root: type) -> list[type]:
+    """A record and the records that it holds, each once."""
+    found = [root]
+    for kind in found:
+        for hint in get_type_hints(kind).values():
+            found += [each for each in _records(hint) if each not in found]
+    return found
 
 
-def _is_record(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+def _records(hint: Any) -> list[type]:
+    """The records within a type, such as ``list[Row]``."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return [hint]
+    return [record for inner in get_args(hint) for record in _records(inner)]
 
 
 def _unit(name: str) -> str:
