@@ -55,9 +55,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
     parallel_outputs
         Outputs that each makes in a cycle.
     clock_hz
-        Clock of the engine.
+        Clock frequency of the engine.
     dram_gbytes_per_s
-        Bandwidth of the memory that holds the weights.
+        Bandwidth of DRAM, which holds the weights.
     weight_buffer_kib
         Both halves of the weight buffer.
     keep
