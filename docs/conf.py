@@ -36,20 +36,21 @@ html_copy_source = False
 
 
 LECTURE = """
-```{toctree}
+```{{toctree}}
 :hidden:
-:glob:
 :caption: Lecture
 
-lecture/*
+{pages}
 ```
 """
 
 
 def join_lecture(_: Sphinx, name: str, source: list[str]) -> None:
     """Give the pages of the lecture, a kit with files of its own, their place on the first page."""
-    if name == "index" and any((DOCS / "lecture").glob("*.md")):
-        source[0] += LECTURE
+    pages = {page.stem for page in (DOCS / "lecture").glob("*.md")}
+    if name == "index" and pages:
+        order = sorted(pages, key=lambda page: (not page.startswith("index"), page))
+        source[0] += LECTURE.format(pages="\n".join(f"lecture/{page}" for page in order))
 
 
 def setup(app: Sphinx) -> None:

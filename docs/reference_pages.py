@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 import msgspec
@@ -235,7 +235,8 @@ def _plain(text: str) -> str:
 
 def report() -> str:
     """Every record of a report with its fields and their units."""
-    from sparqsim import ComparisonReport, NetworkReport, Report
+    from sparqsim.simulator.comparison import ComparisonReport
+    from sparqsim.simulator.report import NetworkReport, Report
 
     parts = []
     for title, root in (
@@ -244,37 +245,29 @@ def report() -> str:
         ("A comparison", ComparisonReport),
     ):
         parts.append(f"## {title}\n")
-        for kind in _reached(root, parts):
+        for kind in reached(root):
+            if f"### {kind.__name__}\n" in parts:
+                continue
             parts += [f"### {kind.__name__}\n", _intro(kind)]
             rows = [(name, held, _unit(name), told) for name, held, _, told in struct_rows(kind)]
             parts.append(table(("field", "type", "unit", "what it is"), rows))
     return "\n".join(parts)
 
 
-def report_records() -> dict[str, type]:
-    """Every record that a report, of a layer, a network or a comparison, may hold, by name."""
-    from sparqsim.simulator import comparison
-    from sparqsim.simulator import report as layers
-
-    found = {**vars(layers), **vars(comparison)}
-    return {name: kind for name, kind in found.items() if _is_record(kind)}
-
-
-def _reached(root: type, parts: list[str]) -> Iterator[type]:
-    """Records that a record holds, each once over all calls."""
-    records, waiting = report_records(), [root]
-    while waiting:
-        kind = waiting.pop(0)
-        if f"### {kind.__name__}\n" in parts:
-            continue
-        yield kind
-        for field in msgspec.structs.fields(kind):
-            held = [records.get(name) for name in re.findall(r"\w+", str(field.type))]
-            waiting += [each for each in held if each is not None and each not in waiting]
+def reached(root: type) -> list[type]:
+    """A record and the records that it holds, each once."""
+    found = [root]
+    for kind in found:
+        for hint in get_type_hints(kind).values():
+            found += [each for each in _records(hint) if each not in found]
+    return found
 
 
-def _is_record(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+def _records(hint: Any) -> list[type]:
+    """The records within a type, such as ``list[Row]``."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return [hint]
+    return [record for inner in get_args(hint) for record in _records(inner)]
 
 
 def _unit(name: str) -> str:

@@ -64,9 +64,9 @@ class Ant(BankedMachine, frozen=True, kw_only=True):
     dram_bits_per_cycle
         Width of the DRAM interface.
     dram_clock_mhz
-        Its clock, which is not the array's.
+        Clock frequency of DRAM, which is not the array's.
     clock_mhz
-        Clock of the array.
+        Clock frequency of the array.
     node_nm
         Technology.
     dataflow

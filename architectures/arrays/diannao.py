@@ -76,11 +76,11 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
     output_buffer_kib
         NBout, both halves.
     clock_mhz
-        Clock of the NFU.
+        Clock frequency of the NFU.
     node_nm
         Technology.
     memory_gbytes_per_s
-        Bandwidth of the memory interface.
+        Bandwidth of DRAM.
     energy_table
         A shipped table: DianNao's own energies are not known to us.
     objective

@@ -66,9 +66,9 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     output_buffer_kib
         The accumulators, both halves.
     dram_bytes_per_s
-        Bandwidth of the weight memory.
+        Bandwidth of DRAM, which holds the weights.
     clock_mhz
-        Clock of the array.
+        Clock frequency of the array.
     node_nm
         Technology.
     energy_table

@@ -63,9 +63,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
     filter_kib
         Part of the global buffer for the filters of the next pass.
     clock_hz
-        Clock of the core.
+        Clock frequency of the core.
     link_hz
-        Clock of the link to DRAM.
+        Clock frequency of the link to DRAM.
     filter_bus_bits
         Width of the network that brings filters to the PEs.
     psum_bus_bits

@@ -1,12 +1,12 @@
 """HeatViT: token pruning on an FPGA (Dong et al., HPCA 2023).
 
-One tiled matrix engine does everything: Th heads x (Ti x To) 8-bit multipliers. In an attention
-product the Th parts work on different heads, as on different groups of a convolution; in a linear
-layer they share the reduction. Before blocks 4, 7 and 10 a *token selector* scores the tokens - on
-the same engine - and a small unit compares the scores with a threshold, moves the kept tokens
-together and averages the others into one package token. The class token always stays. Every later
-product is smaller, and by how much depends on the image: the run is dynamic, and a batch of images
-has a spread of times.
+One tiled matrix engine does everything: ``parallel_heads`` x ``parallel_inputs`` x
+``parallel_outputs`` 8-bit multipliers. In an attention product its parts work on different heads,
+as on different groups of a convolution; in a linear layer they share the reduction. Before blocks
+4, 7 and 10 a *token selector* scores the tokens - on the same engine - and a small unit compares
+the scores with a threshold, moves the kept tokens together and averages the others into one package
+token. The class token always stays. Every later product is smaller, and by how much depends on the
+image: the run is dynamic, and a batch of images has a spread of times.
 
     image_dma -> engine -> post -> (next product) engine       weight_dma => engine
                            post -> selector -> (next product) engine

@@ -48,16 +48,16 @@ class Configuration(Machine, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    th
+    parallel_heads
         Heads the engine multiplies side by side, or parts of a linear layer's reduction.
-    ti
-        Inputs of each in a cycle.
-    to
-        Outputs of each in a cycle.
+    parallel_inputs
+        Inputs that each takes in a cycle.
+    parallel_outputs
+        Outputs that each makes in a cycle.
     clock_hz
-        Clock.
+        Clock frequency of the engine.
     dram_gbytes_per_s
-        Of the memory that holds the weights.
+        Bandwidth of DRAM, which holds the weights.
     weight_buffer_kib
         Both halves of the weight buffer.
     keep
@@ -69,9 +69,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
     title: ClassVar[str] = "HeatViT (HPCA 2023): vision transformer with token selectors, FPGA"
     recipe: ClassVar[str] = "int8"
 
-    th: int = 3  # assumed: of an open reimplementation, not the paper's
-    ti: int = 8  # assumed: likewise
-    to: int = 8  # assumed: likewise
+    parallel_heads: int = 3  # assumed: of an open reimplementation, not the paper's
+    parallel_inputs: int = 8  # assumed: likewise
+    parallel_outputs: int = 8  # assumed: likewise
     clock_hz: float = 150e6  # assumed: recalled; a comparison table says 300 MHz
     dram_gbytes_per_s: float = 19.2  # assumed: the ZCU102's 64-bit DDR4-2400
     weight_buffer_kib: int = 256  # assumed: two tiles of 64 columns of DeiT-S's widest product
@@ -80,7 +80,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_clock("heatvit", self.clock_hz)
         check_positive("heatvit", 1e-6, 1e6, dram_gbytes_per_s=self.dram_gbytes_per_s)
-        check_whole("heatvit", most=MOST_SIDE, th=self.th, ti=self.ti, to=self.to)
+        sides = ("parallel_heads", "parallel_inputs", "parallel_outputs")
+        check_whole("heatvit", most=MOST_SIDE, **{name: getattr(self, name) for name in sides})
         check_whole("heatvit", most=MOST_KIB, weight_buffer_kib=self.weight_buffer_kib)
         if self.dram_bits_per_cycle < 1:
             raise InputError(
@@ -103,7 +104,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     @property
     def multipliers(self) -> int:
         """Of the engine."""
-        return self.th * self.ti * self.to
+        return self.parallel_heads * self.parallel_inputs * self.parallel_outputs
 
     @property
     def dram_bits_per_cycle(self) -> int:
@@ -113,10 +114,10 @@ class Configuration(Machine, frozen=True, kw_only=True):
     def cycles(self, product: Product) -> int:
         """Cycles of a product on the engine; heads side by side, or a reduction shared."""
         if product.heads > 1:
-            inner = -(-product.k // self.ti) * -(-product.heads // self.th)
+            inner = -(-product.k // self.parallel_inputs) * -(-product.heads // self.parallel_heads)
         else:
-            inner = -(-product.k // (self.ti * self.th))
-        return product.m * -(-product.n // self.to) * inner
+            inner = -(-product.k // (self.parallel_inputs * self.parallel_heads))
+        return product.m * -(-product.n // self.parallel_outputs) * inner
 
     def tiles(self, products: Sequence[Product]) -> list[Tile]:
         """Cut products by heads and by columns whose weights fit half the buffer.
@@ -129,20 +130,24 @@ class Configuration(Machine, frozen=True, kw_only=True):
         found = []
         room = self.weight_buffer_kib * KIB // 2
         for number, p in enumerate(products):
-            side = self.th if p.heads > 1 else 1
+            side = self.parallel_heads if p.heads > 1 else 1
             for low in range(0, p.heads, side):
                 heads = min(side, p.heads - low)
-                wide = room // (heads * p.k * BITS) // self.to * self.to if p.weights else p.n
+                wide = (
+                    room // (heads * p.k * BITS) // self.parallel_outputs * self.parallel_outputs
+                    if p.weights
+                    else p.n
+                )
                 if not wide:
                     raise InputError(
-                        f"{p.name}: {self.to} columns of {heads * p.k} weights must fit half of "
-                        "the weight buffer; enlarge heatvit.weight_buffer_kib from "
+                        f"{p.name}: {self.parallel_outputs} columns of {heads * p.k} weights must "
+                        "fit half of the weight buffer; enlarge heatvit.weight_buffer_kib from "
                         f"{self.weight_buffer_kib}"
                     )
                 for first in range(0, p.n, wide):
                     columns = slice(first, min(first + wide, p.n))
                     count = columns.stop - first
-                    # Of a product of heads a part of Th idles for a lone head.
+                    # Of a product of heads a part of the heads side by side idles for a lone head.
                     part = p._replace(n=count, heads=max(heads, 2) if p.heads > 1 else 1)
                     passes = SOFTMAX_PASSES if p.kind == "scores" else 1
                     found.append(
@@ -151,7 +156,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
                             columns=columns,
                             heads=slice(low, low + heads),
                             cycles=self.cycles(part),
-                            post=passes * p.m * -(-count // self.to),
+                            post=passes * p.m * -(-count // self.parallel_outputs),
                             weight_bits=heads * p.k * count * BITS if p.weights else 0,
                             results=heads * p.m * count,
                         )
@@ -170,7 +175,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
         """With as many outputs a cycle, or that bandwidth."""
         fields: dict[str, float] = {}
         if macs_per_s is not None:
-            fields["to"] = max(1, round(macs_per_s / (self.th * self.ti * self.clock_hz)))
+            fields["parallel_outputs"] = max(
+                1, round(macs_per_s / (self.parallel_heads * self.parallel_inputs * self.clock_hz))
+            )
         if bandwidth is not None:
             fields["dram_gbytes_per_s"] = bandwidth / 1e9
         return msgspec.structs.replace(self, **fields)
@@ -178,7 +185,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
     def time_beside(self, work: OtherWork) -> UnitTime | None:
         """Softmax takes passes of ``post``; ReLU and GELU are applied as results come."""
         if work.kind == "softmax":
-            passes = SOFTMAX_PASSES * -(-work.elements // (self.th * self.to))
+            passes = SOFTMAX_PASSES * -(
+                -work.elements // (self.parallel_heads * self.parallel_outputs)
+            )
             return UnitTime(unit="post", cycles=passes)
         return UnitTime(unit="post", cycles=0) if work.operation in ON_THE_WAY else None
 
@@ -188,7 +197,12 @@ class Configuration(Machine, frozen=True, kw_only=True):
         reimplemented = "an open reimplementation's choice, not the paper's"
         peak = self.multipliers * self.clock_hz / 1e9
         return [
-            Figure("engine", f"{self.th} x {self.ti} x {self.to} MACs", assumed, reimplemented),
+            Figure(
+                "engine",
+                f"{self.parallel_heads} x {self.parallel_inputs} x {self.parallel_outputs} MACs",
+                assumed,
+                reimplemented,
+            ),
             Figure("clock", f"{self.clock_hz / 1e6:g} MHz", assumed, "recalled; disputed"),
             Figure("peak", f"{peak:g} GMAC/s", derived, "MACs x clock"),
             Figure("operands", f"{BITS} bits", Basis.PUBLISHED, "HPCA 2023"),

@@ -106,7 +106,10 @@ class Diagram:
             actors.insert(1, dma("weight_dma", self.weight_bits, "Weight DMA"))
         if self.dynamic:
             last = self.products[-1]
-            results = -(-last.results // (min(last.heads, self.machine.th) * self.machine.to))
+            results = -(
+                -last.results
+                // (min(last.heads, self.machine.parallel_heads) * self.machine.parallel_outputs)
+            )
             actors.append(
                 Actor(
                     name="rescale", busy=[results], latency=[results + POST_STAGES],
@@ -120,7 +123,8 @@ class Diagram:
         if not self.selections:
             return []
         judging = [
-            s.seen + (s.seen - s.left) * -(-s.features // self.machine.to) for s in self.selections
+            s.seen + (s.seen - s.left) * -(-s.features // self.machine.parallel_outputs)
+            for s in self.selections
         ]
         return [Actor(name="selector", busy=judging, part="Token selector")]
 
@@ -205,10 +209,13 @@ class Diagram:
         return ports
 
     def _chip_ports(self) -> list[Port]:
-        """Each cycle takes Ti inputs of each part and a right operand for every multiplier."""
+        """Each cycle takes the inputs of each part and a right operand for every multiplier."""
         machine = self.machine
         cycles = np.array([tile.cycles for tile in self.tiles])
-        left, right = cycles * machine.th * machine.ti * BITS, cycles * machine.multipliers * BITS
+        left, right = (
+            cycles * machine.parallel_heads * machine.parallel_inputs * BITS,
+            cycles * machine.multipliers * BITS,
+        )
         bits = np.full(len(self.tiles), SUM_BITS if self.dynamic else BITS)
         made = bits * [tile.results for tile in self.tiles]
         inside = np.where(self.streamed, 0, right)

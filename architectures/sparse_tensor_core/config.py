@@ -227,7 +227,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     dram_gb
         Capacity of DRAM in 10^9 bytes.
     dram_gbytes_per_s
-        Peak bandwidth of DRAM.
+        Bandwidth of DRAM, at its peak.
     dram_efficiency
         Share of the peak that can be had.
     dram_latency_cycles

@@ -1,4 +1,4 @@
-"""Two engines with one meaning: ``simpy``, the reference, and ``compiled``, the fast one."""
+"""Two engines with one meaning: ``simpy``, the definition, and ``compiled``, the fast one."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The SimPy engine: every lane a process, channels and resources parts built on SimPy's bases.
 
-This is the reference for what a netlist means, and the place to extend. A lane asks for its
-conditions one after the other: its tokens, its room, its resource; each is an event of a
-:class:`Link` or a :class:`Server`, and the lane sleeps until it happens. What a link holds carries
-the cycle in which it becomes true (a token visible, a slot free), so the cause of a start is read
-off, not guessed from the order of events.
+This is the definition of what a netlist means, to which the compiled engine is held start by start,
+and the place to extend. A lane asks for its conditions one after the other: its tokens, its free
+slots, its resource; each is an event of a :class:`Link` or a :class:`Server`, and the lane sleeps
+until it happens. What a link holds carries the cycle in which it becomes true (a token visible, a
+slot free), so the cause of a start is read off, not guessed from the order of events.
 
 Nothing that happens in a cycle is seen before the next, so the order in which SimPy runs the
 processes of one cycle does not matter - except for who gets a server. Servers therefore decide in

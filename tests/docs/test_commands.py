@@ -103,12 +103,16 @@ def _stripped(text: str) -> str:
 
 
 def runnable(page: Path, printing: bool) -> list[Command]:
-    """The commands of the program on a page whose weights are at hand."""
+    """The commands of the program on a page whose weights are at hand.
+
+    The report of all validations has a test of its own.
+    """
     return [
         each
         for each in SHOWN[page]
         if each.program == "sparqsim"
         and (each.printed or not printing)
+        and "--all" not in each.arguments
         and not any(
             name in each.arguments and importlib.util.find_spec(package) is None
             for name, package in WEIGHTS.items()

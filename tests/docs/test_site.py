@@ -16,12 +16,15 @@ import reference_pages
 import timing_figure
 
 from sparqsim.scripts.sweep.file import SweepFile
+from sparqsim.simulator.comparison import ComparisonReport
+from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads import recipes
 
 
 def records() -> dict[str, set[str]]:
     """Names of the fields of every record that the reference explains."""
-    kinds = reference_pages.report_records().values()
+    roots = (NetworkReport, ComparisonReport)
+    kinds = [kind for root in roots for kind in reference_pages.reached(root)]
     found = {
         kind.__name__: {field.name for field in msgspec.structs.fields(kind)}
         for kind in [*kinds, recipes.Recipe, recipes.TensorRecipe, recipes.Override]

@@ -250,8 +250,8 @@ def test_part_of_a_board_takes_part_of_its_power(preset: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"to": 16},
-        {"th": 6},
+        {"parallel_outputs": 16},
+        {"parallel_heads": 6},
         {"clock_hz": 3e8},
         {"weight_buffer_kib": 512},
     ],
@@ -272,7 +272,9 @@ def test_what_is_not_known_is_said_and_not_summed() -> None:
     runner = CliRunner()
     told = runner.invoke(cli, ["run", "plain", "gemm:16x16x16", "--dram-standard", "LPDDR5-6400"])
     assert told.exit_code == 0 and "not known: DRAM static: no figure of LPDDR5" in told.output
-    whole = runner.invoke(cli, ["run", "heatvit", "gemm:16x16x16", "--to", "4", "--json", "-"])
+    whole = runner.invoke(
+        cli, ["run", "heatvit", "gemm:16x16x16", "--parallel-outputs", "4", "--json", "-"]
+    )
     assert whole.exit_code == 0 and '"total_pj": null' in whole.stdout
     side = runner.invoke(
         cli, ["compare", "deit_tiny", "--machines", "plain,heatvit", "--equal", "macs"]

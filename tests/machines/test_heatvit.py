@@ -289,7 +289,7 @@ def test_narrow_codes_are_held_in_eight_bits(recipe: str) -> None:
 def test_the_engine_is_resized_and_times_what_stands_beside() -> None:
     """Another peak is another number of outputs a cycle; softmax takes three passes of post."""
     assert ENGINE.peak().macs_per_s == 3 * 8 * 8 * 150e6
-    assert ENGINE.resized(macs_per_s=2 * ENGINE.peak().macs_per_s).to == 16
+    assert ENGINE.resized(macs_per_s=2 * ENGINE.peak().macs_per_s).parallel_outputs == 16
     assert ENGINE.resized(bandwidth=1e9).bandwidth() == 1e9
     softmax = ENGINE.time_beside(
         OtherWork(name="s", kind="softmax", operation="Softmax", elements=240)
@@ -303,7 +303,12 @@ def test_the_engine_is_resized_and_times_what_stands_beside() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("th", 0), ("weight_buffer_kib", 1.5), ("clock_hz", float("nan")), ("dram_gbytes_per_s", 0)],
+    [
+        ("parallel_heads", 0),
+        ("weight_buffer_kib", 1.5),
+        ("clock_hz", float("nan")),
+        ("dram_gbytes_per_s", 0),
+    ],
 )
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
     """The letter names the field."""
