@@ -323,7 +323,7 @@ def test_the_command_prints_sheets_grades_and_json(
 
 
 GUIDE = (DOCS / "lecture" / "grading.md").read_text(encoding="utf-8")
-GUIDED = re.findall(r"^    (sparqsim grade .*?)(?: >.*)?$", GUIDE, re.MULTILINE)
+GUIDED = re.findall(r"^\$ (sparqsim grade .*?)(?: >.*)?$", GUIDE, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_both_languages_say_the_same(name: str) -> None:
     one, two = page(f"{name}.md"), page(f"{name}.zh.md")
     two = two.replace("grading.zh.md", "grading.md")
     for pattern in (
-        r"`(sparqsim [^`]+)`", r"^    (.*)$", r"^```.*?```$", r"\]\((figures/[^)]+)\)",
+        r"`(sparqsim [^`]+)`", r"^```.*?```$", r"\]\((figures/[^)]+)\)",
         r"`--\S+ \S+?`", r"\]\((\.\./[^)]+)\)",
     ):  # fmt: skip
         found = [re.findall(pattern, text, re.MULTILINE | re.DOTALL if "```" in pattern
