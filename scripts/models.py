@@ -92,7 +92,7 @@ def _counts(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _short(count: int) -> str:
+def short(count: float) -> str:
     """A count to four digits: 724.4 M."""
     for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
@@ -109,8 +109,8 @@ def _print_models(models: list[Model]) -> None:
             model.name,
             escape(model.source),
             str(row["layers"]),
-            _short(model.macs),
-            _short(model.parameters),
+            short(model.macs),
+            short(model.parameters),
         )
         by_options.setdefault(_defaults(row["options"]), []).append(model.name)
     screen = console()
@@ -189,8 +189,7 @@ def _others(network: Network) -> str:
         count[0] += each.repeat
         count[1] += each.elements * each.repeat
     return ", ".join(
-        f"{times} {kind} ({_short(elements)} elements)"
-        for kind, (times, elements) in counts.items()
+        f"{times} {kind} ({short(elements)} elements)" for kind, (times, elements) in counts.items()
     )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from sparqsim.base import InputError
+from sparqsim.scripts.models import short
 from sparqsim.scripts.output import console, table
-from sparqsim.scripts.show import size
 from sparqsim.workloads.layers import MatMul, Model
 from sparqsim.workloads.models import get_model, model_names, model_options
 from sparqsim.workloads.work import load
@@ -90,10 +90,10 @@ def show_footprints(rows: list[dict[str, Any]]) -> None:
         where = [row["fits"][bits][-1] if row["fits"][bits] else "none" for bits in (16, 4)]
         rate = row.get("bytes_per_s")
         shown.add_row(
-            row["name"], *where, *(size(8 * row["bytes"][bits]) for bits in WIDTHS),
+            row["name"], *where, *(f"{short(row['bytes'][bits])}B" for bits in WIDTHS),
             "" if rate is None else f"{rate[16] / 1e12:.3g} TB/s",
         )  # fmt: skip
     screen = console()
     screen.print(shown)
-    told = ", ".join(f"{name} {size(8 * most)}" for name, most in PLATFORMS.items())
+    told = ", ".join(f"{name} {short(most)}B" for name, most in PLATFORMS.items())
     screen.print(f"the smallest platform that holds them, of: {told}")

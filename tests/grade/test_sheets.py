@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from paths import DOCS
 
 from sparqsim.base import InputError
 from sparqsim.scripts.cli import cli
@@ -318,3 +320,34 @@ def test_the_command_prints_sheets_grades_and_json(
     ):
         with pytest.raises(InputError):
             cli.main(args=wrong.split(), prog_name="sparqsim", standalone_mode=False)
+
+
+GUIDE = (DOCS / "lecture" / "grading.md").read_text(encoding="utf-8")
+GUIDED = re.findall(r"^\$ (sparqsim grade .*?)(?: >.*)?$", GUIDE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "contest", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["sheets", "contest"]
+)
+def test_the_guides_commands_run(
+    contest: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each command of the lecturers' page, in order, on the files that the page shows."""
+    monkeypatch.chdir(tmp_path)
+    answers, entry = re.findall(r"^```toml\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    for name, text in {"answers.toml": answers, "entry.toml": entry, "seed": SEED}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "results").mkdir()
+    commands = [each for each in GUIDED if ("contest" in each) == contest]
+    assert len(commands) == (2 if contest else 5)
+    for command in commands:
+        cli.main(args=shlex.split(command)[1:], prog_name="sparqsim", standalone_mode=False)
+        assert capsys.readouterr().out.strip()
+    if contest:
+        (result,) = (tmp_path / "results").iterdir()
+        assert msgspec.json.decode(result.read_bytes(), type=Grade).points == 1
+    else:
+        assert msgspec.json.decode((tmp_path / "s1234567.json").read_bytes(), type=Grade).of == 6

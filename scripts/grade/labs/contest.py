@@ -44,7 +44,7 @@ def sheet(given: dict[str, Any]) -> list[str]:
         f"Accuracy at least {ACCURACY}, area at most {AREA_MM2:g} mm2 at 45 nm; the least energy x "
         "time wins.",
         f"[configuration] may set {', '.join(FIELDS)};",
-        "[recipe.weights] and [[recipe.override]] prune and quantize, as in docs/compress.md.",
+        "[recipe.weights] and [[recipe.override]] prune and quantize (docs/howto/own_recipe.md).",
     ]
 
 
