@@ -22,6 +22,10 @@ COMMANDS = {
         "sparqsim.scripts.run:command",
         "A network or a layer on one machine: cycles, energy, where time went.",
     ),
+    "animate": (
+        "sparqsim.scripts.animate:command",
+        "Step through a small layer: tokens, queues and waits, cycle by cycle.",
+    ),
     "compare": (
         "sparqsim.scripts.compare:command",
         "The same work on several machines, made comparable.",

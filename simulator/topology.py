@@ -13,7 +13,7 @@ and rows are ordered by the mean place of their neighbours. Lengths are inches o
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -161,7 +161,7 @@ def draw_topology(netlist: Netlist, ax: Axes | None = None) -> Axes:
     On a given ``ax`` the diagram is scaled to fit.
     """
     layout = arrange(netlist)
-    left, right, low, high = _extent(layout)
+    left, right, low, high = extent(layout)
     width, height = right - left, high - low
     below, above = 0.32, 0.35  # legend and title
     if ax is None:
@@ -204,12 +204,18 @@ def draw_topology(netlist: Netlist, ax: Axes | None = None) -> Axes:
 # ------------------------------------------------------------------ layout
 
 
-def arrange(netlist: Netlist) -> Layout:
-    """Place the actors and lead the channels."""
+def arrange(netlist: Netlist, least: Mapping[str, Point] | None = None) -> Layout:
+    """Place the actors and lead the channels.
+
+    ``least`` gives boxes, by the names of their actors, a least width and height.
+    """
     import networkx
 
     closing = _closing_channels(netlist)
     boxes = {actor.name: _box(actor.name, actor.part, actor.lanes) for actor in netlist.actors}
+    for name, (width, height) in (least or {}).items():
+        boxes[name].width = max(boxes[name].width, width)
+        boxes[name].height = max(boxes[name].height, height)
     plan = networkx.DiGraph()
     plan.add_nodes_from(boxes)
     plan.add_edges_from((c.source, c.target) for c in netlist.channels if c.name not in closing)
@@ -479,7 +485,7 @@ def _lead_down(layout: Layout, netlist: Netlist) -> None:
         store.paths = [[*b, (b[-1][0], store.y), (store.x, store.y)] for b in begins]
 
 
-def _extent(layout: Layout) -> tuple[float, float, float, float]:
+def extent(layout: Layout) -> tuple[float, float, float, float]:
     """Left, right, low and high, with a margin."""
     xs: list[float] = []
     ys: list[float] = []

@@ -1,0 +1,204 @@
+"""The same products on Sparqsim, SCALE-Sim 3 and ZigZag, side by side in one run.
+
+    python -m benchmarks.peers [--quick] [--out docs/background]
+
+Installs the two others from the package index into a virtual environment of their own
+(``build/peers``). Each job is a process of its own, from its start to its end, so that processor
+time and memory are all that a user pays for one answer. Jobs are the products 256^3 and 1024^3 and
+those of ResNet-50's layers (``--quick``: 256^3 alone), on an array of 32 x 32 that keeps its
+weights. Prints the table; with ``--out`` writes ``peers.json``, from which ``peers.md`` is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / "build" / "peers"
+NEEDS = ("scalesim==3.0.0", "numpy<2.4", "zigzag-dse==3.9.1", "six")
+TOOLS = ("sparqsim", "scale-sim", "zigzag")
+SIDE = 32
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool said of a product, and what that took.
+
+    ``array`` are the cycles of the array alone, ``memory`` those with its memories; ``seconds`` of
+    all processors and ``peak_mb`` are those of the whole process.
+    """
+
+    array: int
+    memory: int
+    seconds: float
+    peak_mb: float
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A product [M, K] x [K, N], how often ResNet-50 has it (0: it is none of its), the answers."""
+
+    name: str
+    m: int
+    k: int
+    n: int
+    repeat: int
+    answers: dict[str, Answer]
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True):
+    """All jobs of a run, and where it ran."""
+
+    date: str
+    cores: int
+    machine: str
+    versions: dict[str, str]
+    jobs: list[Job]
+
+
+def installed() -> Path:
+    """The Python of the peers' environment, which is made where it is missing."""
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+    marker = VENV / "installed.json"
+    if not marker.exists() or json.loads(marker.read_text()) != list(NEEDS):
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *NEEDS], check=True)
+        marker.write_text(json.dumps(NEEDS))
+    return python
+
+
+def measured(command: list[str]) -> Answer:
+    """Run a process, and add its processor seconds and its most memory to what it printed."""
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, cwd=ROOT)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise click.ClickException(f"{' '.join(command)} ended with {process.returncode}")
+        out.seek(0)
+        found: dict[str, Any] = json.loads(out.read())
+    return Answer(
+        array=found["array"],
+        memory=found["memory"],
+        seconds=used.ru_utime + used.ru_stime,
+        peak_mb=used.ru_maxrss / 1e3,
+    )
+
+
+def ask(tool: str, sizes: tuple[int, int, int], python: Path) -> Answer:
+    """One product on one tool."""
+    numbers = [str(size) for size in sizes]
+    if tool == "sparqsim":
+        return measured([sys.executable, "-m", "benchmarks.peers", "--one", "x".join(numbers)])
+    with tempfile.TemporaryDirectory() as folder:
+        script = str(Path(__file__).with_name("peer_tools.py"))
+        return measured([str(python), script, tool, *numbers, folder])
+
+
+def one(sizes: str) -> dict[str, int]:
+    """A product on Sparqsim: by the closed form of folds, and event by event with its memories."""
+    from sparqsim.api import machine, run
+    from sparqsim.architectures.arrays.folds import Charge, Dataflow, SystolicGrid
+    from sparqsim.simulator.report import Report
+
+    m, k, n = (int(size) for size in sizes.split("x"))
+    grid = SystolicGrid(
+        rows=SIDE, columns=SIDE, dataflow=Dataflow("ws"), skew=Charge.PER_FOLD, load=Charge.PER_FOLD
+    )
+    plain = machine("plain", rows=SIDE, columns=SIDE, dataflow="ws")
+    report = run(plain, f"gemm:{sizes}", verify=False)
+    assert isinstance(report, Report)
+    return {"array": grid.folds(m, n, k).cycles, "memory": report.cycles}
+
+
+def products() -> list[Job]:
+    """The jobs, unanswered: two cubes, and the products of ResNet-50 that differ."""
+    from sparqsim.workloads.work import load
+
+    found = [
+        Job(name=f"{side}^3", m=side, k=side, n=side, repeat=0, answers={}) for side in (256, 1024)
+    ]
+    counts: dict[tuple[int, int, int], tuple[str, int]] = {}
+    for layer in load("resnet50", numbers=False).layers:
+        gemm = layer.gemm()
+        sizes = (gemm.m, gemm.k, gemm.n)
+        name, seen = counts.get(sizes, (layer.name, 0))
+        counts[sizes] = (name, seen + layer.repeat)
+    return found + [
+        Job(name=name, m=m, k=k, n=n, repeat=repeat, answers={})
+        for (m, k, n), (name, repeat) in counts.items()
+    ]
+
+
+def answered(job: Job, python: Path) -> Job:
+    """The job with the answers of all tools, one after the other."""
+    sizes = (job.m, job.k, job.n)
+    answers = {tool: ask(tool, sizes, python) for tool in TOOLS}
+    return msgspec.structs.replace(job, answers=answers)
+
+
+def line(job: Job) -> str:
+    """A job's answers on a line."""
+    parts = [f"{job.name:24} {job.m:6} {job.k:5} {job.n:5}"]
+    for tool in TOOLS:
+        each = job.answers[tool]
+        parts.append(
+            f"| {each.array:>11,} {each.memory:>11,} {each.seconds:7.1f} s {each.peak_mb:6,.0f} MB"
+        )
+    return " ".join(parts)
+
+
+def versions() -> dict[str, str]:
+    """Of the tools that ran."""
+    from importlib.metadata import version
+
+    shown = {need.split("==")[0]: need.split("==")[1] for need in NEEDS if "==" in need}
+    return {"sparqsim": version("sparqsim")} | shown
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Only the product 256^3.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for peers.json.")
+@click.option("--one", "single", hidden=True, metavar="MxKxN")
+def main(quick: bool, out: Path | None, single: str | None) -> None:
+    """Run every job on every tool."""
+    if single:
+        click.echo(json.dumps(one(single)))
+        return
+    python = installed()
+    begin = time.monotonic()
+    click.echo(f"{'product':24} {'M':>6} {'K':>5} {'N':>5} " + " ".join(
+        f"| {tool}: array, with memory, CPU, peak" for tool in TOOLS))  # fmt: skip
+    jobs = []
+    for job in products()[: 1 if quick else None]:
+        jobs.append(answered(job, python))
+        click.echo(line(jobs[-1]))
+    click.echo(f"{time.monotonic() - begin:.0f} s in all")
+    found = Peers(
+        date=datetime.now(UTC).date().isoformat(),
+        cores=os.cpu_count() or 1,
+        machine=platform.machine(),
+        versions=versions(),
+        jobs=jobs,
+    )
+    if out:
+        (out / "peers.json").write_bytes(
+            msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

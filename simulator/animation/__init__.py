@@ -1,0 +1,68 @@
+"""A small run to be stepped through: the block diagram, its tokens, queues and waits.
+
+:func:`write_animation` makes a page of its own, :func:`write_frame` one cycle as an SVG for a
+slide; both show the timeline of a run and simulate nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sparqsim.base import InputError, written_whole
+from sparqsim.simulator.animation.drawing import Diagram
+from sparqsim.simulator.animation.film import check_showable, frames, moments
+from sparqsim.simulator.animation.page import page
+from sparqsim.simulator.timeline import Timeline
+from sparqsim.simulator.trace.window import Window
+
+__all__ = ["check_showable", "write_animation", "write_frame"]
+
+
+def write_animation(
+    timeline: Timeline,
+    path: str | os.PathLike[str],
+    title: str,
+    window: Window | None = None,
+) -> Path:
+    """Write a page on which a run can be stepped through; returns its path.
+
+    Parameters
+    ----------
+    timeline
+        A run of which single firings were recorded.
+    title
+        What ran on what.
+    window
+        Cycles to show; by default all.
+
+    Raises
+    ------
+    InputError
+        If the run has too many actors, lanes, firings or moments to be shown, or kept only sums.
+    """
+    film = list(frames(timeline, moments(timeline, window)))
+    text = page(Diagram(timeline.netlist), film, title, timeline)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_frame(timeline: Timeline, cycle: int, path: str | os.PathLike[str], title: str) -> Path:
+    """Write one cycle of a run as an SVG; returns its path.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_animation`; or if the run has no such cycle.
+    """
+    check_showable(timeline.netlist)
+    if not 0 <= cycle <= timeline.cycles:
+        raise InputError(f"the run has the cycles 0 to {timeline.cycles:,}, got {cycle:,}")
+    (frame,) = frames(timeline, np.array([cycle]))
+    with written_whole(path) as temporary:
+        text = Diagram(timeline.netlist).svg(frame, title, words=True)
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
