@@ -114,7 +114,7 @@ def _arguments(name: str, rng: random.Random) -> list[str]:
         return [_work(rng)]
     if name == "compare":
         return [*(_work(rng) for _ in range(rng.randrange(1, 3))), "--machines", "bitfusion,ant"]
-    if name == "compress":
+    if name in ("compress", "train"):
         return [rng.choice(["digits-mlp", _work(rng)]), "--recipe",
                 rng.choice(["int8", "w4a8", _file(rng)])]  # fmt: skip
     if name == "sweep":
@@ -122,7 +122,7 @@ def _arguments(name: str, rng: random.Random) -> list[str]:
     if name == "plot":
         return [rng.choice(["folder", _file(rng)])]
     if name == "validate":
-        return [rng.choice(["nope", "", "systolic --against", *TEXT])]
+        return [rng.choice(["nope", *(text for text in TEXT if text != "--")])]
     found = {"models": WORKS, "formats": ["int4", "flint4", "float_e99_200", "int-1", *TEXT],
              "machines": [*machine_names(), *TEXT]}  # fmt: skip
     return [rng.choice([*found[name], _file(rng)])]
