@@ -125,6 +125,7 @@ def command(
             seed=given["seed"],
             weight_density=given["weight_density"],
             activation_density=given["activation_density"],
+            correlation=given["correlation"],
             jobs=given["jobs"] or all_cores(),
         )
     if save:

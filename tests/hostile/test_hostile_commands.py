@@ -15,11 +15,11 @@ import sys
 import time
 from pathlib import Path
 
+import inputs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import inputs
 from sparqsim.base import InputError
 from sparqsim.scripts import compare, run
 from sparqsim.scripts.cli import main
