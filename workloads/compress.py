@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import formats, storage
-from sparqsim.workloads.calibrate import Method, MovingAverage, Percentile, Slices, checked
+from sparqsim.workloads.calibrate import Method, Percentile
 from sparqsim.workloads.models.real import Subject
+from sparqsim.workloads.observers import MovingAverage
 from sparqsim.workloads.prune import density_of, prune
 from sparqsim.workloads.quantize import (
     QuantizedTensor,
@@ -39,6 +40,7 @@ from sparqsim.workloads.quantize import (
     vanished,
 )
 from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, settled, signed_or_not
+from sparqsim.workloads.slices import Slices, checked
 from sparqsim.workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
