@@ -17,7 +17,6 @@ from sparqsim.workloads.importers.onnx import import_onnx
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
-
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 
