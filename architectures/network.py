@@ -60,6 +60,7 @@ def run_layer(
     seed: int = 0,
     weight_density: float | None = None,
     activation_density: float | None = None,
+    correlation: float | None = None,
 ) -> Result:
     """Run the one layer of a network that was asked for.
 
@@ -87,6 +88,7 @@ def run_layer(
         seed=seed,
         weight_density=weight_density,
         activation_density=activation_density,
+        correlation=correlation,
     )
     return task_of(
         machine,
@@ -127,6 +129,7 @@ def run_network(
     seed: int = 0,
     weight_density: float | None = None,
     activation_density: float | None = None,
+    correlation: float | None = None,
     paths: bool = False,
     jobs: int = 1,
     progress: Progress | None = None,
@@ -142,8 +145,8 @@ def run_network(
         Compare the outputs of every layer with an independent reference and the float layer, and
         judge the network where that can be done. If false, a machine whose time does not depend on
         the numbers is timed from shapes and formats alone.
-    seed, weight_density, activation_density
-        Of synthetic tensors.
+    seed, weight_density, activation_density, correlation
+        Of synthetic tensors; see :class:`~sparqsim.workloads.network_tensors.NetworkTensors`.
     paths
         Find the critical path of every layer (but of the very largest): slower, and the same times.
     jobs
@@ -164,9 +167,10 @@ def run_network(
         seed=seed,
         weight_density=weight_density,
         activation_density=activation_density,
+        correlation=correlation,
     )
     numbers = None if is_outlined(machine, verify) else tensors
-    if numbers is None and (weight_density is not None or activation_density is not None):
+    if numbers is None and {weight_density, activation_density, correlation} != {None}:
         raise InputError(
             f"the time of {machine.name} does not depend on densities; verify, or leave them out"
         )

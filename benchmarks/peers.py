@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
-from math import prod
 from pathlib import Path
 from typing import Any
 

@@ -51,6 +51,10 @@ COMMANDS = {
         "Number formats: values, ranges, a figure of grids.",
     ),
     "compress": ("sparqsim.scripts.compress:command", "Quantize and prune a model by a recipe."),
+    "train": (
+        "sparqsim.scripts.train:command",
+        "Compress a network and train what that broke.",
+    ),
     "models": ("sparqsim.scripts.models:command", "The models there are, and their layers."),
     "grade": (
         "sparqsim.scripts.grade.command:command",

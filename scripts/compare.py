@@ -127,6 +127,7 @@ def command(
             seed=given["seed"],
             weight_density=given["weight_density"],
             activation_density=given["activation_density"],
+            correlation=given["correlation"],
             paths=bool(json_path or page),
             jobs=given["jobs"] or all_cores(),
         )

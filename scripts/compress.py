@@ -209,12 +209,13 @@ def command(
     if json_path is not None:
         write_json(report, json_path)
     if json_path != "-":
-        _print(report, activations, out)
+        show_report(report, activations, out)
         if network.subject is None:
             console().print("not judged: give inputs as --calibration FILE.npz", markup=False)
 
 
-def _print(report: Report, activations: bool, out: str | None) -> None:
+def show_report(report: Report, activations: bool, out: str | None) -> None:
+    """Print what became of weights, activations and the network's answers."""
     screen = console()
     screen.print(weights_table(report))
     screen.print()

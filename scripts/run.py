@@ -40,7 +40,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 KINDS = {int: int, float: float, str: str, bool: bool}
 
 # What an option would change nothing for, by what is run.
-OF_TENSORS = ("weight_density", "activation_density", "seed", "calibration", "inputs")
+OF_TENSORS = (
+    "weight_density", "activation_density", "correlation", "seed", "calibration", "inputs",
+)  # fmt: skip
 OF_LAYERS = ("trace", "trace_window", "trace_limit", "summary", "execute")
 OF_NETWORKS = ("jobs", "csv_path")
 OF_WORK = ("batch", "sequence", "context", "shapes", "dense", "recipe", "requantize", "verify")
@@ -135,6 +137,13 @@ def tensor_options(function: F) -> F:
         ),
         click.option(
             "--weight-density", type=density, help="Density of synthetic weights, 0 to 1."
+        ),
+        click.option(
+            "--correlation",
+            type=click.FloatRange(-1, 1),
+            metavar="R",
+            help="Of synthetic weights and inputs: how much their densities go together, channel "
+            "by channel; .4 to .6 in measured layers. Without it zeros are independent.",
         ),
         click.option("--dense", is_flag=True, help="Trained weights from before their pruning."),
     ):
@@ -304,6 +313,7 @@ def _layer(
                 seed=given["seed"],
                 weight_density=given["weight_density"],
                 activation_density=given["activation_density"],
+                correlation=given["correlation"],
             )
         _draw_layer(result, bar, given)
     return result.report
@@ -346,6 +356,7 @@ def _network(machine: Machine, network: Network, given: dict[str, Any]) -> Netwo
             seed=given["seed"],
             weight_density=given["weight_density"],
             activation_density=given["activation_density"],
+            correlation=given["correlation"],
             paths=bool(given["json_path"] or given["page"]),
             jobs=given["jobs"] or all_cores(),
             progress=bar,

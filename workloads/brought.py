@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.workloads.calibrate import Slices
 from sparqsim.workloads.formats.integer import Int
 from sparqsim.workloads.importers import Codes, Imported, Range
 from sparqsim.workloads.layers import MatMul
 from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, fit
+from sparqsim.workloads.slices import Slices
 
 NAME = "as the file has it"  # in place of a recipe's name
 

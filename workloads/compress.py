@@ -15,7 +15,7 @@ tables stay in float32 and are not counted on either side.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import formats, storage
-from sparqsim.workloads.calibrate import Method, MovingAverage, Percentile, Slices, checked
+from sparqsim.workloads.calibrate import Method, Percentile
 from sparqsim.workloads.models.real import Subject
+from sparqsim.workloads.observers import MovingAverage
 from sparqsim.workloads.prune import density_of, prune
 from sparqsim.workloads.quantize import (
     QuantizedTensor,
@@ -39,6 +40,7 @@ from sparqsim.workloads.quantize import (
     vanished,
 )
 from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, settled, signed_or_not
+from sparqsim.workloads.slices import Slices, checked
 from sparqsim.workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
@@ -337,14 +339,15 @@ def _tensor_report(
     )
 
 
-def _kept_report(name: str, operand: Array, recipe: TensorRecipe) -> ActivationReport:
-    """Of an operand that is pruned and stays in float32."""
-    left = pruned_inputs(operand, recipe)
+def activation_report(
+    name: str, operand: Array, left: Array, quantizer: Quantizer | None, recipe: TensorRecipe
+) -> ActivationReport:
+    """What is ``left`` of an operand; without a quantizer it stays in float32."""
     return ActivationReport(
         name=name,
-        format=KEEP,
-        dynamic=False,
-        code_bits=32,
+        format=KEEP if quantizer is None else _format_name(quantizer),
+        dynamic=recipe.dynamic,
+        code_bits=32 if quantizer is None else quantizer.bits,
         density=density_of(left),
         sqnr_db=_noise(operand, left),
     )
@@ -398,28 +401,25 @@ def compress(
             progress(what, done, total)
 
     tensors: dict[str, QuantizedTensor | Array] = {}
-    parts: dict[str, StoredTensor] = {}
-    tensor_reports, activation_reports = [], []
     for done, (name, original) in enumerate(subject.weights.items()):
         tell(name, done)
-        chosen = recipe.of("embeddings" if name in subject.tables else "weights", name)
         try:
-            tensors[name] = compress_weight(original, chosen)
+            tensors[name] = compress_weight(original, recipe.of(subject.kind(name), name))
         except InputError as error:
             raise InputError(
                 f"{subject.name}/{name} with the recipe {recipe.name!r}: {error} "
                 "(an [[override]] can treat this layer otherwise)"
             ) from None
-        parts[name] = stored(tensors[name], original, chosen)
-        tensor_reports.append(_tensor_report(name, original, tensors[name], parts[name], chosen))
     quantizers: dict[str, Quantizer] = {}
+    activation_reports = []
     shared: dict[tuple[int, TensorRecipe], tuple[Quantizer, Array]] = {}
     for done, (name, operand) in enumerate(captured.items(), start=len(tensors)):
         tell(name, done)
         chosen = recipe.of("activations", name)
         if chosen.scheme == "keep":
             if chosen.rule is not None:
-                activation_reports.append(_kept_report(name, operand, chosen))
+                left = pruned_inputs(operand, chosen)
+                activation_reports.append(activation_report(name, operand, left, None, chosen))
             continue
         key = (id(operand), chosen)  # products that read the same array share its quantizer
         try:
@@ -432,38 +432,60 @@ def compress(
             raise InputError(f"{subject.name}, operand {name!r}: {error}") from None
         if not chosen.dynamic:
             quantizers[name] = quantizer
-        activation_reports.append(
-            ActivationReport(
-                name=name,
-                format=_format_name(quantizer),
-                dynamic=chosen.dynamic,
-                code_bits=quantizer.bits,
-                density=density_of(rounded),
-                sqnr_db=_noise(operand, rounded),
-            )
-        )
+        activation_reports.append(activation_report(name, operand, rounded, quantizer, chosen))
     seconds = time.perf_counter() - start
     result = Compressed(subject.name, recipe, tensors, quantizers)
+    report, parts = reported(
+        subject, result, activation_reports, judge=judge, seconds=seconds, tell=tell
+    )
+    tell("done", total)
+    return result, report, parts
+
+
+def reported(
+    subject: Subject,
+    result: Compressed,
+    activations: Sequence[ActivationReport],
+    *,
+    judge: bool,
+    seconds: float,
+    originals: Mapping[str, Array] | None = None,
+    tell: Callable[[str, int], None] = lambda what, done: None,
+) -> tuple[Report, dict[str, StoredTensor]]:
+    """What became of a network, and its weights as they are stored.
+
+    Parameters
+    ----------
+    originals
+        What its weights were before they were rounded, where training has moved them.
+    """
+    parts: dict[str, StoredTensor] = {}
+    rows = []
+    for name, tensor in result.tensors.items():
+        original = (originals or subject.weights)[name]
+        chosen = result.recipe.of(subject.kind(name), name)
+        parts[name] = stored(tensor, original, chosen)
+        rows.append(_tensor_report(name, original, tensor, parts[name], chosen))
     measures: list[dict[str, float]] = [{}, {}]
     if judge:
-        tell("float32 network", total - 2)
+        done = len(rows) + len(activations)
+        tell("float32 network", done)
         measures[0] = subject.judge(None, None)
-        tell("compressed network", total - 1)
-        measures[1] = subject.judge(result.weights(), result.see if captured else None)
-    tell("done", total)
+        tell("compressed network", done + 1)
+        measures[1] = subject.judge(result.weights(), result.see if activations else None)
     report = Report(
         model=subject.name,
         source=subject.source,
-        recipe=recipe.name,
-        tensors=tuple(tensor_reports),
-        activations=tuple(activation_reports),
+        recipe=result.recipe.name,
+        tensors=tuple(rows),
+        activations=tuple(activations),
         float32_bytes=sum(4 * weight.size for weight in subject.weights.values()),
-        bytes=sum(row.bytes for row in tensor_reports),
+        bytes=sum(row.bytes for row in rows),
         float32=measures[0],
         compressed=measures[1],
         seconds=seconds,
     )
-    return result, report, parts
+    return report, parts
 
 
 def save(folder: Path, compressed: Compressed, stored: Mapping[str, StoredTensor]) -> Path:

@@ -34,7 +34,7 @@ from sparqsim.workloads.prune import NM, Pattern
 from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, pair_axis, vanished
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
 from sparqsim.workloads.synthetic import activations, tensor
-from sparqsim.workloads.tensors import LayerTensors
+from sparqsim.workloads.tensors import LayerTensors, as_operand_shapes
 
 Role = Literal["weights", "activations"]
 ROLES: tuple[Role, Role] = ("weights", "activations")
@@ -279,7 +279,7 @@ def outline(
     """
     chosen = _chosen(layer, recipe, brought)
     other = recipes.get(own) if isinstance(own, str) else own
-    shapes = dict(zip(ROLES, as_shapes(layer), strict=True))
+    shapes = dict(zip(ROLES, as_operand_shapes(layer), strict=True))
 
     def spread(which: Role, used: TensorRecipe) -> Tensor:
         two_activations = isinstance(layer, MatMul)
@@ -349,15 +349,6 @@ def _finds(brought: Brought | None, which: Role) -> bool:
     """Whether the file finds the range of an operand in each run."""
     stated = None if brought is None else brought.of(which)
     return isinstance(stated, Range) and stated.scale is None
-
-
-def as_shapes(layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the right operand (weights) and of the left one (inputs)."""
-    if isinstance(layer, Linear):
-        return layer.weight_shape, (layer.rows, layer.in_features)
-    if isinstance(layer, Conv2d):
-        return layer.weight_shape, (layer.batch, layer.in_channels, *layer.input)
-    return (layer.batch, layer.n, layer.k), (layer.batch, layer.m, layer.k)
 
 
 @cache
@@ -504,7 +495,7 @@ def encode(
         activation=made["activations"],
         given=tensors,
         recipe=chosen.name,
-        notes=notes,
+        notes=(*tensors.notes, *notes),
     )
 
 

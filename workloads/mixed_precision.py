@@ -338,8 +338,8 @@ def mixed_recipe(
     for done, (name, weight) in enumerate(subject.weights.items()):
         if progress is not None:
             progress(name, done, len(subject.weights))
-        kind = "embeddings" if name in subject.tables else "weights"
-        asked = recipe.of(kind, name)  # type: ignore[arg-type]
+        kind = subject.kind(name)
+        asked = recipe.of(kind, name)
         seen = captured.get(name)
         factor = 1.0 if seen is None else float(np.mean(np.square(seen, dtype=np.float64)))
         options = []
@@ -363,8 +363,8 @@ def mixed_recipe(
     found = cheapest_within_size(layers, int(bits * weights))
     overrides = []
     for name, option in found.options.items():
-        kind = "embeddings" if name in subject.tables else "weights"
-        asked = recipe.of(kind, name)  # type: ignore[arg-type]
+        kind = subject.kind(name)
+        asked = recipe.of(kind, name)
         chosen = msgspec.structs.replace(asked, format=option.name)
         overrides.append(Override(layers=glob.escape(name), **{kind: chosen}))
     return Recipe(

@@ -39,17 +39,22 @@ class NetworkTensors:
         Of what is drawn, at least 0.
     weight_density, activation_density
         Fractions of what is drawn that is not zero; by default as published for the layer, else 1.
+    correlation
+        Of the densities of weights and activations over input channels; None: zeros are
+        independent. See :func:`~sparqsim.workloads.synthetic.channel_densities`.
 
     Raises
     ------
     InputError
-        If a density is no fraction, or is asked of tensors that are real.
+        If a density is no fraction, or is asked of tensors that are real; likewise a correlation,
+        or if no layer has zeros in both operands.
     """
 
     network: Network
     seed: int = 0
     weight_density: float | None = None
     activation_density: float | None = None
+    correlation: float | None = None
 
     def __post_init__(self) -> None:
         real = {
@@ -64,8 +69,28 @@ class NetworkTensors:
                 raise InputError(
                     f"{self.network.name} has real tensors; a density cannot be asked of them"
                 )
+        if self.correlation is not None:
+            self._check_correlation(self.correlation)
         if self.seed < 0:
             raise InputError(f"the seed must be at least 0, got {self.seed}")
+
+    def _check_correlation(self, correlation: float) -> None:
+        if not -1 <= correlation <= 1:
+            raise InputError(f"the correlation must be a number from -1 to 1, got {correlation}")
+        if self.is_real:
+            raise InputError(
+                f"{self.network.name} has real tensors; a correlation cannot be asked of them"
+            )
+        weights, inputs = self.weight_density, self.activation_density
+        for layer in self.network.layers:
+            keep = layer.weight_density if weights is None else weights
+            shown = layer.activation_density if inputs is None else inputs
+            if keep not in (None, 1) and shown not in (None, 1):
+                return
+        raise InputError(
+            "a correlation changes nothing where weights or activations have no zeros; give "
+            "--weight-density and --activation-density below 1"
+        )
 
     @property
     def is_real(self) -> bool:
@@ -83,7 +108,7 @@ class NetworkTensors:
 
     def of(self, layer: Layer) -> LayerTensors:
         """The tensors of a layer."""
-        drawn = self.seed, self.weight_density, self.activation_density
+        drawn = self.seed, self.weight_density, self.activation_density, self.correlation
         return once("tensors", (layer, *drawn), (self.network,), lambda: self._of(layer))
 
     def _of(self, layer: Layer) -> LayerTensors:
@@ -101,6 +126,7 @@ class NetworkTensors:
                 np.random.default_rng(self.seed),
                 weight_density=self.weight_density,
                 activation_density=self.activation_density,
+                correlation=self.correlation,
             )
             if inputs is None and weight is None and brought is None:
                 return replace(drawn, relu=relu)

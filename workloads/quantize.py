@@ -34,17 +34,14 @@ from sparqsim.workloads.calibrate import (
     LeastSquares,
     Method,
     MinMax,
-    MovingAverage,
-    Observer,
-    Samples,
-    Slices,
-    checked,
     method_named,
     parameters,
 )
 from sparqsim.workloads.formats import Format, Int
 from sparqsim.workloads.formats.integer import Sign
 from sparqsim.workloads.formats.pairs import OutlierVictim, outlier_victim
+from sparqsim.workloads.observers import MovingAverage, Observer
+from sparqsim.workloads.slices import Samples, Slices, checked
 
 WHOLE = Slices()
 SCALE_BITS = 32  # derived: a scale is held as float32

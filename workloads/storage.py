@@ -35,11 +35,11 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.workloads import formats
-from sparqsim.workloads.calibrate import Slices
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.formats.codebook import Codebook
 from sparqsim.workloads.quantize import SCALE_BITS, QuantizedTensor, Quantizer
 from sparqsim.workloads.recipes import Recipe
+from sparqsim.workloads.slices import Slices
 
 Layout = Literal["dense", "bitmap", "gaps"]
 Bytes = NDArray[np.uint8]
@@ -153,7 +153,7 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     formats : tuple of FormatEntry
         Empty for a tensor left in float32.
     axis, group, ragged
-        Values that share a scale; see :class:`sparqsim.workloads.calibrate.Slices`.
+        Values that share a scale; see :class:`sparqsim.workloads.slices.Slices`.
     pairs : int or None
         Axis of outlier-victim pairs.
     layout : str

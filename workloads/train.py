@@ -332,12 +332,21 @@ def _quantize_input(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tu
     return (layer.input_quantizer(arguments[0]), *arguments[1:])
 
 
+Grids = Format | Mapping[str, Format] | None
+
+
+def _by_layer(grids: Grids, layers: Iterable[str]) -> Mapping[str, Format]:
+    if isinstance(grids, Mapping):
+        return grids
+    return {} if grids is None else dict.fromkeys(layers, grids)
+
+
 def quantize(
     net: nn.Module,
     images: NDArray[Any],
     *,
-    weights: Format | None,
-    activations: Format | None,
+    weights: Grids,
+    activations: Grids,
     learn: bool = True,
 ) -> nn.Module:
     """Quantize every layer's weights and inputs, in place; call `fit` afterwards for QAT.
@@ -351,8 +360,9 @@ def quantize(
         Changed in place: parametrizations on weights, hooks on inputs.
     images : array [n, ...]
         To calibrate on; training images, as the network takes them.
-    weights, activations : Format or None
-        Formats of `sparqsim.workloads.formats`; None leaves float32.
+    weights, activations : Format, mapping of str to Format, or None
+        Formats of `sparqsim.workloads.formats`, one or by layer; None leaves float32, and so does a
+        mapping the layers that it lacks.
     learn : bool
         Train the steps (LSQ), or keep them (plain straight-through).
 
@@ -362,10 +372,11 @@ def quantize(
         If the network is quantized already, or a tensor or format cannot be.
     """
     layers = weighted(net)
+    of_weights, of_inputs = _by_layer(weights, layers), _by_layer(activations, layers)
     if any(isinstance(module, Quantizer) for module in net.modules()):
         raise InputError("the network is quantized already; quantize a copy made before")
     inputs: dict[str, torch.Tensor] = {}
-    if activations is not None:
+    if of_inputs:
         x, _ = _data(images, np.zeros(len(images), dtype=int))
         hooks = [
             layer.register_forward_pre_hook(
@@ -380,14 +391,15 @@ def quantize(
             for hook in hooks:
                 hook.remove()
     for name, layer in layers.items():
-        if weights is not None:
+        if name in of_weights:
             sample = layer.weight.detach().numpy()
-            made = Quantizer(weights, sample, elements=sample.size, learn=learn)
+            made = Quantizer(of_weights[name], sample, elements=sample.size, learn=learn)
             parametrize.register_parametrization(layer, "weight", made)
-        if activations is not None:
+        if name in of_inputs:
             sample = inputs[name].numpy()
             per_image = sample.size // len(sample)  # LSQ [2], 2.2: features of a layer
-            layer.input_quantizer = Quantizer(activations, sample, elements=per_image, learn=learn)
+            made = Quantizer(of_inputs[name], sample, elements=per_image, learn=learn)
+            layer.input_quantizer = made
             layer.register_forward_pre_hook(_quantize_input)
     return net
 
@@ -412,6 +424,21 @@ class Mask(nn.Module):
 def magnitudes(net: nn.Module) -> dict[str, NDArray[np.float32]]:
     """Return the scores of magnitude pruning by layer name: what `prune.masks` takes."""
     return {name: prune.magnitude(weight) for name, weight in weights_of(net).items()}
+
+
+def saliencies(
+    net: nn.Module, images: NDArray[Any], labels: NDArray[Any]
+) -> dict[str, NDArray[np.float32]]:
+    """Return `prune.saliency` by layer name: each weight times its slope of the mean loss."""
+    x, y = _data(images, labels)
+    net.zero_grad()
+    nn.functional.cross_entropy(net(x), y).backward()
+    found = {
+        name: prune.saliency(layer.weight.detach().numpy(), layer.weight.grad.numpy())
+        for name, layer in weighted(net).items()
+    }
+    net.zero_grad()
+    return found
 
 
 def two_four(net: nn.Module) -> dict[str, NDArray[np.bool_]]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.workloads import formats
-from sparqsim.workloads.calibrate import METHODS, Samples, parameters, squared_errors
+from sparqsim.workloads.calibrate import METHODS, parameters
 from sparqsim.workloads.quantize import (
     QuantizedTensor,
     fit,
@@ -24,6 +24,8 @@ from sparqsim.workloads.quantize import (
     pair_statistics,
     quantize,
 )
+from sparqsim.workloads.rounding_errors import squared_errors
+from sparqsim.workloads.slices import Samples
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "figures"
 

@@ -14,19 +14,16 @@ from sparqsim.workloads.calibrate import (
     Entropy,
     LeastSquares,
     MinMax,
-    MovingAverage,
-    Observer,
     Percentile,
-    Samples,
-    Slices,
-    checked,
     method_named,
     parameters,
-    squared_errors,
 )
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.formats.pairs import outlier_victim
+from sparqsim.workloads.observers import MovingAverage, Observer
 from sparqsim.workloads.quantize import fit
+from sparqsim.workloads.rounding_errors import squared_errors
+from sparqsim.workloads.slices import Samples, Slices, checked
 
 seeds = st.integers(0, 2**32 - 1)
 GRIDS: tuple[Format, ...] = (

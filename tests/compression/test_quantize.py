@@ -12,8 +12,8 @@ from paths import DATA
 
 from sparqsim.base import InputError
 from sparqsim.workloads import formats
-from sparqsim.workloads.calibrate import Observer, Slices
 from sparqsim.workloads.formats.pairs import outlier_victim
+from sparqsim.workloads.observers import Observer
 from sparqsim.workloads.quantize import (
     ANT_SCAN,
     OLIVE_SCAN,
@@ -27,6 +27,7 @@ from sparqsim.workloads.quantize import (
     sqnr_db,
     vanished,
 )
+from sparqsim.workloads.slices import Slices
 
 seeds = st.integers(0, 2**32 - 1)
 OLIVE = json.loads((DATA / "olive_vectors.json").read_text())["rows"]

@@ -98,10 +98,7 @@ def test_a_recipe_survives_json() -> None:
             r"\[weights\]: dynamic is for activations",
         ),
         ('name = "x"\n[activations]\nprune = "2:4"', "pruned by threshold:V"),
-        (
-            'name = "x"\n[activations]\nformat="int8"\ngranularity = "channel"',
-            "activations share a scale",
-        ),
+        ('name = "x"\n[activations]\nformat="int8"\ngranularity = "channel"', "share a scale"),
         ('name = "x"\n[activations]\nformat = "codebook4"', "known beforehand"),
         (
             'name = "x"\n[[override]]\nlayers = "a*"\nweights = {format="int8", dynamic=true}',

@@ -35,7 +35,7 @@ WORKS = [
     "gemm:1e3x4x4", "gemm:4x4x4,batch=0", "matmul:2x2x2,batch=-1", "matmul:2x2x2,batch=" + "9" * 40,
     "conv:1x4x4,1x5x5", "conv:1x4x4,1x3x3,stride=0", "conv:1x4x4,1x3x3,pad=99999999999",
     "conv:4x4x4,4x3x3,groups=3", "conv:1x4x4,1x3x3,dilation=2147483648", "conv:x,y", "conv:",
-    "digits-mlp/nope", "resnet50/conv1/x", "alexnet/", "/", "//", "gemm:4x4x4/x", "nope",
+    "digits-mlp/nope", "resnet50/conv1/x", "digits-cnn/", "/", "//", "gemm:4x4x4/x", "nope",
     "llama_7b/lm_head", "resnet-50", "digits_mlp", "GEMM:4x4x4", "model.onnx/", "bad0.onnx/x",
 ]  # fmt: skip
 EXPRESSIONS = ["cycles > 1", "1/0", "9**9**9", "(" * 500, "__import__('os')", "a.b.c", "x;y", "[]"]
@@ -114,7 +114,7 @@ def _arguments(name: str, rng: random.Random) -> list[str]:
         return [_work(rng)]
     if name == "compare":
         return [*(_work(rng) for _ in range(rng.randrange(1, 3))), "--machines", "bitfusion,ant"]
-    if name == "compress":
+    if name in ("compress", "train"):
         return [rng.choice(["digits-mlp", _work(rng)]), "--recipe",
                 rng.choice(["int8", "w4a8", _file(rng)])]  # fmt: skip
     if name == "sweep":
@@ -122,7 +122,7 @@ def _arguments(name: str, rng: random.Random) -> list[str]:
     if name == "plot":
         return [rng.choice(["folder", _file(rng)])]
     if name == "validate":
-        return [rng.choice(["nope", "", "systolic --against", *TEXT])]
+        return [rng.choice(["nope", *(text for text in TEXT if text != "--")])]
     found = {"models": WORKS, "formats": ["int4", "flint4", "float_e99_200", "int-1", *TEXT],
              "machines": [*machine_names(), *TEXT]}  # fmt: skip
     return [rng.choice([*found[name], _file(rng)])]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,10 @@ class Subject:
     biases: Mapping[str, Array] = field(default_factory=dict)
     relus: Mapping[str, bool] = field(default_factory=dict)
     inputs: Callable[[int, int], Mapping[str, Array]] | None = None
+
+    def kind(self, name: str) -> Literal["weights", "embeddings"]:
+        """What recipes call the class of a weight."""
+        return "embeddings" if name in self.tables else "weights"
 
 
 def package_folder(module: str, wheel: str) -> Path:
