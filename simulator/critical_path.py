@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import kernel
-from sparqsim.simulator.engines.layout import EACH, PARTNERS, row_type
+from sparqsim.simulator.engines.layout import SHARED, row_type
 from sparqsim.simulator.netlist import Netlist, Pattern
 from sparqsim.simulator.timeline import FREE, GRANT, INPUT, PREVIOUS, Timeline
 
@@ -52,7 +52,7 @@ class _PortRow(NamedTuple):
     channel: int
     gives: int
     peer: int
-    kind: int
+    each: int  # 1: a lane has a partner of its own; 0: all lanes of the peer are
     shift: int
     lag: int  # tokens by which this end may be ahead of the other
     own_at: int
@@ -173,7 +173,7 @@ def _walk(
         a = port.peer
         peer = actors[a]
         low, high = 0, peer.lanes
-        if port.kind == EACH:
+        if port.each:
             low, high = lane + port.shift, lane + port.shift + 1
         for other in range(low, high):
             lane, k, above = other, 0, peer.firings
@@ -264,12 +264,10 @@ def _ports(timeline: Timeline, actors: list[_ActorRow]) -> tuple[list[_PortRow],
             moved.append(_Tokens(size, width))
             sums.append(total)
             size += total.size
-        kinds = PARTNERS.get(channel.pattern, (EACH, EACH))
+        each = channel.pattern not in SHARED
         shift = channel.offset if channel.pattern is Pattern.SHIFT else 0
-        rows.append(_PortRow(c, 0, ends[0], kinds[1], -shift, 0, *moved[1], *moved[0]))
-        rows.append(
-            _PortRow(c, 1, ends[1], kinds[0], shift, channel.capacity, *moved[0], *moved[1])
-        )
+        rows.append(_PortRow(c, 0, ends[0], each, -shift, 0, *moved[1], *moved[0]))
+        rows.append(_PortRow(c, 1, ends[1], each, shift, channel.capacity, *moved[0], *moved[1]))
     return rows, _flat(sums, np.int64)
 
 

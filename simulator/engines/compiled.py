@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import kernel
 from sparqsim.simulator.engines import stateful
-from sparqsim.simulator.engines.layout import EACH, NEVER, LaneRow, Layout, flatten, row_type
+from sparqsim.simulator.engines.layout import NEVER, LaneRow, Layout, flatten, row_type
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.timeline import (
     FREE,
@@ -70,20 +70,23 @@ def _find_next(resource: Any, waiting: Any, lanes: Any, asked: Any, server: Any,
         for x in range(resource.free_at, resource.free_at + resource.servers):
             if free[x] < free[unit]:
                 unit = x
-    none: Any = np.int64(-1)
-    first, place, least, age, chosen = NEVER, none, NEVER, NEVER, none
+    first, place, best = NEVER, resource.waiting, np.int64(0)
     for x in range(resource.waiting, resource.waiting + resource.queued):
         me = waiting[x]
         if not resource.banked:
             server[me] = unit
-        time, rank, grant = asked[me], lanes[me].rank, free[server[me]]
+        time, grant = asked[me], free[server[me]]
         if time > grant:
             grant = time
-        if grant < first or (
-            grant == first
-            and (rank < least or (rank == least and (time < age or (time == age and me < chosen))))
-        ):
-            first, place, least, age, chosen = grant, x, rank, time, me
+        if grant > first:
+            continue
+        if grant == first:  # then there is a best one
+            later = lanes[me].rank - lanes[best].rank
+            if later == 0:
+                later = time - asked[best]
+            if later > 0 or (later == 0 and me > best):
+                continue
+        first, place, best = grant, x, me
     resource.grant_at, resource.next, resource.stale = first, place, 0
 
 
@@ -186,12 +189,8 @@ def run(
                         token = counts[port.own_count + lane * port.own_step] + rate - 1 - port.lag
                         if rate == 0 or token < 0:
                             continue
-                        low, high = np.int64(0), port.peers
-                        if port.kind == EACH:
-                            low, high = (
-                                max(low, lane + port.shift),
-                                min(high, lane + port.shift + 1),
-                            )
+                        partner = port.each * (lane + port.shift)
+                        low, high = max(0, partner), min(port.peers, partner + port.span)
                         for other in range(low, high):
                             lacking += counts[port.other_count + other * port.other_step] <= token
                         if lacking or low >= high:
@@ -200,7 +199,7 @@ def run(
                             port.other_ring + (token & port.mask) * port.other_width + low
                         )
                         code = port.code
-                        if port.kind == EACH:
+                        if port.each:
                             for j in range(width):
                                 # Said with masks: a branch would become a slow masked store.
                                 begun, why = times[start + j], times[cause + j]
@@ -220,8 +219,8 @@ def run(
                     if lacking:
                         break
                     if not record:  # the gap is none where an input or an output is not its cause
-                        idled = np.uint64(IDLED * lanes.size + me)
-                        blocked = np.uint64(BLOCKED * lanes.size + me)
+                        idled = over + size
+                        blocked = idled + size
                         for j in range(width):
                             gap = times[start + j] - times[ended + j]
                             times[idled + j] += gap
@@ -246,16 +245,12 @@ def run(
                         starts[row + j] = times[start + j]
                         causes[row + j] = times[cause + j]
                 busy_at = np.uint64(actor.busy + k * actor.busy_k + lane * actor.busy_l)
+                delay = actor.busy if actor.latency < 0 else actor.latency
+                delay_at = np.uint64(delay + k * actor.latency_k + lane * actor.latency_l)
                 for j in range(width):
                     times[ended + j] = times[start + j] + pool[busy_at + j]
-                delay_at = np.uint64(actor.latency + k * actor.latency_k + lane * actor.latency_l)
-                if actor.latency < 0:
-                    for j in range(width):
-                        times[seen + j] = max(times[ended + j], times[start + j] + 1)
-                else:
-                    for j in range(width):
-                        times[seen + j] = times[start + j] + pool[delay_at + j]
-                if actor.answers >= 0:
+                    times[seen + j] = times[start + j] + max(1, pool[delay_at + j])
+                if memory is not None and actor.answers >= 0:
                     times[ended] = times[start] + own.busy
                     times[seen] = times[start] + own.latency
                 for j in range(width):
@@ -264,8 +259,9 @@ def run(
                 for p in range(actor.ports, actor.ports_end):
                     port = ports[p]
                     moves = pool[port.rate + k * port.rate_k + lane * port.rate_l]
-                    count = counts[port.own_count + lane * port.own_step]
-                    counts[port.own_count + lane * port.own_step] = count + moves
+                    mine = port.own_count + lane * port.own_step
+                    count = counts[mine]
+                    counts[mine] = count + moves
                     ring, when, later = port.own_ring + lane, start, np.int64(1)
                     if port.gives:
                         when, later = seen, np.int64(0)
@@ -274,13 +270,12 @@ def run(
                         place = np.uint64(ring + (moving & port.mask) * port.own_width)
                         for j in range(width):  # tokens do not overtake
                             rings[place + j] = max(times[when + j] + later, rings[last + j])
-            stopped += actor.stop <= own.fired < actor.firings
+            stopped += (own.fired >= actor.stop) & (own.fired < actor.firings)
             if own.fired > before:  # list the lanes that share a queue with it
                 for p in range(actor.ports, actor.ports_end):
                     port = ports[p]
-                    low, high = np.int64(0), port.peers
-                    if port.kind == EACH:
-                        low, high = max(low, lane + port.shift), min(high, lane + port.shift + 1)
+                    partner = port.each * (lane + port.shift)
+                    low, high = max(0, partner), min(port.peers, partner + port.span)
                     for other in range(port.peer + low, port.peer + high):
                         if not listed[other]:
                             listed[other] = True
@@ -323,13 +318,14 @@ def run(
                 memory.held[answer], memory.busy[answer] = hold, taker.busy
                 memory.shown[answer] = taker.latency
         free[server[winner]] = now + hold
+        why_at = CAUSE * lanes.size + winner
         if record:
             grant = holder.grants + firing * holder.lanes + n
-            ready[grant], ready_causes[grant] = asked[winner], times[CAUSE * lanes.size + winner]
+            ready[grant], ready_causes[grant] = asked[winner], times[why_at]
         else:
             times[WAITED * lanes.size + winner] += now - asked[winner]
         if now > asked[winner]:
-            times[winner], times[CAUSE * lanes.size + winner] = now, GRANT
+            times[winner], times[why_at] = now, GRANT
         taker.state = GRANTED
         listed[winner] = True
         work[end & (work.size - 1)] = winner

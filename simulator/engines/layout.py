@@ -35,9 +35,7 @@ Ints = NDArray[np.int64]
 
 NEVER = np.iinfo(np.int64).max
 
-# The partners of a lane at the other end of a port: the one beside it, the one there is, all.
-EACH, ONE, ALL = range(3)
-PARTNERS = {Pattern.BROADCAST: (ALL, ONE), Pattern.GATHER: (ONE, ALL)}  # of source, of target
+SHARED = (Pattern.BROADCAST, Pattern.GATHER)  # a lane's partners are all lanes of the other end
 
 
 class ActorRow(NamedTuple):
@@ -60,7 +58,7 @@ class ActorRow(NamedTuple):
     rank: int
     rank_k: int
     rank_l: int
-    latency: int  # -1 where it follows busy
+    latency: int  # -1 where it follows busy, of which it then has the steps
     latency_k: int
     latency_l: int
     request: int
@@ -85,8 +83,9 @@ class PortRow(NamedTuple):
     gives: int  # whether it makes tokens
     peer: int  # the first lane of the actor at the other end
     peers: int  # and how many of its lanes are evaluated by themselves
-    kind: int  # EACH, ONE or ALL
-    shift: int  # from a lane to its partner
+    each: int  # 1: a lane has a partner of its own there; 0: all of it is every lane's partner
+    shift: int  # from a lane to its partner, if it has one
+    span: int  # partners of a lane
     lag: int  # tokens by which this end may be ahead of the other
     mask: int  # rows of a ring, a power of two, less 1
     rate: int
@@ -283,14 +282,16 @@ def _actors(
             asked += asks.size
         ports = len(netlist.inputs[i]) + len(netlist.outputs[i])
         width = actor.lanes if uniform[i] else 1
+        busy = pool.place(actor.busy, width)
+        own_latency = actor.latency is not None
         rows.append(
             ActorRow(
                 *(actor.lanes, actor.count, actor.count, lane, width),
                 *(port, port + ports, held, record),
                 *(grants if held >= 0 else -1, answers if is_stateful else -1),
-                *pool.place(actor.busy, width),
+                *busy,
                 *pool.place(actor.rank),
-                *((-1, 0, 0) if actor.latency is None else pool.place(actor.latency, width)),
+                *(pool.place(actor.latency, width) if own_latency else (-1, *busy[1:])),
                 *request,
             )
         )
@@ -318,10 +319,11 @@ def _ports(netlist: Netlist, uniform: list[bool], pool: _Pool) -> tuple[NDArray[
             count_size += 1 if uniform[i] else lanes
             ring_size += slots * lanes
         shift = channel.offset if channel.pattern is Pattern.SHIFT else 0
-        kinds = PARTNERS.get(channel.pattern, (EACH, EACH))
-        peers = [(first[i], apart[i]) for i in actors]
-        give = (OUTPUT + 2 * c, 1, *peers[1], kinds[0], shift, channel.capacity, slots - 1)
-        take = (INPUT + 2 * c, 0, *peers[0], kinds[1], -shift, 0, slots - 1)
+        each = channel.pattern not in SHARED
+        peers = [(first[i], apart[i], each) for i in actors]
+        span = [1 if each else apart[i] for i in actors]
+        give = (OUTPUT + 2 * c, 1, *peers[1], shift, span[1], channel.capacity, slots - 1)
+        take = (INPUT + 2 * c, 0, *peers[0], -shift, span[0], 0, slots - 1)
         made.append(PortRow(*give, *pool.place(channel.produce), *ends[0], *ends[1]))
         taken.append(PortRow(*take, *pool.place(channel.consume), *ends[1], *ends[0]))
     rows = []
