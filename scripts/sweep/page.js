@@ -1,10 +1,15 @@
 'use strict';
 // A row of the points opens its report, which lies packed with others at the end of the page.
-const pieces = JSON.parse(document.getElementById('reports').textContent);
+let pieces = null;
 const placeOf = new Map();
-pieces.forEach((piece, number) => piece[0].forEach((key, place) => placeOf.set(key, [number, place])));
 const unpacked = new Map();
+function readPieces() {
+  pieces = JSON.parse(document.getElementById('reports').textContent);
+  pieces.forEach((piece, number) =>
+    piece[0].forEach((key, place) => placeOf.set(key, [number, place])));
+}
 async function reportOf(key) {
+  if (!pieces) readPieces();
   const [number, place] = placeOf.get(key);
   if (!unpacked.has(number)) {
     const bytes = Uint8Array.from(atob(pieces[number][1]), c => c.charCodeAt(0));

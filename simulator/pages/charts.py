@@ -215,7 +215,7 @@ class Plot:
     def dots(self, xs: Any, ys: Any, kind: str) -> None:
         """Many dots without words: one mark."""
         places = self._points(xs, ys).replace(",", " ").split(" ")
-        pairs = zip(places[::2], places[1::2], strict=True)
+        pairs = dict.fromkeys(zip(places[::2], places[1::2], strict=True))  # each place once
         path = "".join(f"M{a} {b}h.01" for a, b in pairs)
         self.marks.append(h("path", d=Html(path), class_=kind))
 

@@ -15,10 +15,12 @@ const compare = (a, b, sign) => {
   return sign * (both ? a.localeCompare(b, undefined, {numeric: true}) : a < b ? -1 : 1);
 };
 
-function makeSortable(table, held) {
+// `more` is {count, rows}: how many rows are not there yet, and what gives them once wanted.
+function makeSortable(table, more) {
   const opens = table.tBodies.length > 1;
   const foot = table.tFoot;
-  let units = held || (opens ? [...table.tBodies] : [...table.tBodies[0].rows]);
+  const held = Boolean(more);
+  let units = opens ? [...table.tBodies] : [...table.tBodies[0].rows];
   const rowOf = unit => opens ? unit.rows[0] : unit;
   const texts = new Map();
   const text = unit => {
@@ -28,15 +30,21 @@ function makeSortable(table, held) {
   let kept = units, shown = held ? SHOWN : units.length;
   let count = null, further = null;
 
+  const total = units.length + (held ? more.count : 0);
+  const readAll = () => {
+    if (!more) return;
+    units = kept = [...units, ...more.rows()];
+    more = null;
+  };
   const fill = () => {
     const part = kept.slice(0, shown);
     if (opens) {
       for (const body of [...table.tBodies]) body.remove();
       for (const body of part) table.insertBefore(body, foot);
     } else table.tBodies[0].replaceChildren(...part);
-    if (count) count.textContent = part.length < units.length
-      ? `${part.length.toLocaleString('en')} of ${units.length.toLocaleString('en')} rows` : '';
-    if (further) further.hidden = part.length >= kept.length;
+    if (count) count.textContent = part.length < total
+      ? `${part.length.toLocaleString('en')} of ${total.toLocaleString('en')} rows` : '';
+    if (further) further.hidden = !more && part.length >= kept.length;
   };
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, place) => {
@@ -46,6 +54,7 @@ function makeSortable(table, held) {
     button.textContent = head.textContent;
     head.replaceChildren(button);
     button.addEventListener('click', () => {
+      readAll();
       const up = head.getAttribute('aria-sort') !== 'ascending';
       for (const each of heads) each.removeAttribute('aria-sort');
       head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
@@ -68,6 +77,7 @@ function makeSortable(table, held) {
     count.setAttribute('role', 'status');
     box.append(label, count);
     input.addEventListener('input', () => {
+      readAll();
       const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
       kept = units.filter(unit => words.every(word => text(unit).includes(word)));
       fill();
@@ -76,7 +86,7 @@ function makeSortable(table, held) {
       further = document.createElement('button');
       further.type = 'button';
       further.textContent = `${SHOWN} more rows`;
-      further.addEventListener('click', () => { shown += SHOWN; fill(); });
+      further.addEventListener('click', () => { readAll(); shown += SHOWN; fill(); });
       table.parentElement.after(further);
       const tail = document.createElement('div');
       tail.className = 'filter';
@@ -90,13 +100,18 @@ function makeSortable(table, held) {
 for (const table of document.querySelectorAll('table.data')) makeSortable(table);
 // Very many rows lie in <noscript>, whole for who runs no script; a part of them is shown at a time.
 for (const kept of document.querySelectorAll('noscript.rows')) {
-  const parsed = document.createElement('template');
-  parsed.innerHTML = kept.textContent;
-  const table = parsed.content.querySelector('table');
-  const rows = [...table.tBodies[0].rows];
-  table.tBodies[0].replaceChildren();
+  const [head, body] = kept.textContent.split('<tbody>');
+  const [lines, tail] = body.split('</tbody>');
+  const rows = lines.split('<tr>').slice(1);
+  const parsed = some => {
+    const made = document.createElement('template');
+    made.innerHTML = `${head}<tbody>${some.map(row => `<tr>${row}`).join('')}</tbody>${tail}`;
+    return made.content.querySelector('table');
+  };
+  const table = parsed(rows.slice(0, SHOWN));
   kept.replaceWith(table);
-  makeSortable(table, rows);
+  const later = rows.slice(SHOWN);
+  makeSortable(table, {count: later.length, rows: () => [...parsed(later).tBodies[0].rows]});
 }
 
 // What is closed is opened for the printer, and closed again after it.
