@@ -126,13 +126,23 @@ class Loops:
         That is: ``self[k + last - first] == self[k] + added`` from ``first`` on, as long as the
         left side is a firing below the end. Where they do not repeat, the end is ``last``.
         """
-        period, inner, loops = last - first, len(self), self._joined
-        for axis, (size, step) in enumerate(zip(loops.sizes, loops.steps, strict=True)):
+        inner = len(self) // self.sizes[0]
+        run = int(np.searchsorted(self._ends[0], first // inner, side="right"))
+        begin = int(self._ends[0][run] - self.runs[0][run]) * inner
+        found = self._as_one._steady(first, last)
+        if len(self._ends[0]) > 1 and last <= begin + len(part := self._part(run)):
+            end, added = part._steady(first - begin, last - begin)
+            found = max(found, (begin + end, added))
+        return found
+
+    def _steady(self, first: int, last: int) -> tuple[int, int]:
+        period, inner = last - first, len(self)
+        for axis, (size, step) in enumerate(zip(self.sizes, self.steps, strict=True)):
             outer, inner = inner, inner // size
             apart, index = period // inner, first % outer // inner
             if period % inner or index + apart >= size:
                 continue
-            most, more = loops._alike(axis, index, apart)
+            most, more = self._alike(axis, index, apart)
             end = first // outer * outer + most * inner
             if last <= end:
                 return end, step * apart + more
@@ -150,9 +160,14 @@ class Loops:
         return index + apart + int(differs[0]) if differs.size else size, int(more[0, 0])
 
     @cached_property
-    def _joined(self) -> Loops:
-        """The same with loops made one where the outer goes on as the inner does."""
+    def _as_one(self) -> Loops:
+        """The same in as few loops and runs as can be."""
         runs, values, steps = list(self.runs), self.values, list(self.steps)
+        for axis in reversed(range(len(runs))):
+            others = tuple(other for other in range(values.ndim) if other != axis)
+            first = np.flatnonzero(np.r_[True, (np.diff(values, axis=axis) != 0).any(axis=others)])
+            runs[axis] = tuple(np.add.reduceat(runs[axis], first).tolist())
+            values = values.take(first, axis)
         for axis in reversed(range(1, len(runs))):
             size = sum(runs[axis])
             if len(runs[axis]) == 1 and steps[axis - 1] == size * steps[axis]:
@@ -161,6 +176,18 @@ class Loops:
                 values = values.squeeze(axis)
                 del runs[axis], steps[axis]
         return Loops(tuple(runs), values, tuple(steps))
+
+    def _part(self, run: int) -> Loops:
+        """What lies in a run of the outermost loop, in as few loops and runs as can be."""
+        if run not in self._parts:
+            runs = ((self.runs[0][run],), *self.runs[1:])
+            part = Loops(runs, self.values[run : run + 1], self.steps)
+            self._parts[run] = part._as_one
+        return self._parts[run]
+
+    @cached_property
+    def _parts(self) -> dict[int, Loops]:
+        return {}
 
     @cached_property
     def _iterations(self) -> list[NDArray[np.int64]]:

@@ -249,7 +249,7 @@ def run(
                 for j in range(width):
                     times[ended + j] = times[start + j] + pool[busy_at + j]
                 delay_at = np.uint64(actor.latency + k * actor.latency_k + lane * actor.latency_l)
-                if actor.latency < 0:
+                if actor.latency_l < 0:
                     for j in range(width):
                         times[seen + j] = max(times[ended + j], times[start + j] + 1)
                 else:

@@ -60,9 +60,9 @@ class ActorRow(NamedTuple):
     rank: int
     rank_k: int
     rank_l: int
-    latency: int  # -1 where it follows busy
+    latency: int
     latency_k: int
-    latency_l: int
+    latency_l: int  # -1 where it follows busy
     request: int
     request_k: int
     request_l: int
@@ -292,7 +292,7 @@ def _actors(
                 *(grants if held >= 0 else -1, answers if is_stateful else -1),
                 *pool.place(actor.busy, width),
                 *pool.place(actor.rank),
-                *((-1, 0, 0) if actor.latency is None else pool.place(actor.latency, width)),
+                *((-1, 0, -1) if actor.latency is None else pool.place(actor.latency, width)),
                 *request,
             )
         )
