@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparqsim.base import InputError
 
 STRETCH = 1 << 16  # firings written out at once
+RARELY = 256  # firings after which what comes at a pace has taken whole cycles, or later
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,12 @@ class Loops:
     def __len__(self) -> int:
         return prod(self.sizes)
 
+    @cached_property
+    def constant(self) -> int | None:
+        """The one number that all firings have, or None."""
+        low, high = self.least_and_most()
+        return low if low == high else None
+
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The numbers of the firings ``first`` to ``last - 1``."""
         k = np.arange(first, last)
@@ -119,16 +126,77 @@ class Loops:
         That is: ``self[k + last - first] == self[k] + added`` from ``first`` on, as long as the
         left side is a firing below the end. Where they do not repeat, the end is ``last``.
         """
+        inner = len(self) // self.sizes[0]
+        run = int(np.searchsorted(self._ends[0], first // inner, side="right"))
+        begin = int(self._ends[0][run] - self.runs[0][run]) * inner
+        found = self._as_one._steady(first, last)
+        if len(self._ends[0]) > 1 and last <= begin + len(part := self._part(run)):
+            end, added = part._steady(first - begin, last - begin)
+            found = max(found, (begin + end, added))
+        return found
+
+    def _steady(self, first: int, last: int) -> tuple[int, int]:
         period, inner = last - first, len(self)
-        for ends, size, step in zip(self._ends, self.sizes, self.steps, strict=True):
+        for axis, (size, step) in enumerate(zip(self.sizes, self.steps, strict=True)):
             outer, inner = inner, inner // size
-            if period % inner:
+            apart, index = period // inner, first % outer // inner
+            if period % inner or index + apart >= size:
                 continue
-            run = np.searchsorted(ends, first % outer // inner, side="right")
-            end = first // outer * outer + int(ends[run]) * inner
+            most, more = self._alike(axis, index, apart)
+            end = first // outer * outer + most * inner
             if last <= end:
-                return end, step * (period // inner)
+                return end, step * apart + more
         return last, 0
+
+    def _alike(self, axis: int, index: int, apart: int) -> tuple[int, int]:
+        """Until which iteration those of a loop are as some before, and by how much more."""
+        row, size = self.runs[axis], self.sizes[axis]
+        if len(row) == 1 or size > STRETCH:
+            ends = self._ends[axis]
+            return int(ends[np.searchsorted(ends, index, side="right")]), 0
+        each = self._iterations[axis]
+        more = each[index + apart :] - each[index : size - apart]
+        differs = np.flatnonzero((more != more[0, 0]).any(axis=1))
+        return index + apart + int(differs[0]) if differs.size else size, int(more[0, 0])
+
+    @cached_property
+    def _as_one(self) -> Loops:
+        """The same in as few loops and runs as can be."""
+        runs, values, steps = list(self.runs), self.values, list(self.steps)
+        for axis in reversed(range(len(runs))):
+            others = tuple(other for other in range(values.ndim) if other != axis)
+            first = np.flatnonzero(np.r_[True, (np.diff(values, axis=axis) != 0).any(axis=others)])
+            runs[axis] = tuple(np.add.reduceat(runs[axis], first).tolist())
+            values = values.take(first, axis)
+        for axis in reversed(range(1, len(runs))):
+            size = sum(runs[axis])
+            if len(runs[axis]) == 1 and steps[axis - 1] == size * steps[axis]:
+                runs[axis - 1] = tuple(run * size for run in runs[axis - 1])
+                steps[axis - 1] = steps[axis]
+                values = values.squeeze(axis)
+                del runs[axis], steps[axis]
+        return Loops(tuple(runs), values, tuple(steps))
+
+    def _part(self, run: int) -> Loops:
+        """What lies in a run of the outermost loop, in as few loops and runs as can be."""
+        if run not in self._parts:
+            runs = ((self.runs[0][run],), *self.runs[1:])
+            part = Loops(runs, self.values[run : run + 1], self.steps)
+            self._parts[run] = part._as_one
+        return self._parts[run]
+
+    @cached_property
+    def _parts(self) -> dict[int, Loops]:
+        return {}
+
+    @cached_property
+    def _iterations(self) -> list[NDArray[np.int64]]:
+        """Of each loop what its iterations hold, ``[iterations, runs of the other loops]``."""
+        found = []
+        for axis, row in enumerate(self.runs):
+            each = np.moveaxis(self.values, axis, 0).reshape(len(row), -1)
+            found.append(each.repeat(row, axis=0) if self.sizes[axis] <= STRETCH else each)
+        return found
 
     # As the arrays ``[firings, 1]`` that it stands for.
 
@@ -165,7 +233,7 @@ class Paced(Loops):
     """Cycles for what comes through at a pace, a firing each, one behind the other.
 
     After each firing all that has come so far has taken its time, rounded up to whole cycles; a
-    firing takes a cycle at least.
+    firing takes a cycle at least. Every so many firings it starts over in a new cycle.
 
     Parameters
     ----------
@@ -173,35 +241,73 @@ class Paced(Loops):
         What comes in each firing.
     pace
         So much comes through, and in so many cycles.
+    afresh
+        Firings after which it starts over; 0 for never.
 
     Examples
     --------
     >>> Paced(((6,),), [4], pace=(3, 1)).window(0, 6).tolist()
     [2, 1, 1, 2, 1, 1]
+    >>> Paced(((6,),), [4], pace=(3, 1), afresh=2).window(0, 6).tolist()
+    [2, 1, 2, 1, 2, 1]
     """
 
     pace: tuple[int, int] = (1, 1)
+    afresh: int = 0
 
     @classmethod
-    def of(cls, amounts: Loops, pace: tuple[int, int]) -> Paced:
-        """What comes in each firing as loops that do not rise."""
+    def of(cls, amounts: Loops, pace: tuple[int, int], least: int = 0) -> Paced:
+        """What comes in each firing as loops that do not rise.
+
+        Where that comes to whole cycles but rarely, with a ``least`` it starts over in every
+        iteration of the innermost loop of which an iteration takes so many cycles on average, so
+        that it repeats when that loop does.
+        """
         if any(amounts.steps):
             raise InputError("what comes at a pace must not rise from firing to firing")
-        return cls(amounts.runs, amounts.values, pace=pace)
+        inner = firings = len(amounts)
+        grain = int(np.gcd.reduce(amounts.values, axis=None)) * pace[1]
+        if least and pace[0] // gcd(pace[0], grain) > RARELY:
+            often = amounts.total() * pace[1] // (pace[0] * least)
+            for size in amounts.sizes:
+                if firings // inner * size > often:
+                    break
+                inner //= size
+        afresh = inner if inner < firings else 0
+        return cls(amounts.runs, amounts.values, pace=pace, afresh=afresh)
 
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The cycles of the firings ``first`` to ``last - 1``."""
         each, cycles = self.pace
-        comes = super().window(first, last)
-        ends = self._before(first) * cycles % each + np.r_[0, np.cumsum(comes)] * cycles
-        return np.maximum(np.diff(-(-ends // each)), 1)
+        came = self._before(first) + np.r_[0, np.cumsum(super().window(first, last))]
+        begun = np.zeros((), np.int64)  # what had come when it last started over
+        if self.afresh:
+            k = np.arange(first, last)
+            start = k - k % self.afresh
+            begun = np.where(
+                start > first, came[np.maximum(start - first, 0)], self._begun(first)
+            )  # fmt: skip
+        ends = -(-(came[1:] - begun) * cycles // each)
+        return np.maximum(ends + (begun - came[:-1]) * cycles // each, 1)
 
     def steady(self, first: int, last: int) -> tuple[int, int]:
         """As of the loops, if what comes in the period takes whole cycles."""
         each, cycles = self.pace
-        if (self._before(last) - self._before(first)) * cycles % each:
+        end, added = super().steady(first, last)
+        if added:
             return last, 0
-        return super().steady(first, last)
+        if self.constant is not None:
+            return end, 0  # a cycle each, whatever came before
+        if self.afresh and (last - first) % self.afresh:
+            end = min(end, first // self.afresh * self.afresh + self.afresh)
+        carried = [self._before(k) - self._begun(k) for k in (first, last)]
+        if end < last or (carried[1] - carried[0]) * cycles % each:
+            return last, 0
+        return end, 0
+
+    def _begun(self, firing: int) -> int:
+        """What had come when it last started over."""
+        return self._before(firing - firing % self.afresh) if self.afresh else 0
 
     def least_and_most(self) -> tuple[int, int]:
         """Bounds of the cycles of a firing: what comes, rounded down and up."""

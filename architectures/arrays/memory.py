@@ -22,6 +22,7 @@ from sparqsim.simulator.netlist import Actor, Netlist, Resource
 # assumed: of a channel with rows and banks; no divisor of a row, for a row is opened ahead of its
 # first burst inside a transfer only
 TRANSFER_BYTES = 4608
+AFRESH_CYCLES = 1024  # assumed: a stream starts in a new word no more often, on average
 MEASURED = 512  # transfers of the streams that are measured: several refreshes
 
 
@@ -29,7 +30,9 @@ class Bus:
     """DRAM as a server of so many bits a cycle: a transfer holds it for its words.
 
     A word may carry the end of one transfer and the beginning of the next of the same DMA, so that
-    a stream takes the cycles of its bits; every transfer takes a cycle at least.
+    a stream takes the cycles of its bits; every transfer takes a cycle at least. Where a word is
+    such that transfers hardly ever end with one, the iterations of a tile loop start in a new word
+    if they take a thousand cycles or so: then one is as the next.
     """
 
     channels = ("",)
@@ -41,7 +44,7 @@ class Bus:
 
     def moves(self, bits: Loops, rank: Loops, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
         """What makes an actor move so many bits a firing, one for each channel."""
-        busy = Paced.of(bits, (self.rules.dram_bits, self.rules.dram_cycles))
+        busy = Paced.of(bits, (self.rules.dram_bits, self.rules.dram_cycles), AFRESH_CYCLES)
         return [{"busy": busy, "rank": rank, "resource": "dram"}]
 
 

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from sparqsim.base import kernel
 from sparqsim.simulator.engines import stateful
-from sparqsim.simulator.engines.layout import NEVER, LaneRow, Layout, flatten, row_type
+from sparqsim.simulator.engines.layout import (
+    FOLLOWS_BUSY,
+    NEVER,
+    LaneRow,
+    Layout,
+    flatten,
+    row_type,
+)
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.timeline import (
     FREE,
@@ -245,7 +252,7 @@ def run(
                         starts[row + j] = times[start + j]
                         causes[row + j] = times[cause + j]
                 busy_at = np.uint64(actor.busy + k * actor.busy_k + lane * actor.busy_l)
-                delay = actor.busy if actor.latency < 0 else actor.latency
+                delay = actor.busy if actor.latency == FOLLOWS_BUSY else actor.latency
                 delay_at = np.uint64(delay + k * actor.latency_k + lane * actor.latency_l)
                 for j in range(width):
                     times[ended + j] = times[start + j] + pool[busy_at + j]

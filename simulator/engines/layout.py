@@ -34,6 +34,7 @@ from sparqsim.simulator.timeline import INPUT, OUTPUT
 Ints = NDArray[np.int64]
 
 NEVER = np.iinfo(np.int64).max
+FOLLOWS_BUSY = -NEVER  # a latency as long as busy; what is written out in windows may lie below 0
 
 SHARED = (Pattern.BROADCAST, Pattern.GATHER)  # a lane's partners are all lanes of the other end
 
@@ -58,7 +59,7 @@ class ActorRow(NamedTuple):
     rank: int
     rank_k: int
     rank_l: int
-    latency: int  # -1 where it follows busy, of which it then has the steps
+    latency: int  # FOLLOWS_BUSY, with the steps of busy, or a place
     latency_k: int
     latency_l: int
     request: int
@@ -165,19 +166,21 @@ class _Pool:
         self.window = window
         self.parts: list[NDArray[np.int32]] = []
         self.size = 0
-        self.seen: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self.seen: dict[tuple[Any, int], tuple[int, int, int]] = {}
 
     def place(self, given: object, width: int = 1) -> tuple[int, int, int]:
         """Offset, step per firing and step per lane of an array ``[1 or K, 1 or L]``.
 
         ``width`` lanes read it at once, so that a row holds at least so many numbers.
         """
-        if isinstance(given, Loops) and self.window is not None:
+        key: tuple[Any, int] = id(given), width
+        if isinstance(given, Loops) and given.constant is not None:
+            key, given = (f"constant {given.constant}", width), np.full((1, 1), given.constant)
+        elif isinstance(given, Loops) and self.window is not None:
             at, rows = self.size, min(self.window, len(given))
             self.parts.append(np.zeros(rows * width, np.int32))
             self.size += rows * width
             return at, width, 1 if width > 1 else 0
-        key = id(given), width
         if key not in self.seen:
             array = _array(given)
             if array.shape[1] < width:
@@ -291,7 +294,7 @@ def _actors(
                 *(grants if held >= 0 else -1, answers if is_stateful else -1),
                 *busy,
                 *pool.place(actor.rank),
-                *(pool.place(actor.latency, width) if own_latency else (-1, *busy[1:])),
+                *(pool.place(actor.latency, width) if own_latency else (FOLLOWS_BUSY, *busy[1:])),
                 *request,
             )
         )

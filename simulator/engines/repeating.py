@@ -19,8 +19,10 @@ goes on from there. Of the loops only a window of firings is ever written out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,9 +46,12 @@ from sparqsim.simulator.netlist import Netlist
 Ints = NDArray[np.int64]
 
 WINDOW = 8192  # firings of loops written out at once
-TRIES = 12  # stops in an innermost loop before the leader goes on to its end
+FIRST_WINDOW = 512  # and after a jump, since the next may follow soon
+RECENT = 4  # moments at the same place of a loop that are compared with the next one
+DENSE = 12  # stops one firing apart, in each stretch of the first looks
+APART = 12  # a number with many divisors: later stops lie multiples of it apart
 # To look whether a run repeats takes about as long as so many firings; the first looks are free.
-WORTH_A_LOOK, FREE_LOOKS = 2048, 128
+WORTH_A_LOOK, FREE_LOOKS = 1024, 128
 
 
 def pays(netlist: Netlist) -> bool:
@@ -90,7 +95,14 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.actors = self.state.layout.actors
+        lanes = self.actors["lanes"]
+        self.first = np.repeat(self.actors["first_lane"], lanes)  # of each lane, that of its actor
+        uniform = np.repeat(self.actors["width"] > 1, lanes)
+        self.counter = np.where(uniform, self.first, np.arange(lanes.sum()))
         self.written = [0] * len(self.actors)  # up to which firing
+        self.room = [FIRST_WINDOW] * len(self.actors)  # firings to be written out next
+        # Loops of each actor, and where those lie of which a window is written out.
+        self.loops: list[list[Loops]] = [[] for _ in self.actors]
         self.windows: list[list[tuple[Any, str, int, int, Loops]]] = [[] for _ in self.actors]
         for i, (row, actor) in enumerate(zip(self.actors, self.netlist.actors, strict=True)):
             ends = [self.netlist.channels[c].consume for c in self.netlist.inputs[i]]
@@ -100,9 +112,11 @@ class _Run:
             places = [(row, name, getattr(actor, name)) for name in ("busy", "latency", "rank")]
             for where, name, given in [*places, *((port, "rate", rate) for port, rate in ports)]:
                 if isinstance(given, Loops):
-                    step = int(where[f"{name}_k"])
-                    self.windows[i].append((where, name, int(where[name]), step, given))
-            if self.windows[i]:
+                    self.loops[i].append(given)
+                    if given.constant is None:
+                        step = int(where[f"{name}_k"])
+                        self.windows[i].append((where, name, int(where[name]), step, given))
+            if self.loops[i]:
                 self.look(i)
 
     def fired(self, i: int) -> int:
@@ -111,17 +125,22 @@ class _Run:
     def look(self, i: int) -> None:
         """Write out the loops of an actor from its next firing on."""
         first = self.fired(i)
-        last = min(int(self.actors[i]["firings"]), first + WINDOW)
+        last = int(self.actors[i]["firings"])
+        if self.windows[i]:
+            last = min(last, first + self.room[i])
+        self.room[i] = min(WINDOW, 2 * self.room[i])
         self.actors[i]["stop"] = self.written[i] = last
         for where, name, at, step, given in self.windows[i]:
-            numbers = np.repeat(given.window(first, last), step)
+            numbers = given.window(first, last)
+            if step > 1:
+                numbers = np.repeat(numbers, step)
             self.state.layout.pool[at : at + numbers.size] = numbers
             where[name] = at - first * step
 
     def leader(self) -> int:
         """The actor with loops that has most firings left, or -1."""
         left = [
-            int(row["firings"]) - self.fired(i) if self.windows[i] else 0
+            int(row["firings"]) - self.fired(i) if self.loops[i] else 0
             for i, row in enumerate(self.actors)
         ]
         best = int(np.argmax(left))
@@ -157,31 +176,28 @@ class _Run:
 
         False if it cannot.
         """
-        sizes = max((given.sizes for *_, given in self.windows[leader]), key=len)
-        distances = [1, *np.cumprod(sizes[:0:-1]).tolist()]
-        marks: list[_Mark | None] = [None] * len(distances)
-        all_firings, looked, tries = int(self.actors[leader]["firings"]), 0, 0
-        while (here := self.fired(leader)) < all_firings:
-            distance = distances[0] if tries < TRIES else distances[min(1, len(distances) - 1)]
-            if looked > FREE_LOOKS + here // WORTH_A_LOOK:
-                distance = next((d for d in distances if d >= WORTH_A_LOOK), WORTH_A_LOOK)
-            if not self.reach(leader, min(all_firings, here - here % distance + distance)):
+        sizes = max((given.sizes for given in self.loops[leader]), key=len)
+        stops = _Stops(int(self.actors[leader]["firings"]), sizes)
+        marks = [_Marks() for _ in stops.distances]
+        while (here := self.fired(leader)) < stops.firings:
+            if not self.reach(leader, stops.after(here)):
                 return False
             now, here = _Moment.of(self), self.fired(leader)
-            tries += 1
-            looked += 1
             # The outermost first, for its periods are the longest.
-            for level in reversed(range(len(distances))):
-                if here % distances[level]:
+            for level in reversed(range(len(marks))):
+                if here % stops.distances[level]:
                     continue
                 if level:
-                    tries = 0
-                mark = marks[level]
-                if mark is not None and self.jump(leader, mark.moment, now):
-                    tries = TRIES
-                    marks[: level + 1] = [None] * (level + 1)
+                    stops.comes_round(here)
+                period = next(
+                    (here - at for at, then in marks[level] if self.jump(leader, then, now)), 0
+                )
+                if period:
+                    stops.jumped(self.fired(leader), period)
+                    for inner in marks[: level + 1]:
+                        inner.clear()
                     break
-                marks[level] = _Mark(now) if mark is None else mark.after(now)
+                marks[level].put(here, now, 1 if not level else RECENT)
         return True
 
     def jump(self, leader: int, before: _Moment, now: _Moment) -> bool:
@@ -197,8 +213,69 @@ class _Run:
         period.add(times)
         for i, windows in enumerate(self.windows):
             if windows:
+                self.room[i] = FIRST_WINDOW
                 self.look(i)
         return True
+
+
+class _Stops:
+    """Where the leader stops, to be looked at.
+
+    A *stretch* begins with an iteration of the loop around the innermost, or behind a jump. In it
+    the leader stops ever farther apart, at 1, 2, 5, 10, 20, 50 times a distance that most short
+    periods divide; at the very first at each firing, so that any short period is found, which that
+    distance is then made a multiple of. Where iterations had no jump, more and more are passed
+    over, and looks are so rare that a run without periods takes little longer for them.
+    """
+
+    def __init__(self, firings: int, sizes: tuple[int, ...]) -> None:
+        self.firings = firings
+        self.distances = [1, *np.cumprod(sizes[:0:-1]).tolist()]  # firings in an iteration of each
+        self.inner = self.distances[1] if len(sizes) > 1 else firings
+        self.outer = next((d for d in self.distances if d >= WORTH_A_LOOK), WORTH_A_LOOK)
+        self.since, self.tries, self.looked, self.apart = 0, 0, 0, APART
+        self.vain, self.rests, self.has_jumped = 0, 0, False
+
+    @property
+    def are_dense(self) -> bool:
+        """Whether stops lie a firing apart."""
+        return self.looked <= FREE_LOOKS and self.tries <= DENSE
+
+    def after(self, here: int) -> int:
+        """The next stop."""
+        self.looked += 1
+        if self.looked > FREE_LOOKS + here // WORTH_A_LOOK:
+            return min(self.firings, here - here % self.outer + self.outer)
+        end = min(self.firings, here - here % self.inner + self.inner)
+        if self.rests:
+            return end
+        self.tries += 1
+        if self.are_dense:
+            return min(end, here + 1)
+        while True:
+            powers, digit = divmod(self.tries, 3)
+            there = self.since + self.apart * 10**powers * (1, 2, 5)[digit]
+            if there > here:
+                return min(end, there)
+            self.tries += 1
+
+    def comes_round(self, here: int) -> None:
+        """An iteration of the innermost loop but one begins."""
+        if here == self.since:
+            return
+        if self.rests:
+            self.rests -= 1
+        else:
+            self.vain = 0 if self.has_jumped else self.vain + 1
+            self.rests = min(1 << self.vain, 64) - 1 if self.looked > FREE_LOOKS else 0
+        self.since, self.tries, self.has_jumped = here, 0, False
+
+    def jumped(self, here: int, period: int) -> None:
+        """Periods of so many firings have been passed."""
+        self.since, self.tries, self.has_jumped = here, 0, True
+        joined = math.lcm(self.apart, period)
+        if joined < WORTH_A_LOOK:
+            self.apart = joined
 
 
 @dataclass(eq=False)
@@ -220,19 +297,34 @@ class _Moment:
         return cls(*(part.copy() for part in (*parts, state.asked, state.server, state.free)))
 
 
-@dataclass(eq=False)
-class _Mark:
-    """The moment with which later ones are compared; Brent's way, so that any period is found."""
+class _Marks:
+    """Moments with which later ones are compared, each with the firings of the leader until then.
 
-    moment: _Moment
-    steps: int = 0
-    power: int = 1
+    The last few of them, and one that moves on after twice as many steps as the last time (Brent's
+    way), so that any period is found.
+    """
 
-    def after(self, now: _Moment) -> _Mark:
-        """The mark for the next moment: after twice as many steps as the last time it moves on."""
-        if self.steps + 1 >= self.power:
-            return _Mark(now, 0, 2 * self.power)
-        return _Mark(self.moment, self.steps + 1, self.power)
+    def __init__(self) -> None:
+        self.recent: list[tuple[int, _Moment]] = []
+        self.clear()
+
+    def __iter__(self) -> Iterator[tuple[int, _Moment]]:
+        yield from reversed(self.recent)
+        if self.old and self.old[0] < self.recent[0][0]:
+            yield self.old
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.recent.clear()
+        self.old: tuple[int, _Moment] | None = None
+        self.steps, self.power = 0, 1
+
+    def put(self, at: int, moment: _Moment, recent: int) -> None:
+        """The next moment; so many stay among the last."""
+        self.recent = [*self.recent, (at, moment)][-recent:]
+        self.steps += 1
+        if self.old is None or self.steps >= self.power:
+            self.old, self.steps, self.power = (at, moment), 0, 2 * self.power
 
 
 @dataclass(eq=False)
@@ -254,14 +346,15 @@ class _Period:
     shift: int
 
     def __post_init__(self) -> None:
-        actors = self.run.actors
-        first = actors["first_lane"]
-        self.spans = [slice(a["first_lane"], a["first_lane"] + a["lanes"]) for a in actors]
-        self.fired = self.now.lanes["fired"] - self.before.lanes["fired"]
-        for span, row in zip(self.spans, actors, strict=True):
-            if row["width"] > 1:
-                self.fired[span] = self.fired[first[self.spans.index(span)]]
+        fired = self.now.lanes["fired"] - self.before.lanes["fired"]
+        self.fired = fired[self.run.counter]
         self.active = self.fired > 0
+
+    @cached_property
+    def spans(self) -> list[slice]:
+        """The lanes of each actor."""
+        rows = self.run.actors
+        return [slice(a["first_lane"], a["first_lane"] + a["lanes"]) for a in rows]
 
     def recurs(self) -> bool:
         """Whether all that decides the future is as before, and later by the shift."""
@@ -269,13 +362,13 @@ class _Period:
 
     def _lanes_recur(self) -> bool:
         before, now, active = self.before, self.now, self.active
-        if any(np.ptp(self.fired[span]) for span in self.spans):
+        later = now.times[END] - before.times[END]
+        if (later[active] != self.shift).any() or (self.fired != self.fired[self.run.first]).any():
             return False
         waits = now.lanes["state"] == WAITING
         if (before.lanes["state"] != now.lanes["state"]).any() or (waits & ~active).any():
             return False
-        later = now.times[[END, OVER]] - before.times[[END, OVER]]
-        if (later[:, active] != self.shift).any():
+        if (now.times[OVER] - before.times[OVER] != self.shift)[active].any():
             return False
         same = now.times[CAUSE] == before.times[CAUSE]
         asked = now.asked - before.asked == self.shift

@@ -261,6 +261,13 @@ def test_simpy_reads_loops_to_the_same_end(netlist: Netlist) -> None:
     assert equal(outcome(netlist), outcome(netlist, engine="simpy"))
 
 
+def test_latencies_that_differ_are_seen_behind_a_jump() -> None:
+    """The last of a thousand firings is the only one whose result takes longer than it."""
+    late = Loops(((999, 1),), np.array([6, 9]))
+    found = outcome(Netlist([Actor(name="a", busy=Loops(((1000,),), np.array([3])), latency=late)]))
+    assert found.cycles == 999 * 3 + 9
+
+
 def tiled(rows: int, columns: int, depth: int) -> Netlist:
     """A tile loop as array machines have it: weights, inputs and outputs share a bus, a ring buffer
     each; the array; outputs leave after the last step of depth. The last tiles are smaller."""
