@@ -21,7 +21,7 @@ KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "XDG_CAC
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a submission may take."""
 
-    seconds: float = 60.0
+    seconds: float = 120.0  # kernels may have to be compiled first
     memory_bytes: int = 4 * 2**30
     file_bytes: int = 64 * 2**20
     processes: int = 4
