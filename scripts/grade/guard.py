@@ -24,20 +24,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 
 SUBREAPER, PDEATHSIG = 36, 1  # linux/prctl.h
 POLL_SECONDS = 0.02
 TAIL_BYTES = 2000  # of what the command said
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _limit(limits: dict[str, float]) -> None:
     """In the child, before the command: limits that the kernel keeps."""
-    _prctl(PDEATHSIG, signal.SIGKILL)
+    prctl(PDEATHSIG, signal.SIGKILL)
     seconds = int(limits["seconds"]) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     for kind, most in (
@@ -71,20 +72,20 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def _end_all(child: int) -> None:
-    """Kill every process that stems from this one, until there is none."""
-    with contextlib.suppress(OSError):
-        os.killpg(child, signal.SIGKILL)
+def end_all(spared: Collection[int] = ()) -> None:
+    """Kill every process that stems from this one, but for some, until there is none."""
+    ended: set[int] = set()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        left = descendants(os.getpid())
+        left = {each for each in descendants(os.getpid()) if each not in spared}
+        ended |= left
         for signal_ in (signal.SIGSTOP, signal.SIGKILL):  # who stands still starts no other
             for each in left:
                 with contextlib.suppress(OSError):
                     os.kill(each, signal_)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        for each in ended:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(each, os.WNOHANG)
         if not left:
             return
         time.sleep(POLL_SECONDS)
@@ -92,8 +93,8 @@ def _end_all(child: int) -> None:
 
 def run(limits: dict[str, float], command: list[str]) -> dict[str, object]:
     """Run a command; how it ended: by itself (``exit``, a ``signal``), or by which limit."""
-    _prctl(SUBREAPER, 1)
-    _prctl(PDEATHSIG, signal.SIGKILL)
+    prctl(SUBREAPER, 1)
+    prctl(PDEATHSIG, signal.SIGKILL)
     start = time.monotonic()
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
@@ -115,7 +116,9 @@ def run(limits: dict[str, float], command: list[str]) -> dict[str, object]:
                 ended = "processes"
             time.sleep(POLL_SECONDS)
         code = None if ended else child.wait()
-        _end_all(child.pid)
+        with contextlib.suppress(OSError):  # all there is to do where /proc is not there
+            os.killpg(child.pid, signal.SIGKILL)
+        end_all()
         said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL_BYTES))
         tail = said.read(TAIL_BYTES).decode("utf-8", "replace")
     if code is not None and code < 0:

@@ -11,9 +11,9 @@ from typing import Literal
 import msgspec
 
 from sparqsim.base import printable
+from sparqsim.scripts.grade import guard
 
 GRACE_SECONDS = 30  # for the guard to start, and to end what was left behind
-GUARD = "sparqsim.scripts.grade.guard"
 # What a child needs of the environment. The lecturer's seed is not among it.
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
 
@@ -21,7 +21,7 @@ KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "XDG_CAC
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a submission may take."""
 
-    seconds: float = 60.0
+    seconds: float = 120.0  # kernels may have to be compiled first
     memory_bytes: int = 4 * 2**30
     file_bytes: int = 64 * 2**20
     processes: int = 4
@@ -58,12 +58,15 @@ def run_guarded(module: str, arguments: list[str], folder: Path, limits: Limits)
         "OMP_NUM_THREADS": "1",
         "NUMBA_NUM_THREADS": "1",
     }
+    # What is left when a submission kills the guard becomes a child of this process.
+    before = set(guard.descendants(os.getpid()))
+    guard.prctl(guard.SUBREAPER, 1)
     # -P: a file that was left in the folder must not be imported in the place of ours.
     python = [sys.executable, "-P", "-m"]
     told = msgspec.json.encode(limits).decode()
     try:
         found = subprocess.run(
-            [*python, GUARD, told, "--", *python, module, *arguments],
+            [*python, guard.__name__, told, "--", *python, module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -74,4 +77,7 @@ def run_guarded(module: str, arguments: list[str], folder: Path, limits: Limits)
         )
         return msgspec.json.decode(found.stdout, type=End)
     except (subprocess.TimeoutExpired, msgspec.MsgspecError):
+        guard.end_all(before)
         return End("lost")
+    finally:
+        guard.prctl(guard.SUBREAPER, 0)

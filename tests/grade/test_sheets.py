@@ -38,6 +38,7 @@ from sparqsim.workloads import formats
 WHO = "s1234567"
 SEED = "a seed that nobody guesses"
 ASKED = [name for name in LABS if get_lab(name).questions]
+LONG = ("eie", "precision")  # whose answers take a dozen runs
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +199,9 @@ def off(question: Question, value: Any) -> Any:
     return value + ("s" if question.kind == "word" else 1)
 
 
-@pytest.mark.parametrize("lab", ASKED)
+@pytest.mark.parametrize(
+    "lab", [pytest.param(x, marks=[pytest.mark.slow] if x in LONG else []) for x in ASKED]
+)
 def test_right_answers_get_all_points_and_wrong_ones_none(
     lab: str,
     tmp_path: Path,
@@ -326,9 +329,8 @@ GUIDE = (DOCS / "lecture" / "grading.md").read_text(encoding="utf-8")
 GUIDED = re.findall(r"^\$ (sparqsim grade .*?)(?: >.*)?$", GUIDE, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "contest", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["sheets", "contest"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("contest", [False, True], ids=["sheets", "contest"])
 def test_the_guides_commands_run(
     contest: bool,
     tmp_path: Path,

@@ -178,10 +178,14 @@ def test_a_hostile_file_is_a_result(
     assert capfd.readouterr().out == ""
 
 
-def test_nothing_of_a_submission_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that left its session and its parent is dead when the grade is there."""
+@pytest.mark.parametrize("end", ["raise SystemExit(1)", "os.kill(os.getppid(), 9)"])
+def test_nothing_of_a_submission_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """A daemon that left its session and its parent is dead when the grade is there, also where the
+    guard was killed."""
     pid = tmp_path / "pid"
-    found = submitted(tmp_path, LINGER.format(pid=str(pid)) + "raise SystemExit(1)", monkeypatch)
+    found = submitted(tmp_path, LINGER.format(pid=str(pid)) + end, monkeypatch)
     assert found.points == 0
     number, deadline = int(pid.read_text()), time.monotonic() + 5
     while time.monotonic() < deadline and os.path.exists(f"/proc/{number}"):

@@ -53,18 +53,19 @@ def test_solutions_pass_and_open_tasks_do_not(path: Path) -> None:
     assert tasks >= 5 and time.process_time() - start < MOST_SECONDS
 
 
-def test_every_open_place_is_checked() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_open_place_is_checked(path: Path) -> None:
     """Each ``...`` alone, the others solved, is found by the check behind it."""
-    for path in SOURCES[:1]:
-        space: dict[str, Any] = {}
-        for cell, check in with_checks(source(path)):
-            if check is not None:
-                for number in range(cell.text.count(notebooks.MARK)):
-                    copy = dict(space)
-                    with pytest.raises((AssertionError, TypeError, AttributeError, ValueError)):
-                        exec(one_open(cell.text, number), copy)
-                        exec(check.text, copy)
-            exec(code_of(cell, student=False), space)
+    space: dict[str, Any] = {}
+    for cell, check in with_checks(source(path)):
+        if check is not None:
+            for number in range(cell.text.count(notebooks.MARK)):
+                copy = dict(space)
+                with pytest.raises((AssertionError, TypeError, AttributeError, ValueError)):
+                    exec(one_open(cell.text, number), copy)
+                    exec(check.text, copy)
+        exec(code_of(cell, student=False), space)
 
 
 def one_open(code: str, number: int) -> str:
