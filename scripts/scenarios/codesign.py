@@ -128,6 +128,7 @@ def draw(found: Study) -> Figure:
     axes.step([p.edp for p in kept], [100 * p.accuracy for p in kept], color=INK, linewidth=1,
               where="post", label="worth having")  # fmt: skip
     axes.set(xscale="log", xlabel="energy times time (J s)", ylabel="digits accuracy (%)")
+    axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.set_title("Digits CNN on Bit Fusion: every recipe on every array", loc="left")
     return figure

@@ -122,7 +122,8 @@ def draw(found: Study) -> Figure:
                   alpha=0.35 + 0.65 * bits / 16, label=f"{bits} bits")  # fmt: skip
     for platform, room in PLATFORMS.items():
         left.axhline(room, color=MUTED, linewidth=0.9, linestyle="--")
-        left.annotate(platform, (0, room), (-18, 3), textcoords="offset points", fontsize=8)
+        place = left.get_yaxis_transform()
+        left.text(0.01, 1.15 * room, platform, transform=place, fontsize=8)
     left.set(yscale="log", ylabel="bytes of all parameters")
     left.tick_params(axis="x", rotation=25)
     left.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.12))

@@ -43,13 +43,11 @@ COLOURS = {"int8": GREY, "int4": GREY, "ant4": BLUE, "olive4": GREEN, "apot_4": 
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A format: likeness of the embeddings, stored bits, noise and time of the layer."""
+    """A format: likeness of the embeddings, and time of the layer."""
 
     weights: str
     machine: str
     cosine: float
-    bits: float
-    sqnr_db: float
     cycles: int
 
 
@@ -83,8 +81,6 @@ def measure(bar: PatientBar) -> Study:
                 weights=name,
                 machine=machine.name,
                 cosine=report.compressed["cosine to float32"],
-                bits=ran.operands["weights"].bits,
-                sqnr_db=ran.output_sqnr_db or 0.0,
                 cycles=ran.cycles,
             )
         )
@@ -110,19 +106,18 @@ def finding(found: Study) -> str:
 
 def draw(found: Study) -> Figure:
     """Likeness, noise of the layer, and its cycles, by format."""
-    figure, axes = panels(3, 11, 3.6)
+    figure, axes = panels(2, 8.8, 3.6)
     names = [row.weights for row in found.rows]
     base = found.rows[0].cycles
     for panel, title, values in (
         (axes[0], "cosine to float32 (weights rounded)", [row.cosine for row in found.rows]),
-        (axes[1], f"{found.layer}: signal to noise (dB)", [row.sqnr_db for row in found.rows]),
-        (axes[2], f"{found.layer}: cycles over int8", [row.cycles / base for row in found.rows]),
+        (axes[1], f"{found.layer}: cycles over int8", [row.cycles / base for row in found.rows]),
     ):
         bars = panel.bar(names, values, color=[COLOURS[name] for name in names])
         panel.bar_label(bars, [f"{value:.2f}" for value in values], fontsize=8)
         panel.set_title(title, loc="left", fontsize=9)
         panel.tick_params(axis="x", rotation=30)
-    axes[2].set_xticks(range(len(names)), [f"{row.weights}\n{row.machine}" for row in found.rows],
+    axes[1].set_xticks(range(len(names)), [f"{row.weights}\n{row.machine}" for row in found.rows],
                        fontsize=7, rotation=0)  # fmt: skip
     return figure
 

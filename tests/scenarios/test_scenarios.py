@@ -42,7 +42,7 @@ def test_the_command_lists_and_runs(tmp_path: Path, monkeypatch) -> None:
     """Without a name the questions; with one the paragraph, the figure, and the numbers as JSON."""
     listed = CliRunner().invoke(command, ["--json", "-"])
     assert json.loads(listed.output) == SCENARIOS
-    monkeypatch.setattr(eie_queues, "LAYERS", ("eie/nt-wd",))
+    monkeypatch.setattr(eie_queues, "LAYERS", ("digits-mlp/fc1",))
     monkeypatch.setattr(eie_queues, "DEPTHS", (1, 8, 16))
     result = CliRunner().invoke(command, ["eie_queues", "--out", str(tmp_path), "--json", "-"])
     assert result.exit_code == 0, result.output
