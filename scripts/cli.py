@@ -55,6 +55,10 @@ COMMANDS = {
         "sparqsim.scripts.train:command",
         "Compress a network and train what that broke.",
     ),
+    "scenarios": (
+        "sparqsim.scripts.scenarios.command:command",
+        "Questions answered by measuring: a figure and a paragraph each.",
+    ),
     "models": ("sparqsim.scripts.models:command", "The models there are, and their layers."),
     "grade": (
         "sparqsim.scripts.grade.command:command",

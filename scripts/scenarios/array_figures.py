@@ -1,9 +1,14 @@
-"""Figures of the array machines: tiles in time, and event by event beside the analytic model.
+"""Figures of the array machines: tiles in time, event by event, and the cost of drained passes.
 
 ``array_tiles.png``: two layers on Bit Fusion, tile by tile, as the netlist ran them: one that the
 array bounds, one that the DRAM does. ``array_event_driven.png``: every layer of the authors' tables
 (``bitfusion_layers.csv``, ``ant_layers.csv``) with the authors' tilings, event-driven cycles over
 analytic ones with the same rule for fill and drain, both by the authors' model.
+``array_drain.png``: what it costs when an array is drained between passes. The published models
+charge nothing for filling and emptying the array, and their tilings were chosen by those models.
+They are priced again with every pass drained before the next enters: a pass is a tile on Bit
+Fusion, whose units hold no operand, and a fold of it on ANT's array, which keeps a fold's sums in
+its elements. Then the tiling search runs with that rule.
 
     python -m sparqsim.scripts.scenarios.array_figures [--data DIR] [--out docs/figures]
 """
@@ -18,7 +23,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.cost import cost
 from sparqsim.architectures.arrays.rules import Drain
+from sparqsim.architectures.arrays.search import Objective, candidates
 from sparqsim.architectures.arrays.tiles import tile_netlist
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError, output_folder, written_whole
@@ -152,6 +159,77 @@ def agreement_figure(rows: list[Point]) -> Figure:
     return drawing
 
 
+class Slowdown(NamedTuple):
+    """Cycles of a network over the published model's, which charges no drain."""
+
+    machine: str
+    network: str
+    drained: float  # the authors' tilings, every pass drained
+    short_only: float  # the authors' tilings, only what a short pass cannot hide
+    searched: float  # every pass drained, and the search counts it
+
+
+def slowdown(machine: str, network: str, cases: list[Case]) -> Slowdown:
+    """Price a network's layers under the rules of the figure."""
+    published = drained = short = searched = 0
+    for case in cases:
+        every = replace(case.rules, drain=Drain.PER_PASS)
+        published += cost(case.shape, case.rules, case.mapping).cycles
+        drained += cost(case.shape, every, case.mapping).cycles
+        overlapped = replace(case.rules, drain=Drain.SHORT_PASSES)
+        short += cost(case.shape, overlapped, case.mapping).cycles
+        found = candidates(case.shape, every, case.rates, Objective.CYCLES)[0]
+        searched += cost(case.shape, every, found).cycles
+    return Slowdown(machine, network, drained / published, short / published, searched / published)
+
+
+def slowdowns(data: Path) -> list[Slowdown]:
+    """Read both tables and return a row a machine and network, in their order."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for _, row in read_rows(data / "bitfusion_layers.csv"):
+        groups.setdefault(("Bit Fusion", row["network"]), []).append(bitfusion_case(row))
+    names = {"ANT-OS": "ANT", "BitFusion": "Bit Fusion's widths on ANT's array"}
+    for _, row in read_rows(data / "ant_layers.csv"):
+        key = (names.get(row["design"], row["design"]), row["network"])
+        groups.setdefault(key, []).append(ant_case(row))
+    return [slowdown(machine, network, cases) for (machine, network), cases in groups.items()]
+
+
+def drain_figure(rows: list[Slowdown]) -> Figure:
+    """Draw a pair of bars a network."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(8.0, 6.2), layout="constrained")
+    axes = drawing.subplots()
+    places: list[float] = []
+    for index in range(len(rows)):
+        gap = sum(rows[i].machine != rows[i - 1].machine for i in range(1, index + 1))
+        places.append(index + 0.7 * gap)
+    height = 0.38
+    for offset, field, colour, label in (
+        (-height / 2, "drained", "#c44e52", "the authors' tilings, every pass drained"),
+        (height / 2, "searched", "#4c72b0", "every pass drained, and the search counts it"),
+    ):
+        bars = axes.barh(
+            [place + offset for place in places],
+            [getattr(row, field) for row in rows],
+            height,
+            color=colour,
+            label=label,
+        )
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.axvline(1.0, color="0.2", linewidth=0.8)
+    axes.set_yticks(places, [f"{row.network}  ({row.machine})" for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(row.drained for row in rows))
+    axes.set_xlabel("cycles, relative to the published model that charges no fill and drain")
+    axes.set_title("Draining the array between passes", fontsize=11)
+    axes.legend(loc="upper right", fontsize=8, frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return drawing
+
+
 @click.command()
 @click.option(
     "--data",
@@ -166,13 +244,14 @@ def agreement_figure(rows: list[Point]) -> Figure:
     help="Folder to write the figures to.",
 )
 def main(data: Path, out: Path) -> None:
-    """Draw tiles in time, and how near the analytic model the event-driven machines are."""
+    """Draw tiles in time, how near the analytic model they are, and what drained passes cost."""
     try:
         folder = output_folder(out)
-        rows = points(data)
+        rows, drained = points(data), slowdowns(data)
         for name, figure in (
             ("array_tiles.png", tiles_figure()),
             ("array_event_driven.png", agreement_figure(rows)),
+            ("array_drain.png", drain_figure(drained)),
         ):
             with written_whole(folder / name) as path:
                 figure.savefig(path, dpi=150)
@@ -185,6 +264,15 @@ def main(data: Path, out: Path) -> None:
         f"{len(rows)} layers, {len(large)} over 100,000 cycles: differences up to "
         f"{100 * worst:.2f} %, median {100 * np.median(differences):.3f} %"
     )
+    click.echo(
+        "cycles over the published model's (1 = array fill and drain are free)\n"
+        f"{'machine':35} {'network':10} {'drained':>8} {'short only':>11} {'searched':>9}"
+    )
+    for row in drained:
+        click.echo(
+            f"{row.machine:35} {row.network:10} {row.drained:8.3f} {row.short_only:11.3f} "
+            f"{row.searched:9.3f}"
+        )
 
 
 if __name__ == "__main__":

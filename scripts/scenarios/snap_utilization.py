@@ -11,6 +11,7 @@ make of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +66,21 @@ def simulated(
     return result
 
 
-def surfaces(seed: int, bar: PatientBar) -> dict[tuple[int, int], NDArray[np.float64]]:
+def surfaces(
+    seed: int, bar: PatientBar, sizes: Sequence[int] = SIZES, shared: Sequence[int] = SHARING
+) -> dict[tuple[int, int], NDArray[np.float64]]:
     """Utilisation [weight density, activation density] for each (AIM size, sharing)."""
     found = {}
-    for number, (size, sharing) in enumerate((n, p) for n in SIZES for p in SHARING):
+    pairs = [(n, p) for n in sizes for p in shared]
+    for number, (size, sharing) in enumerate(pairs):
         machine = SNAP(comparators=size, pes_per_aim=sharing)
         surface = np.zeros((len(DENSITIES), len(DENSITIES)))
         for i, weights in enumerate(DENSITIES):
-            bar(f"AIM of {size}, {sharing} PEs", number * len(DENSITIES) + i, 9 * len(DENSITIES))
+            bar(
+                f"AIM of {size}, {sharing} PEs",
+                number * len(DENSITIES) + i,
+                len(pairs) * len(DENSITIES),
+            )
             for j, inputs in enumerate(DENSITIES):
                 report = simulated(machine, CONV, weights, inputs, seed).report
                 surface[i, j] = report.utilization["multipliers"]
@@ -84,11 +92,13 @@ def draw_surfaces(found: dict[tuple[int, int], NDArray[np.float64]]) -> Figure:
     """A panel for each AIM size and sharing, with the line of 75 %."""
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(9.0, 8.4), layout="constrained")
-    panels = drawing.subplots(len(SIZES), len(SHARING), sharex=True, sharey=True)
+    sizes, shared = (list(dict.fromkeys(each)) for each in zip(*found, strict=True))
+    width, height = 1.8 + 2.4 * len(shared), 1.2 + 2.4 * len(sizes)
+    drawing = Figure(figsize=(max(width, 6.4), max(height, 4.6)), layout="constrained")
+    panels = drawing.subplots(len(sizes), len(shared), sharex=True, sharey=True, squeeze=False)
     ticks = range(len(DENSITIES))
-    for row, size in zip(panels, SIZES, strict=True):
-        for axes, sharing in zip(row, SHARING, strict=True):
+    for row, size in zip(panels, sizes, strict=True):
+        for axes, sharing in zip(row, shared, strict=True):
             surface = found[size, sharing]
             image = axes.imshow(surface, origin="lower", vmin=0, vmax=1, cmap="viridis")
             for (i, j), value in np.ndenumerate(surface):

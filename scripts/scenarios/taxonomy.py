@@ -1,6 +1,6 @@
 """Fine grain keeps accuracy, coarse grain keeps hardware simple: one layer, every pattern.
 
-    python -m sparqsim.scripts.scenarios.taxonomy [--out docs]
+    sparqsim scenarios taxonomy [--out docs]
 
 The first fully connected layer of the digits CNN (256 inputs, 128 outputs, trained weights) is
 pruned by magnitude to the same density by each pattern, without retraining, and run on every
@@ -13,10 +13,8 @@ here for 8-bit weights. Writes ``background/taxonomy.md`` with its figure and da
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +25,8 @@ from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Machine, run
 from sparqsim.architectures.snap import SNAP
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
-from sparqsim.base import output_folder, written_whole
-from sparqsim.scripts.output import PatientBar, console, table, write_json
+from sparqsim.scripts.output import PatientBar
+from sparqsim.scripts.scenarios.frame import Scenario
 from sparqsim.workloads import recipes
 from sparqsim.workloads.encodings.bitmap import Bitmap
 from sparqsim.workloads.encodings.nm import NMSparse
@@ -273,7 +271,7 @@ def page(found: Study) -> str:
             "Fine grain keeps accuracy, coarse grain keeps hardware simple. Two layers pruned by "
             "magnitude to the same density by each pattern, without retraining, and run on every "
             "machine; all outputs verified bit by bit. Made by "
-            "`python -m sparqsim.scripts.scenarios.taxonomy --out docs`.",
+            "`sparqsim scenarios taxonomy --out docs`.",
             "",
             "![Accuracy and speed-up of each pattern](../figures/taxonomy.png)",
             "",
@@ -308,35 +306,28 @@ def page(found: Study) -> str:
     )
 
 
-@click.command()
-@click.option("--out", default="out/taxonomy", show_default=True, help="Folder to write into.")
-def main(out: str) -> None:
-    """Prune one layer by every pattern and run it on every machine."""
-    folder = output_folder(out)
-    output_folder(folder / "figures")
-    output_folder(folder / "data")
-    with PatientBar() as bar:
-        found = study(bar)
-    write_json(found, str(folder / "data" / "taxonomy.json"))
-    with written_whole(folder / "figures" / "taxonomy.png") as path:
-        draw(found).savefig(path, dpi=150)
-    with written_whole(output_folder(folder / "background") / "taxonomy.md") as path:
-        Path(path).write_text(page(found), encoding="utf-8")
-    shown = table(
-        f"{found.layer} by pattern: accuracy, bits; cycles of {LARGE} x {LARGE}",
-        ("pattern",),
-        ("kept", "accuracy", "bits/dense", *MACHINES),
+def finding(found: Study) -> str:
+    """The paragraph."""
+    kept = min(DENSITIES)
+    rows = {row.pattern: row for row in found.rows if row.density == kept}
+    large = {row.pattern: row for row in found.large if row.density == kept}
+    best = max(rows.values(), key=lambda row: row.accuracy or 0)
+    least = min(rows.values(), key=lambda row: row.accuracy or 0)
+
+    def gain(machine: str, pattern: str) -> str:
+        return f"{found.large[0].cycles[machine] / large[pattern].cycles[machine]:.2f}"
+
+    return (
+        f"With {100 * kept:g} % of a layer's weights and no retraining, {best.pattern} pruning "
+        f"keeps {100 * (best.accuracy or 0):.2f} % of the digits right and {least.pattern} pruning "
+        f"{100 * (least.accuracy or 0):.2f} %. On a layer of {LARGE} x {LARGE}, EIE gains "
+        f"{gain('eie', 'unstructured')} from unstructured zeros and the dense arrays nothing; from "
+        f"whole rows Bit Fusion gains {gain('bitfusion', 'row')}, SNAP {gain('snap', 'row')}. The "
+        f"sparse tensor core gains {gain('sparse-tensor-core', 'N:M')} from 1:4."
     )
-    for row, large in zip(found.rows, found.large, strict=True):
-        shown.add_row(
-            row.pattern,
-            f"{100 * row.density:g} %",
-            f"{100 * (row.accuracy or 0):.2f} %",
-            f"{row.bits / found.rows[0].bits:.3f}",
-            *(f"{large.cycles[name]:,}" for name in MACHINES),
-        )
-    console().print(shown)
 
 
-if __name__ == "__main__":
-    main()
+SCENARIO = Scenario(
+    name="taxonomy", title="One layer, every pattern", measure=study, finding=finding, draw=draw,
+    page=page,
+)  # fmt: skip
