@@ -28,8 +28,12 @@ from sparqsim.architectures.arrays.rules import ArrayRules
 from sparqsim.architectures.arrays.search import promoted
 from sparqsim.architectures.arrays.shapes import ConvShape, Loop, Tile
 from sparqsim.architectures.arrays.shapes import Mapping as TileMapping
+from sparqsim.architectures.machine import Machine
+from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import check_differences, console, table, write_json
+from sparqsim.simulator.report import NetworkReport
+from sparqsim.workloads.work import Network, load
 
 Row = Mapping[str, str]
 Order = tuple[Loop, Loop, Loop, Loop, Loop]
@@ -52,6 +56,13 @@ COUNTERS = {
     "dram_wr_bits": "dram_write",
 }
 ENERGY_TOLERANCE = 1e-6
+
+
+def timed(machine: Machine, network: str | Network) -> NetworkReport:
+    """A network, or one by name, timed from its shapes at the widths that its table publishes."""
+    if isinstance(network, str):
+        network = load(network, numbers=False)
+    return run_network(machine, network, verify=False)
 
 
 class BadTable(InputError):

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import click
 
 from sparqsim.architectures.arrays.bitfusion import BitFusion
-from sparqsim.architectures.arrays.plans import run_network, total_cycles, total_energy_pj
 from sparqsim.scripts.output import json_option
 from sparqsim.scripts.validation._arrays import (
     Headline,
@@ -28,9 +27,9 @@ from sparqsim.scripts.validation._arrays import (
     geometric_mean,
     report_headlines,
     report_table,
+    timed,
 )
 from sparqsim.scripts.validation._evidence import Evidence, Table
-from sparqsim.workloads.models import get_model
 
 
 class Eyeriss(NamedTuple):
@@ -123,9 +122,9 @@ def _over_eyeriss(machine: BitFusion) -> tuple[list[float], list[float]]:
     """Speed and energy of every network, over Eyeriss."""
     speedups, reductions = [], []
     for network, other in EYERISS.items():
-        runs = run_network(machine, get_model(f"bitfusion/{network}"))
-        milliseconds = total_cycles(runs) / machine.clock_hz * 1e3 / machine.batch
-        millijoules = total_energy_pj(runs) * 1e-9 / machine.batch
+        ours = timed(machine, f"bitfusion/{network}").totals
+        milliseconds = ours.cycles / machine.clock_hz * 1e3 / machine.batch
+        millijoules = ours.energy.known_pj * 1e-9 / machine.batch
         speedups.append(other.milliseconds / milliseconds)
         reductions.append(other.millijoules / millijoules)
     return speedups, reductions

@@ -13,10 +13,9 @@ import click
 import msgspec
 
 from sparqsim.architectures.arrays.diannao import DianNao
-from sparqsim.architectures.arrays.plans import run_network
 from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.scripts.validation._arrays import timed
 from sparqsim.scripts.validation._evidence import Evidence, Table
-from sparqsim.workloads.models import get_model
 
 PUBLISHED_GOPS = 452.0  # assumed: recalled from ASPLOS 2014, unchecked
 PUBLISHED_W = 0.485  # assumed: likewise
@@ -49,12 +48,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 def rows() -> list[Row]:
     """AlexNet, layer by layer."""
     found = []
-    for each in run_network(DianNao(), get_model("alexnet")):
+    for each in timed(DianNao(), "alexnet").runs:
         report = each.report
         compute = report.counters["compute_cycles"]
         found.append(
             Row(
-                layer=each.layer.name,
+                layer=each.name,
                 cycles=report.cycles,
                 multipliers_busy=report.utilization["multipliers"],
                 gops=2 * report.macs.dense / report.seconds / 1e9,
@@ -66,8 +65,8 @@ def rows() -> list[Row]:
 
 def chip_power_w() -> float:
     """Power of NFU and buffers on AlexNet's third convolution, by the shipped energies."""
-    runs = run_network(DianNao(), get_model("alexnet"))
-    report = next(each.report for each in runs if each.layer.name == "conv3")
+    runs = timed(DianNao(), "alexnet").runs
+    report = next(each.report for each in runs if each.name == "conv3")
     chip = sum(p.energy_pj or 0.0 for p in report.energy.parts if not p.part.startswith("DRAM"))
     return chip * 1e-12 / report.seconds
 

@@ -20,21 +20,19 @@ from __future__ import annotations
 
 import functools
 import statistics
+from dataclasses import replace
 
 import click
 import msgspec
 
 from sparqsim.architectures.arrays.ant import Ant
 from sparqsim.architectures.arrays.olive import Olive
-from sparqsim.architectures.arrays.plans import run_network, total_cycles, total_energy_pj
-from sparqsim.architectures.network import run_network as run_on_gpu
+from sparqsim.architectures.network import run_network
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.scripts.output import json_option
-from sparqsim.scripts.validation._arrays import Headline, report_headlines
+from sparqsim.scripts.validation._arrays import Headline, report_headlines, timed
 from sparqsim.scripts.validation._evidence import Evidence, Table
-from sparqsim.workloads.layers import Model
-from sparqsim.workloads.models import get_model
-from sparqsim.workloads.work import load
+from sparqsim.workloads.work import Network, load
 
 # published: BERT-base (MNLI) from ANT's released simulator: cycles, and mJ summed over its parts
 ADAFLOAT = (790424726, 766.10336 + 436.97058 + 401.79699 + 487.63581)
@@ -66,26 +64,26 @@ EVIDENCE = (
 )
 
 
-def at_bits(model: Model, bits: int) -> Model:
-    """The model with both operands of every layer at one width."""
+def at_bits(network: Network, bits: int) -> Network:
+    """The network with both operands of every layer at one width."""
     layers = tuple(
         msgspec.structs.replace(layer, activation_bits=bits, weight_bits=bits)
-        for layer in model.layers
+        for layer in network.layers
     )
-    return msgspec.structs.replace(model, layers=layers)
+    return replace(network, model=msgspec.structs.replace(network.model, layers=layers))
 
 
 def headlines() -> list[Headline]:
     """Six ratios."""
-    bert = get_model("ant/bert_mnli")
-    ours = run_network(Olive(authors_model=True), at_bits(bert, 4))
-    ant = run_network(Ant(authors_model=True), at_bits(bert, 8))
+    bert = load("ant/bert_mnli", numbers=False)
+    ours = timed(Olive(authors_model=True), at_bits(bert, 4)).totals
+    ant = timed(Ant(authors_model=True), at_bits(bert, 8)).totals
     others = {
         "AdaFloat": ADAFLOAT,
         "OLAccel": OLACCEL,
-        "ANT at 8 bits": (total_cycles(ant), total_energy_pj(ant) * 1e-9),
+        "ANT at 8 bits": (ant.cycles, ant.energy.known_pj * 1e-9),
     }
-    cycles, millijoules = total_cycles(ours), total_energy_pj(ours) * 1e-9
+    cycles, millijoules = ours.cycles, ours.energy.known_pj * 1e-9
     return [
         Headline(what=f"{what} over {name}", published=published, ours=found, bound=BOUND)
         for name, (other_cycles, other_millijoules) in others.items()
@@ -103,7 +101,7 @@ def gpu_headlines() -> tuple[Headline, ...]:
     for name, batch in MODELS.items():
         network = load(name, batch=batch, numbers=False)
         totals = {
-            recipe: run_on_gpu(GPU, network, recipe=recipe, verify=False).totals
+            recipe: run_network(GPU, network, recipe=recipe, verify=False).totals
             for recipe in ("olive4", "int8", "fp16")
         }
         ours = totals["olive4"]

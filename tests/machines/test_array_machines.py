@@ -23,10 +23,10 @@ from sparqsim.architectures.arrays.folds import NM, Dataflow, SystolicGrid
 from sparqsim.architectures.arrays.machine import ArrayMachine
 from sparqsim.architectures.arrays.olive import Olive
 from sparqsim.architectures.arrays.plain import PlainArray
-from sparqsim.architectures.arrays.plans import run_network, total_cycles
 from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import program as lowered
 from sparqsim.architectures.machine import run
+from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError
 from sparqsim.workloads.layers import Linear, MatMul, Model
 from sparqsim.workloads.models import get_model
@@ -34,6 +34,7 @@ from sparqsim.workloads.prune import NM as NMPattern
 from sparqsim.workloads.prune import prune
 from sparqsim.workloads.requantize import Multiplier, requantize_one
 from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.work import Network, load
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -210,22 +211,25 @@ def test_networks_simulate_identical_layers_once(machine: str) -> None:
             MatMul(name="c", m=8, k=64, n=8, batch=2),
         ),
     )
-    a, b, c = run_network(MACHINES[machine], model)
-    assert (a.like, b.like, c.like) == (None, "a", None)
+    report = run_network(
+        MACHINES[machine], Network(name="m", model=model, source="made up"), verify=False
+    )
+    a, b, c = report.runs
+    assert (a.same_as, b.same_as, c.same_as) == ("", "a", "")
     assert b.report.layer == "b" and b.report.cycles == a.report.cycles
     assert b.report.verification.status == "skipped"
-    assert total_cycles([a, b, c]) == 4 * a.report.cycles + c.report.cycles
+    assert report.totals.cycles == 4 * a.report.cycles + c.report.cycles
 
 
 def test_whole_networks_run_from_their_shapes() -> None:
     """ResNet-50 and BERT-base: every layer, no faster than the array could be when full."""
     for name in ("resnet50", "bert_base"):
-        model = get_model(name)
+        network = load(name, numbers=False)
         for machine in (BitFusion(), TPU()):
-            runs = run_network(machine, model)
-            assert len(runs) == len(model.layers)
-            assert total_cycles(runs) >= model.macs / machine.multipliers_at_8_bits
-            for each in runs:
+            report = run_network(machine, network, verify=False)
+            assert len(report.runs) == len(network.layers)
+            assert report.totals.cycles >= network.model.macs / machine.multipliers_at_8_bits
+            for each in report.runs:
                 assert each.report.cycles >= each.report.counters["compute_cycles"]
 
 
@@ -332,7 +336,11 @@ def test_networks_are_timed_in_seconds() -> None:
 
     from sparqsim.workloads.models.decoders import llama_7b
 
-    run_network(BitFusion(), get_model("bitfusion/lenet5"))  # compiles
+    def cycles(model: Model) -> int:
+        network = Network(name=model.name, model=model, source=model.source)
+        return run_network(BitFusion(), network, verify=False).totals.cycles
+
+    cycles(get_model("bitfusion/lenet5"))  # compiles
     for models, limit in (
         ((get_model("resnet50"),), 5),
         ((get_model("bert_base"),), 5),
@@ -340,7 +348,7 @@ def test_networks_are_timed_in_seconds() -> None:
     ):
         start = time.process_time()
         for model in models:
-            assert total_cycles(run_network(BitFusion(), model)) > 0
+            assert cycles(model) > 0
         assert time.process_time() - start < limit
 
 

@@ -41,41 +41,24 @@ def fill_columns(
 
 
 @_lean
-def count_entries(
-    indptr: Ints, indices: NDArray[np.int32], step: int, following: Ints, counts: Ints
-) -> None:
-    """Count the entries, padding included, of each column and PE into ``counts`` [cols, pes].
-
-    ``following`` [pes] is room for the local row after the last one.
-    """
-    pes = following.size
-    for j in range(len(indptr) - 1):
-        for p in range(pes):
-            following[p] = 0
-        for k in range(indptr[j], indptr[j + 1]):
-            row = np.uint32(indices[k])
-            local = row // np.uint32(pes)
-            pe = row - local * np.uint32(pes)
-            counts[j, pe] += 1 + (local - following[pe]) // step
-            following[pe] = local + 1
-
-
-@_lean
-def fill_entries(
+def walk_entries(
     indptr: Ints,
     indices: NDArray[np.int32],
     stored_codes: NDArray[np.uint8],
     longest: int,
     following: Ints,
     cursor: Ints,
+    ends: Ints,
     codes: NDArray[np.uint8],
     runs: NDArray[np.uint8],
 ) -> None:
     """Write the entries, PE ``p`` from ``cursor[p]`` on; each PE's columns follow each other.
 
-    ``longest`` is the longest run; ``following`` as in :func:`count_entries`.
+    ``ends`` [cols, pes] is where they end. ``longest`` is the longest run; ``following`` [pes] is
+    room for the local row after the last one. With empty ``codes`` entries are only counted.
     """
     pes = following.size
+    written = codes.size > 0
     for j in range(len(indptr) - 1):
         for p in range(pes):
             following[p] = 0
@@ -86,14 +69,18 @@ def fill_entries(
             gap = np.int64(local) - following[pe]
             at = cursor[pe]
             while gap > longest:
-                codes[at] = 0
-                runs[at] = longest
+                if written:
+                    codes[at] = 0
+                    runs[at] = longest
                 at += 1
                 gap -= longest + 1
-            codes[at] = stored_codes[k]
-            runs[at] = gap
+            if written:
+                codes[at] = stored_codes[k]
+                runs[at] = gap
             cursor[pe] = at + 1
             following[pe] = np.int64(local) + 1
+        for p in range(pes):
+            ends[j, p] = cursor[p]
 
 
 @_lean
@@ -104,8 +91,8 @@ def first_bad_entry(
     is_zero: NDArray[np.bool_],
     rows: int,
     longest: int,
-) -> tuple[int, int, int, int]:
-    """Return (fault, PE, column, entry); fault 0 is none, else the number of the broken rule.
+) -> tuple[int, int]:
+    """Return (fault, entry); fault 0 is none, else the number of the broken rule.
 
     1 run too long, 2 past the PE's last row, 3 padding with a short run, 4 padding at the end,
     5 a weight whose shared value is zero (``is_zero[code]``).
@@ -116,19 +103,21 @@ def first_bad_entry(
         for j in range(cols):
             at = -1
             for e in range(pointers[pe, j], pointers[pe, j + 1]):
-                if runs[e] > longest:
-                    return 1, pe, j, e
                 at += runs[e] + 1
-                if at >= local_rows:
-                    return 2, pe, j, e
-                if codes[e] == 0:
-                    if runs[e] != longest:
-                        return 3, pe, j, e
-                    if e + 1 == pointers[pe, j + 1]:
-                        return 4, pe, j, e
-                elif is_zero[codes[e]]:
-                    return 5, pe, j, e
-    return 0, 0, 0, 0
+                fault = 0
+                if runs[e] > longest:
+                    fault = 1
+                elif at >= local_rows:
+                    fault = 2
+                elif codes[e]:
+                    fault = 5 * is_zero[codes[e]]
+                elif runs[e] != longest:
+                    fault = 3
+                elif e + 1 == pointers[pe, j + 1]:
+                    fault = 4
+                if fault:
+                    return fault, e
+    return 0, 0
 
 
 @kernel()

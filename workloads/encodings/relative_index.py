@@ -102,10 +102,12 @@ class RelativeIndexCSC:
                 f"codebook, got {self.codes.max()}"
             )
         longest = (1 << self.index_bits) - 1
-        fault, pe, column, entry = kernels.first_bad_entry(
+        fault, entry = kernels.first_bad_entry(
             pointers, self.codes, self.runs, self.codebook == 0, rows, longest
         )
         if fault:
+            pe = int(np.searchsorted(pointers[:, -1], entry, side="right"))
+            column = int(np.searchsorted(pointers[pe], entry, side="right")) - 1
             raise InputError(
                 f"corrupt relative-index data in PE {pe}, column {column}, entry {entry} "
                 f"(code {self.codes[entry]}, run {self.runs[entry]}): {_FAULTS[fault]}"
@@ -153,24 +155,16 @@ class RelativeIndexCSC:
                 "it another code"
             )
         cols = codes.shape[1]
-        counts = np.zeros((cols, pes), np.int64)
-        step, following = 1 << index_bits, np.zeros(pes, np.int64)
-        kernels.count_entries(codes.indptr, codes.indices, step, following, counts)
-        pointers = np.zeros((pes, cols + 1), np.int64)
-        np.cumsum(counts.T, axis=1, out=pointers[:, 1:])
-        pointers[1:] += np.cumsum(pointers[:-1, -1])[:, None]
-        entry_codes = np.empty(pointers[-1, -1], np.uint8)
-        runs = np.empty_like(entry_codes)
-        kernels.fill_entries(
-            codes.indptr,
-            codes.indices,
-            codes.values.astype(np.uint8),
-            step - 1,
-            following,
-            pointers[:, 0].copy(),
-            entry_codes,
-            runs,
-        )
+        matrix = codes.indptr, codes.indices, codes.values.astype(np.uint8)
+        longest, following = (1 << index_bits) - 1, np.zeros(pes, np.int64)
+        cursor, ends = np.zeros(pes, np.int64), np.zeros((cols, pes), np.int64)
+        nothing = np.empty(0, np.uint8)
+        kernels.walk_entries(*matrix, longest, following, cursor, ends, nothing, nothing)
+        entries = int(cursor.sum())
+        first = np.cumsum(cursor) - cursor
+        entry_codes, runs = np.empty(entries, np.uint8), np.empty(entries, np.uint8)
+        kernels.walk_entries(*matrix, longest, following, first.copy(), ends, entry_codes, runs)
+        pointers = np.vstack([first, ends]).T.copy()
         return cls(codes.shape, pointers, entry_codes, runs, codebook, index_bits)
 
     @classmethod

@@ -141,10 +141,8 @@ class Format(ABC):
         elif array.dtype not in (np.float32, np.float64):
             array = array.astype(np.float64)
         flat = np.ascontiguousarray(array).reshape(-1)
-        from sparqsim.workloads.formats.lookup import count_nan
-
-        count = count_nan(flat)
-        if count:
+        if flat.size and np.isnan(flat.min()):  # the least of numbers and NaN is NaN
+            count = np.count_nonzero(np.isnan(flat))
             place = [int(i) for i in np.argwhere(np.isnan(array))[0]]
             raise InputError(
                 f"x must hold no NaN to be encoded as {self.name}, but {count} of its {flat.size} "

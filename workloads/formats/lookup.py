@@ -197,12 +197,3 @@ def take(table: Any, codes: Any, out: Any) -> int:
             code = 0
         out[i] = table[code]
     return bad
-
-
-@kernel(error_model="numpy", _nrt=False)
-def count_nan(x: Any) -> int:
-    """How many elements of flat ``x`` are NaN."""
-    count = 0
-    for i in range(x.size):
-        count += x[i] != x[i]
-    return count
