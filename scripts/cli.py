@@ -30,6 +30,14 @@ COMMANDS = {
         "sparqsim.scripts.compare:command",
         "The same work on several machines, made comparable.",
     ),
+    "diff": (
+        "sparqsim.scripts.diff:command",
+        "Two reports side by side: what changed, and why.",
+    ),
+    "explore": (
+        "sparqsim.scripts.explore:command",
+        "A page on which machine, recipe, batch and bandwidth are turned.",
+    ),
     "sweep": (
         "sparqsim.scripts.sweep.command:command",
         "Thousands of points from a file, resumable; here or on a cluster.",

@@ -178,20 +178,21 @@ class Plot:
     height: int = 200
     title: str = ""
 
-    def _points(self, xs: Any, ys: Any) -> str:
+    def places(self, xs: Any, ys: Any) -> str:
+        """Points as SVG has them: "x,y x,y"; a little outside at most."""
         across = SIDE * np.clip(self.x.shares(xs), -0.1, 1.1)
         down = SIDE * (1 - np.clip(self.y.shares(ys), -0.1, 1.1))
         return " ".join(f"{a:.4g},{b:.4g}" for a, b in zip(across, down, strict=True))
 
     def line(self, xs: Any, ys: Any, kind: str) -> None:
         """A line through points."""
-        self.marks.append(h("polyline", points=Html(self._points(xs, ys)), class_=kind))
+        self.marks.append(h("polyline", points=Html(self.places(xs, ys)), class_=kind))
 
     def area(self, edges: Any, low: Any, high: Any, kind: str) -> None:
         """What lies between two staircases over the intervals between edges."""
         xs, top = _stairs(edges, high)
         _, foot = _stairs(edges, np.broadcast_to(low, np.shape(high)))
-        points = self._points(np.concatenate([xs, xs[::-1]]), np.concatenate([top, foot[::-1]]))
+        points = self.places(np.concatenate([xs, xs[::-1]]), np.concatenate([top, foot[::-1]]))
         self.marks.append(h("polygon", points=Html(points), class_=kind))
 
     def steps(self, edges: Any, values: Any, kind: str) -> None:
@@ -208,13 +209,13 @@ class Plot:
 
     def dot(self, x: float, y: float, kind: str, words: str = "") -> None:
         """A dot, with words for who points at it."""
-        place = self._points([x], [y]).replace(",", " ")
+        place = self.places([x], [y]).replace(",", " ")
         title = h("title", words) if words else None
         self.marks.append(h("path", title, d=Html(f"M{place}h.01"), class_=kind))
 
     def dots(self, xs: Any, ys: Any, kind: str) -> None:
         """Many dots without words: one mark."""
-        places = self._points(xs, ys).replace(",", " ").split(" ")
+        places = self.places(xs, ys).replace(",", " ").split(" ")
         pairs = dict.fromkeys(zip(places[::2], places[1::2], strict=True))  # each place once
         path = "".join(f"M{a} {b}h.01" for a, b in pairs)
         self.marks.append(h("path", d=Html(path), class_=kind))
