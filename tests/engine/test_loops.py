@@ -75,18 +75,20 @@ def test_loops_are_the_numbers_they_stand_for(data: st.DataObject, total: int) -
     data=st.data(),
     total=st.integers(1, 60),
     pace=st.tuples(st.integers(1, 12), st.integers(1, 5)),
+    afresh=st.integers(0, 20),
 )
 def test_what_comes_at_a_pace_ends_with_all_that_came(
-    data: st.DataObject, total: int, pace: tuple[int, int]
+    data: st.DataObject, total: int, pace: tuple[int, int], afresh: int
 ) -> None:
-    """Each firing lasts from the cycle in which all before it has come to that in which it has, one
-    at least; where the cycles are said to repeat they do."""
+    """Each firing lasts from the cycle in which all before it has come, since it last started over,
+    to that in which it has, one at least; where the cycles are said to repeat they do."""
     amounts = loops(data.draw, total, 0, 30)
     came, plain = 0, []
     for k in range(total):
-        begin, came = came, came + amounts[k]
+        begin = 0 if afresh and k % afresh == 0 else came
+        came = begin + amounts[k]
         plain.append(max(1, -(-came * pace[1] // pace[0]) + (-begin * pace[1] // pace[0])))
-    paced = Paced.of(amounts, pace)
+    paced = Paced(amounts.runs, amounts.values, pace=pace, afresh=afresh)
     first, last = sorted(data.draw(st.tuples(st.integers(0, total), st.integers(0, total))))
     assert paced.window(first, last).tolist() == plain[first:last]
     assert paced.total() == sum(plain)
@@ -96,6 +98,19 @@ def test_what_comes_at_a_pace_ends_with_all_that_came(
         end, added = paced.steady(first, last)
         assert added == 0
         assert plain[last:end] == plain[first : end - last + first]
+
+
+def test_a_pace_that_hardly_comes_out_even_starts_over_seldom() -> None:
+    """Transfers of 3000 bits over a bus of 10007 in 10 cycles end with a cycle every 10007 of them:
+    a loop whose iterations take a thousand cycles starts each of them in a new cycle, one with
+    shorter iterations does not; over a bus of 1600 bits, of which 8 transfers fill 15, none does."""
+    long, short = (Loops(((9,), (n,)), np.full((1, 1), 3000)) for n in (1200, 40))
+    assert Paced.of(long, (10007, 10), 1024).afresh == 1200
+    assert Paced.of(short, (10007, 10), 1024).afresh == 0
+    assert Paced.of(long, (1600, 1), 1024).afresh == 0
+    odd, even = Paced.of(long, (10007, 10), 1024), Paced.of(long, (10007, 10))
+    assert odd.steady(0, 1200) == (9 * 1200, 0) and even.steady(0, 1200) == (1200, 0)
+    assert even.total() <= odd.total() < even.total() + 9
 
 
 @quick
