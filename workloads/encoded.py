@@ -403,14 +403,11 @@ def _operand(
         codes = found.quantize(kept).codes
         return Coded(codes=codes, quantizer=found, pattern=_pattern(recipe))
     assert not isinstance(values, CSC)
-    inputs = values.astype(np.float32, copy=False)
-    inputs = pruned_inputs(inputs, recipe)
-    quantizer = _fitted_inputs(inputs, recipe, calibration)
-    if quantizer is None:
+    inputs = pruned_inputs(values.astype(np.float32, copy=False), recipe)
+    fit = _fitted_inputs(inputs, recipe, calibration)
+    if fit is None:
         return inputs
-    return Coded(
-        codes=quantizer.quantize(inputs).codes, quantizer=quantizer, dynamic=recipe.dynamic
-    )
+    return Coded(codes=fit.quantize(inputs).codes, quantizer=fit, dynamic=recipe.dynamic)
 
 
 def completed(recipe: TensorRecipe, own: TensorRecipe) -> TensorRecipe:

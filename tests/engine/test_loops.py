@@ -103,7 +103,7 @@ def test_what_comes_at_a_pace_ends_with_all_that_came(
 def test_a_pace_that_hardly_comes_out_even_starts_over_seldom() -> None:
     """Transfers of 3000 bits over a bus of 10007 in 10 cycles end with a cycle every 10007 of them:
     a loop whose iterations take a thousand cycles starts each of them in a new cycle, one with
-    shorter iterations does not; over a bus of 1600 bits, of which 8 transfers fill 15, none does."""
+    shorter iterations does not; over 1600 bits, of which 8 transfers fill 15, none does."""
     long, short = (Loops(((9,), (n,)), np.full((1, 1), 3000)) for n in (1200, 40))
     assert Paced.of(long, (10007, 10), 1024).afresh == 1200
     assert Paced.of(short, (10007, 10), 1024).afresh == 0
