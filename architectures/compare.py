@@ -105,6 +105,33 @@ def compare(
     )
 
 
+def joined(reports: Sequence[ComparisonReport]) -> ComparisonReport:
+    """Comparisons of the same machines over different networks as one, with its means.
+
+    Raises
+    ------
+    InputError
+        If the machines or their configurations are not the same.
+    """
+    first, *others = reports
+    for each in others:
+        if each.contenders != first.contenders or each.equal != first.equal:
+            raise InputError("comparisons can be joined only of the same machines made alike equal")
+    networks = [network for report in reports for network in report.networks]
+    means = [
+        mean_ratios(each.label, [network.machines[place].ratios for network in networks])
+        for place, each in enumerate(first.contenders)
+    ]
+    notes = list(dict.fromkeys(note for report in reports for note in report.notes))
+    return ComparisonReport(
+        equal=first.equal,
+        contenders=first.contenders,
+        networks=networks,
+        means=means if len(networks) > 1 else [],
+        notes=notes,
+    )
+
+
 def _said(progress: Progress | None, what: str) -> Progress | None:
     if progress is None:
         return None

@@ -73,6 +73,7 @@ const withUnit = (value, unit) => {
 };
 function weigh() {
   const [billions, tokens] = inputs.map(input => Number(input.value));
+  sizes.querySelector('caption').textContent = `${billions} billion parameters`;
   for (const row of sizes.querySelectorAll('tbody tr')) {
     const bytes = billions * 1e9 * Number(row.cells[0].textContent) / 8;
     const rate = (bytes + 2 * sizes.dataset.cached) * tokens;
@@ -82,8 +83,9 @@ function weigh() {
     limits.forEach((limit, place) => {
       const span = document.createElement('span');
       span.className = bytes <= limit ? 'ok' : 'no';
+      const times = Number((bytes / limit).toPrecision(bytes < 100 * limit ? 3 : 6));
       span.textContent = bytes <= limit ? 'fits'
-        : `${Number((bytes / limit).toPrecision(3))} times too large`;
+        : `${times.toLocaleString('en', {maximumFractionDigits: 2})} times too large`;
       row.cells[5 + place].replaceChildren(span);
     });
   }

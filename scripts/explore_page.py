@@ -241,12 +241,16 @@ def _sizes(models: Sequence[Model]) -> list[Html]:
     return found
 
 
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 100 else f"{ratio:,.0f}"
+
+
 def _size_row(model: Model, bits: int) -> list[Any]:
     size = model.parameters * bits / 8
     rate = (size + 2 * model.cached) * TOKENS_PER_S
     fits = [
         h("span", "fits", class_="ok") if size <= most
-        else h("span", f"{size / most:.3g} times too large", class_="no")
+        else h("span", f"{_times(size / most)} times too large", class_="no")
         for most in PLATFORMS.values()
     ]  # fmt: skip
     return [

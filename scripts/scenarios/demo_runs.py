@@ -8,18 +8,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.compare import compare, joined
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Result, run
+from sparqsim.architectures.registry import get_machine
 from sparqsim.base import output_folder
+from sparqsim.scripts.compare import show_comparison
 from sparqsim.scripts.output import PatientBar, console, table
 from sparqsim.scripts.show import show
-from sparqsim.simulator.pages import layer_page, write
+from sparqsim.simulator.comparison import ComparisonReport
+from sparqsim.simulator.pages import comparison_page, layer_page, write
 from sparqsim.simulator.plots import save_figures
 from sparqsim.simulator.trace import write_trace
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.models import get_layer
 from sparqsim.workloads.models.digits import Digits, load_digits
 from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
+from sparqsim.workloads.work import load
+
+
+MACHINES = ("bitfusion", "ant", "olive", "sparse-tensor-core")
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,16 @@ def print_networks(runs: list[NetworkRun]) -> None:
     screen.print(accuracy)
 
 
+def compared(bar: PatientBar) -> ComparisonReport:
+    """The digits CNN and ResNet-18 on four machines."""
+    machines = {name: get_machine(name)() for name in MACHINES}
+    digits = compare([load("digits-cnn")], machines, progress=bar, paths=True)
+    resnet = compare(
+        [load("resnet18", numbers=False)], machines, progress=bar, paths=True, verify=False
+    )
+    return joined([digits, resnet])
+
+
 def demonstrate(out: str) -> None:
     """Run real pruned layers and AlexNet fc6 on EIE, into a folder."""
     folder = output_folder(out)
@@ -145,8 +163,12 @@ def demonstrate(out: str) -> None:
         written.append(write_trace(result.timeline, folder / "alexnet_fc6_trace.json.gz"))
         page = folder / "alexnet_fc6.html"
         written.append(write(layer_page(result.report, result.timeline, result.traffic), page))
+        report = compared(bar)
+        written.append(write(comparison_page(report), folder / "comparison.html"))
     print_networks(runs)
     show(result.report, machine.title)
+    show_comparison(report)
     console().print("\nwritten:")
     for path in written:
         console().print(f"  {path}")
+    console().print(f"\nThe comparison on one page: {written[-1]}")
