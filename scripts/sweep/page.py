@@ -170,11 +170,11 @@ def _picture(points: Points) -> list[Html]:
     hue = next((name for name in points.varying if len(points.distinct(name)) <= FEW_VALUES), "")
     values = [row.columns.get(hue) for row in known] if hue else [None] * len(known)
     keys = []
-    for place, value in enumerate(dict.fromkeys(map(repr, values))):
+    ordered = points.distinct(hue) if hue else [None]
+    for place, value in enumerate(map(repr, ordered)):
         mine = np.array([repr(each) == value for each in values])
         plot.dots(times[mine], energies[mine], f"dot c{place}")
-        first = int(np.argmax(mine))
-        keys.append((f"c{place}", f"{named(hue)} {_text(values[first])}" if hue else "a point"))
+        keys.append((f"c{place}", f"{named(hue)} {_text(ordered[place])}" if hue else "a point"))
     front_rows = [
         [h("code", known[place].key[:8]), _where(points, known[place]),
          Number(with_unit(times[place], "s"), times[place]),
