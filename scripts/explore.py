@@ -76,7 +76,9 @@ def command(
     """Simulate a grid of choices and write a page on which they are turned."""
     check_can_write(output)
     chosen = chosen_machines(machines)
-    grid = list(product(batch or [None], context or [None], bandwidth, recipes or ("",), chosen))
+    images_of: list[int | None] = [*batch] or [None]
+    tokens_of: list[int | None] = [*context] or [None]
+    grid = list(product(images_of, tokens_of, bandwidth, recipes or ("",), chosen))
     if len(grid) > MOST_POINTS:
         raise InputError(
             f"the grid has {len(grid):,} points; give fewer values, at most {MOST_POINTS:,} points"
@@ -128,7 +130,7 @@ def _explored(
             if factor != (1 if 1 in factors else factors[0]):
                 return
             factor = 1.0
-    at = {"machine": label, "recipe": recipe or "its own", "batch": batch, "context": context,
+    at: dict[str, Any] = {"machine": label, "recipe": recipe or "its own", "batch": batch, "context": context,
           "bandwidth": factor}  # fmt: skip
     try:
         report = run_network(configured, network, recipe=recipe or None, verify=False)

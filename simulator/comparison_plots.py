@@ -28,7 +28,7 @@ from sparqsim.simulator.palette import (
     WIDTH,
 )
 from sparqsim.simulator.plots import dress, legend_below, new_axes, write_figure
-from sparqsim.simulator.report import LayerRun, Report
+from sparqsim.simulator.report import LayerRun, Report, Roof
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ def normalized(report: ComparisonReport, what: str, ax: Axes | None = None) -> A
     # The means stand apart.
     at = np.arange(len(groups)) + np.where(np.arange(len(groups)) >= len(groups) - 2, 0.6, 0.0)
     for number, label in enumerate(labels):
-        heights = [np.nan if row[number] is None else row[number] for row in groups]
+        heights = np.array([row[number] for row in groups], np.float64)  # None: nan
         places = at + (number - (len(labels) - 1) / 2) * width
         ax.bar(places, heights, width, color=_colour(number), label=printable(label, 30))
     known = [value for row in groups for value in row if value]
@@ -157,7 +157,7 @@ def energy_split(network: ComparedNetwork, ax: Axes | None = None) -> Axes:
 def utilization(network: ComparedNetwork, ax: Axes | None = None) -> Axes:
     """Share of the multiplications that could have started and were effectual."""
     ax = new_axes(ax, WIDTH, 1.0 + 0.36 * len(network.machines))
-    rows = np.arange(len(network.machines))
+    rows = range(len(network.machines))
     shares = [100 * each.shared.utilization for each in network.machines]
     ax.barh(rows, shares, 0.66, color=[_colour(place) for place in rows])
     for row, share in zip(rows, shares, strict=True):
@@ -179,7 +179,8 @@ def roofline(network: ComparedNetwork, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, WIDTH, 3.8)
     drawn = 0
     for place, each in enumerate(network.machines):
-        points, roofs = [], {}
+        points: list[tuple[float, float]] = []
+        roofs: dict[Roof, None] = {}
         for row in each.report.runs:
             found, dram = row.report, row.report.memory.get("dram")
             moved = (dram.read_bits + dram.written_bits) / 8 if dram else 0.0
@@ -194,6 +195,7 @@ def roofline(network: ComparedNetwork, ax: Axes | None = None) -> Axes:
         colour = _colour(place)
         ax.plot(x, y, "o", ms=4, alpha=0.7, color=colour, label=printable(each.label, 30))
         for roof in roofs:
+            assert roof.bytes_per_s is not None
             knee = roof.macs_per_s / roof.bytes_per_s
             across = [min(min(x), knee) / 2, knee, max(max(x), knee) * 2]
             up = [across[0] * roof.bytes_per_s, roof.macs_per_s, roof.macs_per_s]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import numpy as np
 
@@ -300,7 +301,7 @@ def drawn_topology(timeline: Timeline) -> Html:
 
     file = io.BytesIO()
     with rc_context({"svg.fonttype": "path"}):
-        drawn = draw_topology(timeline.netlist).figure
+        drawn: Any = draw_topology(timeline.netlist).figure
         drawn.patch.set_visible(False)
         write_figure(drawn, file, "svg", timeline.netlist.name)
     text = file.getvalue().decode()
