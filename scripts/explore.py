@@ -130,8 +130,13 @@ def _explored(
             if factor != (1 if 1 in factors else factors[0]):
                 return
             factor = 1.0
-    at: dict[str, Any] = {"machine": label, "recipe": recipe or "its own", "batch": batch, "context": context,
-          "bandwidth": factor}  # fmt: skip
+    at: dict[str, Any] = {
+        "machine": label,
+        "recipe": recipe or "its own",
+        "batch": batch,
+        "context": context,
+        "bandwidth": factor,
+    }
     try:
         report = run_network(configured, network, recipe=recipe or None, verify=False)
     except InputError as error:
