@@ -26,7 +26,6 @@ from sparqsim.workloads.models.digits import Digits, load_digits
 from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
 from sparqsim.workloads.work import load
 
-
 MACHINES = ("bitfusion", "ant", "olive", "sparse-tensor-core")
 
 
