@@ -97,7 +97,7 @@ def prepare(folder: Path) -> None:
     )
     (folder / "w3a4.toml").write_text(
         'name = "w3a4"\ndescription = "few bits"\n[weights]\nformat = "int3"\n'
-        'granularity = "channel"\n[activations]\nformat = "int4"\n'
+        '[activations]\nformat = "int4"\n'
     )
     shutil.copy(DOCS / "howto" / "dot.py", folder / "my_machine.py")
     shutil.copy(PUBLISHED / "dram_reference.csv", folder / "dram.csv")
