@@ -59,4 +59,3 @@ def setup(app: Sphinx) -> None:
 
     reference_pages.write(DOCS / "reference" / "_generated")
     app.connect("source-read", join_lecture)
-    app.connect("env-get-outdated", lambda *_: ["index"])  # the lecture's pages may have changed
