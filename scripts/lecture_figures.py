@@ -235,9 +235,9 @@ def ant() -> Figure:
         axes.bar(np.arange(4) + 0.25 * (place - 1), noise, 0.25, label=name)
     for place, x in enumerate(tensors.values()):
         chosen = fit_ant(x)
-        name, noise = chosen.format.name.partition("_")[0], chosen.quantize(x).sqnr_db(x)
-        axes.plot([place - 0.4, place + 0.4], [noise, noise], "k--", lw=1.5)
-        axes.text(place + 0.41, noise, name, va="center", fontsize=11)
+        name, level = chosen.format.name.partition("_")[0], chosen.quantize(x).sqnr_db(x)
+        axes.plot([place - 0.4, place + 0.4], [level, level], "k--", lw=1.5)
+        axes.text(place + 0.41, level, name, va="center", fontsize=11)
     axes.set_xticks(range(4), list(tensors))
     axes.set(
         ylabel="SQNR (dB)",
@@ -442,4 +442,4 @@ def main(folder: Path = FOLDER, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]), *sys.argv[2:])
+    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER, *sys.argv[2:])

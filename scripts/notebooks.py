@@ -94,9 +94,12 @@ def code_of(cell: Cell, student: bool) -> str:
 
 def notebook(source: str, student: bool) -> dict[str, Any]:
     """A notebook (nbformat 4.5) of a source."""
-    made = []
+    made: list[dict[str, Any]] = []
     for number, cell in enumerate(cells(source)):
-        common = {"id": f"cell-{number}", "metadata": {"tags": [cell.kind]} if cell.kind else {}}
+        common: dict[str, Any] = {
+            "id": f"cell-{number}",
+            "metadata": {"tags": [cell.kind]} if cell.kind else {},
+        }
         if cell.kind == "[markdown]":
             text = re.sub(r"^# ?", "", cell.text, flags=re.MULTILINE)
             made.append({"cell_type": "markdown", "id": common["id"], "metadata": {},
