@@ -179,11 +179,9 @@ def versions() -> dict[str, str]:
 
 
 def total(jobs: list[Job], tool: str, field: str) -> float:
-    """A measure of a tool summed over jobs, cycles of a layer as often as ResNet-50 has it."""
-    counts = field in ("array", "memory")
-    return sum(
-        getattr(job.answers[tool], field) * (max(job.repeat, 1) if counts else 1) for job in jobs
-    )
+    """A measure of a tool summed over jobs, the cycles of a layer as often as ResNet-50 has it."""
+    counts = field in ("array", "memory") and len(jobs) > 1
+    return sum(getattr(job.answers[tool], field) * (job.repeat if counts else 1) for job in jobs)
 
 
 def _row(name: str, sizes: str, jobs: list[Job]) -> str:
@@ -211,22 +209,31 @@ def page(found: Peers) -> str:
         j.answers["sparqsim"].array for j in jobs
     )
     heads = "".join(f" {tool}: array | with memory | CPU | peak |" for tool in TOOLS)
-    rows = [_row(job.name, f"{job.m} x {job.k} x {job.n}", [job]) for job in jobs]
+    rows = []
+    for job in jobs:
+        name = f"{job.name} ({job.repeat} times)" if job.repeat > 1 else job.name
+        rows.append(_row(name, f"{job.m} x {job.k} x {job.n}", [job]))
     if layers:
-        rows.append(_row("ResNet-50, all of these", f"{len(layers)} products", layers))
+        often = sum(job.repeat for job in layers)
+        rows.append(_row(f"**these {often} layers of ResNet-50**", "", layers))
     tools = ", ".join(f"{name} {number}" for name, number in found.versions.items())
+    there = {job.name for job in jobs}
+    missing = [job.name for job in products() if job.name not in there]
+    left_out = f"\nThe run was broken off before {', '.join(missing)}.\n" if missing else ""
     return f"""# Beside other simulators
 
 The same matrix products on Sparqsim, SCALE-Sim 3 and ZigZag, an array of 32 x 32 that keeps its
 weights. Made by `python -m benchmarks.peers --out docs` on {found.date}, on a shared machine of
-{found.cores} cores ({found.machine}); {tools}. Each answer is a process of its own: processor
-seconds and the most memory include its start and its imports. *Array* are the cycles of the array
-alone, *with memory* those with what each models around it.
+{found.cores} cores ({found.machine}); {tools}.
+Each answer is a process of its own: processor seconds and the most memory include its start and its
+imports, and in brackets the time over Sparqsim's. *Array* are the cycles of the array alone, *with
+memory* those with what each models around it. The last row counts the cycles of a layer as often as
+the network has it, its answer once.
 
 | product | M x K x N |{heads}
 |---|---|{"--:|" * 12}
 {chr(10).join(rows)}
-
+{left_out}
 ## What the columns are
 
 * **Array.** Sparqsim's closed form pays fill, drain and the load of the weights for every fold, as
