@@ -1,12 +1,13 @@
 """The same products on Sparqsim, SCALE-Sim 3 and ZigZag, side by side in one run.
 
-    python -m benchmarks.peers [--quick] [--out docs/background]
+    python -m benchmarks.peers [--work cubes|resnet50|all] [--out docs]
 
 Installs the two others from the package index into a virtual environment of their own
 (``build/peers``). Each job is a process of its own, from its start to its end, so that processor
 time and memory are all that a user pays for one answer. Jobs are the products 256^3 and 1024^3 and
-those of ResNet-50's layers (``--quick``: 256^3 alone), on an array of 32 x 32 that keeps its
-weights. Prints the table; with ``--out`` writes ``peers.json``, from which ``peers.md`` is written.
+those of ResNet-50's layers, on an array of 32 x 32 that keeps its weights. Prints the table; with
+``--out`` writes the page ``background/peers.md`` and its numbers, ``data/peers.json``, after every
+job, so that a run that is broken off leaves what it has.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,16 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     versions: dict[str, str]
     jobs: list[Job]
+
+    @property
+    def cubes(self) -> list[Job]:
+        """The products that are no layer."""
+        return [job for job in self.jobs if not job.repeat]
+
+    @property
+    def layers(self) -> list[Job]:
+        """Those of ResNet-50."""
+        return [job for job in self.jobs if job.repeat]
 
 
 def installed() -> Path:
@@ -168,35 +178,131 @@ def versions() -> dict[str, str]:
     return {"sparqsim": version("sparqsim")} | shown
 
 
+def total(jobs: list[Job], tool: str, field: str) -> float:
+    """A measure of a tool summed over jobs, the cycles of a layer as often as ResNet-50 has it."""
+    counts = field in ("array", "memory") and len(jobs) > 1
+    return sum(getattr(job.answers[tool], field) * (job.repeat if counts else 1) for job in jobs)
+
+
+def _row(name: str, sizes: str, jobs: list[Job]) -> str:
+    """A row of the page: cycles, and time and memory over ours."""
+    cells = [name, sizes]
+    ours = total(jobs, "sparqsim", "seconds")
+    for tool in TOOLS:
+        seconds = total(jobs, tool, "seconds")
+        peak = max(job.answers[tool].peak_mb for job in jobs)
+        ratio = "" if tool == "sparqsim" else f" ({seconds / ours:.1f}x)"
+        cells += [
+            f"{total(jobs, tool, 'array'):,.0f}",
+            f"{total(jobs, tool, 'memory'):,.0f}",
+            f"{seconds:.1f} s{ratio}",
+            f"{peak:,.0f} MB",
+        ]
+    return f"| {' | '.join(cells)} |"
+
+
+def page(found: Peers) -> str:
+    """The page, every number in it from the run."""
+    jobs, layers = found.jobs, found.layers
+    equal = sum(abs(j.answers["sparqsim"].array - j.answers["scale-sim"].array) == 1 for j in jobs)
+    ideal = sum(j.answers["zigzag"].array for j in jobs) / sum(
+        j.answers["sparqsim"].array for j in jobs
+    )
+    heads = "".join(f" {tool}: array | with memory | CPU | peak |" for tool in TOOLS)
+    rows = []
+    for job in jobs:
+        name = f"{job.name} ({job.repeat} times)" if job.repeat > 1 else job.name
+        rows.append(_row(name, f"{job.m} x {job.k} x {job.n}", [job]))
+    if layers:
+        often = sum(job.repeat for job in layers)
+        rows.append(_row(f"**these {often} layers of ResNet-50**", "", layers))
+    tools = ", ".join(f"{name} {number}" for name, number in found.versions.items())
+    there = {job.name for job in jobs}
+    missing = [job.name for job in products() if job.name not in there]
+    left_out = f"\nThe run was broken off before {', '.join(missing)}.\n" if missing else ""
+    return f"""# Beside other simulators
+
+The same matrix products on Sparqsim, SCALE-Sim 3 and ZigZag, an array of 32 x 32 that keeps its
+weights. Made by `python -m benchmarks.peers --out docs` on {found.date}, on a shared machine of
+{found.cores} cores ({found.machine}); {tools}.
+Each answer is a process of its own: processor seconds and the most memory include its start and its
+imports, and in brackets the time over Sparqsim's. *Array* are the cycles of the array alone, *with
+memory* those with what each models around it. The last row counts the cycles of a layer as often as
+the network has it, its answer once.
+
+| product | M x K x N |{heads}
+|---|---|{"--:|" * 12}
+{chr(10).join(rows)}
+{left_out}
+## What the columns are
+
+* **Array.** Sparqsim's closed form pays fill, drain and the load of the weights for every fold, as
+  SCALE-Sim does: {equal} of {len(jobs)} products differ by the one cycle by which SCALE-Sim counts
+  from 0. ZigZag's are the steps of an array that is always full, {100 * ideal:.0f} % of that.
+* **With memory, Sparqsim.** The machine `plain`, event by event: tiles that a search chose, two
+  halves to each buffer, a DRAM of 1024 bits a cycle; a fold's weights move in while the fold before
+  it computes, so that fill and drain are paid once a tile.
+* **With memory, SCALE-Sim.** The array's trace with prefetch of the first operands and stalls of a
+  calculated bandwidth; folds one after the other; its Ramulator link was off.
+* **With memory, ZigZag.** Its shipped `tpu_like` input (64 bits of DRAM a cycle) under the mapping
+  that its search finds fastest: loading and unloading that computation does not hide.
+
+## What each models that the others do not
+
+| | Sparqsim | SCALE-Sim 3 | ZigZag |
+|---|---|---|---|
+| fill and drain of each fold | yes, or hidden by the next | yes | drain once |
+| folds that overlap | yes | no | no folds: a steady state |
+| waits and their causes | every firing | stall cycles, summed | stalls by port, in closed form |
+| a DRAM with banks and rows | yes (`--dram-standard`) | with Ramulator | no |
+| a search of mappings | tiles and order | no: the dataflow | loops over all memories |
+| zeros, formats, outputs checked | yes | N:M of weights | no |
+| energy | tables with sources | Accelergy | tables of its input |
+
+Memories differ between the three, so *with memory* compares models, not merits.
+"""
+
+
 @click.command()
-@click.option("--quick", is_flag=True, help="Only the product 256^3.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for peers.json.")
+@click.option("--work", type=click.Choice(["cubes", "resnet50", "all"]), default="all")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the docs to write into.")
 @click.option("--one", "single", hidden=True, metavar="MxKxN")
-def main(quick: bool, out: Path | None, single: str | None) -> None:
+def main(work: str, out: Path | None, single: str | None) -> None:
     """Run every job on every tool."""
     if single:
         click.echo(json.dumps(one(single)))
         return
     python = installed()
-    begin = time.monotonic()
     click.echo(f"{'product':24} {'M':>6} {'K':>5} {'N':>5} " + " ".join(
         f"| {tool}: array, with memory, CPU, peak" for tool in TOOLS))  # fmt: skip
-    jobs = []
-    for job in products()[: 1 if quick else None]:
+    jobs: list[Job] = []
+    for job in products():
+        if work != "all" and bool(job.repeat) != (work == "resnet50"):
+            continue
         jobs.append(answered(job, python))
         click.echo(line(jobs[-1]))
-    click.echo(f"{time.monotonic() - begin:.0f} s in all")
-    found = Peers(
+        if out:
+            write(gathered(jobs), out)
+
+
+def gathered(jobs: list[Job]) -> Peers:
+    """The jobs with where and when they ran."""
+    return Peers(
         date=datetime.now(UTC).date().isoformat(),
         cores=os.cpu_count() or 1,
         machine=platform.machine(),
         versions=versions(),
         jobs=jobs,
     )
-    if out:
-        (out / "peers.json").write_bytes(
-            msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
-        )
+
+
+def write(found: Peers, folder: Path) -> None:
+    """Write the numbers and the page."""
+    for part in ("data", "background"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    data = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+    (folder / "data" / "peers.json").write_bytes(data)
+    (folder / "background" / "peers.md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 LAYER = "fc1"
 IMAGES = 64
 LARGE = 2048  # inputs and outputs of the synthetic layer
+LARGE_INPUTS = 16  # its input vectors
 LARGE_ACTIVATION_DENSITY = 0.5  # assumed: what a ReLU leaves
 WEIGHT_BITS = 8
 PATTERNS: dict[str, Pattern] = {
@@ -76,6 +77,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
     layer: str
     images: int
+    large_inputs: int
     rows: list[Row]
     large: list[Row]
 
@@ -171,7 +173,7 @@ def study(bar: PatientBar) -> Study:
     inputs = digits.activations(digits.images.test_images[:IMAGES])[LAYER]
     rng = np.random.default_rng(0)
     large_weight = tensor((LARGE, LARGE), rng)
-    large_inputs = activations((IMAGES, LARGE), LARGE_ACTIVATION_DENSITY, rng)
+    large_inputs = activations((LARGE_INPUTS, LARGE), LARGE_ACTIVATION_DENSITY, rng)
     cases: list[tuple[str, float]] = [("dense", 1.0)]
     cases += [(pattern, density) for density in DENSITIES for pattern in PATTERNS]
     rows, large = [], []
@@ -182,7 +184,13 @@ def study(bar: PatientBar) -> Study:
         rows.append(measure(pruned, inputs, name, density, accuracy))
         pruned = pruned_by(large_weight, name, density)
         large.append(measure(pruned, large_inputs, name, density, None))
-    return Study(layer=f"digits-cnn/{LAYER}", images=IMAGES, rows=rows, large=large)
+    return Study(
+        layer=f"digits-cnn/{LAYER}",
+        images=IMAGES,
+        large_inputs=LARGE_INPUTS,
+        rows=rows,
+        large=large,
+    )
 
 
 def draw(found: Study) -> Figure:
@@ -283,7 +291,7 @@ def page(found: Study) -> str:
             "",
             f"## A synthetic layer of {LARGE} x {LARGE}",
             "",
-            f"Normal weights, {found.images} input vectors of which "
+            f"Normal weights, {found.large_inputs} input vectors of which "
             f"{100 * LARGE_ACTIVATION_DENSITY:g} % is not zero. Cycles:",
             "",
             *_tables(found.large),

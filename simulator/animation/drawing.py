@@ -28,12 +28,12 @@ STYLE = """
 .bg{fill:var(--paper,#fff)} .box{fill:var(--paper,#fff);stroke:var(--ink,#222);stroke-width:1}
 .wire{fill:none;stroke:var(--muted,#6b6b6b);stroke-width:1.4}
 text{font-family:system-ui,sans-serif;fill:var(--ink,#222);text-anchor:middle}
-.name{font-weight:700;font-size:12px}.small{font-size:10px}.muted{fill:var(--muted,#595959)}
+.name{font-weight:700;font-size:12px}.small{font-size:9.4px}.muted{fill:var(--muted,#595959)}
 .left{text-anchor:start}.title{font-size:15px;font-weight:700}.words{font-size:12px}
 .rim{fill:none;stroke:var(--muted,#6b6b6b);stroke-width:.8}.level{fill:#0072b2}.full{fill:#d55e00}
 .dot{fill:#0072b2;stroke:var(--paper,#fff);stroke-width:1;transition:cx .25s,cy .25s}
 .hid{visibility:hidden}
-""" + "".join(f".s{i}{{fill:{colour}}}" for i, colour in enumerate(COLOURS))  # fmt: skip
+""" + "".join(f".s{i}{{fill:var(--s{i},{each})}}" for i, each in enumerate(COLOURS))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sparqsim.simulator.trace.window import Window, window_of
 
 # What a lane does, in the order of the letters of LaneStates.
 BUSY, STARVED, BLOCKED, WAITING, DONE = range(5)
-STATE_NAMES = ("busy", "waits for tokens", "waits for room", "waits for a resource", "done")
+STATE_NAMES = ("busy", "waits for tokens", "waits for free slots", "waits for a resource", "done")
 
 # assumed: more than this is no picture any more
 MOST_ACTORS, MOST_LANES, MOST_MOMENTS, MOST_FIRINGS = 40, 512, 1500, 20_000
@@ -199,7 +199,7 @@ class _Lanes:
         channel = self.netlist.channels[(why - INPUT) // 2]
         if state == STARVED:
             return f"waits for tokens of {channel.name}, from {channel.source}"
-        return f"waits for room in {channel.name}: {channel.target} has not taken enough"
+        return f"waits for free slots in {channel.name}: {channel.target} has not taken enough"
 
 
 class _Queues:

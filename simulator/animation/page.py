@@ -17,7 +17,7 @@ FIRST = 24  # moments in the table
 STYLE = """
 :root{--paper:#fff;--ink:#222;--muted:#595959;--faint:#e4e4e4;color-scheme:light dark}
 @media (prefers-color-scheme:dark){:root{--paper:#16181b;--ink:#eaeaea;--muted:#a9adb3;
---faint:#3a3d42}}
+--faint:#3a3d42;--s4:#4d5157}}
 body{margin:0 auto;max-width:1400px;padding:12px;background:var(--paper);color:var(--ink);
 font:16px/1.45 system-ui,sans-serif}h1{font-size:1.3rem;margin:.2em 0}
 .stage{overflow-x:auto;border:1px solid var(--faint);border-radius:6px;padding:6px}

@@ -96,7 +96,7 @@ def _main_inputs(netlist: Netlist) -> list[tuple[Channel | None, bool]]:
             if netlist.index(channel.source) < i and is_countable(netlist, channel)
         ]
         straight = [c for c in forward if c.pattern in (Pattern.LANE, Pattern.SHIFT)]
-        channel = (straight or forward or [None])[0]
+        channel = next(iter(straight or forward), None)
         goes_on = channel is not None and bool(straight) and channel.source not in led_on
         if channel is not None and goes_on:
             led_on.add(channel.source)

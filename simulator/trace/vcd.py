@@ -2,7 +2,7 @@
 
 A scope an actor, in it one a lane with two signals: ``firing``, the number of the firing that
 occupies it (no value while it is idle), and ``state``, what it does in words: ``busy``,
-``done``, or what the next firing waits for (``tokens_of_queue``, ``room_in_queue``,
+``done``, or what the next firing waits for (``tokens_of_queue``, ``free_slots_in_queue``,
 ``resource``). A channel is a scope with a signal a queue: the tokens that count against its
 capacity. Queues are numbered by the lanes they end at, those of a gather by where they begin.
 Times are real, in picoseconds. The text is streamed; before it is written the firings are put in

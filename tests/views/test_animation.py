@@ -82,7 +82,7 @@ def test_waits_are_told_in_words() -> None:
     told = " ".join(
         text for frame in film.frames(timeline, film.moments(timeline)) for text in frame.words
     )
-    assert "waits for room in queue: work has not taken enough" in told
+    assert "waits for free slots in queue: work has not taken enough" in told
     assert "2 of 2 wait for tokens of queue, from feed <b>" in told
     assert "waits for bus, held by other" in told
     assert "busy with firing 6 of 6" in told

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from netlists import netlists
 
 from sparqsim.base import InputError
+from sparqsim.scripts.run import command
 from sparqsim.simulator import trace
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import simulate
@@ -274,6 +276,21 @@ def test_letters(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="FROM:TO in cycles"):
             Window.parse(text)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_a_window(tmp_path: Path) -> None:
+    """``--trace-window`` limits what ``--trace`` writes, and is refused without it."""
+    path = tmp_path / "t.json"
+    given = ["eie", "gemm:1x16x16", "--no-verify", "--trace-window", "2:5"]
+    alone = CliRunner().invoke(command, given)
+    assert isinstance(alone.exception, InputError) and "without --trace" in str(alone.exception)
+    result = CliRunner().invoke(command, [*given, "--trace", str(path)])
+    assert result.exit_code == 0, result.output
+    events = json.loads(path.read_bytes())["traceEvents"]
+    cycles = [e["args"]["cycle"] for e in events if e["ph"] == "X"]
+    assert cycles and max(cycles) == 4
+    memories = [e for e in events if e["ph"] == "C" and "bytes a cycle" in e["name"]]
+    assert {e["name"].split(":")[0] for e in memories} == {"spmat_sram", "ptr_sram"}
 
 
 @pytest.mark.parametrize("name", ["t.json", "t.json.gz"])

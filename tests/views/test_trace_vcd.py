@@ -64,7 +64,7 @@ def lanes_of(timeline: Timeline, name: str) -> list[tuple[str, ...]]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(netlist=netlists())
 def test_states_sum_to_the_lane_times(tmp_path_factory, netlist: Netlist) -> None:
-    """On any netlist: of each lane the cycles it is busy, waits for tokens, for room and for its
+    """On any netlist: of each lane the cycles it is busy, waits for tokens, for free slots and its
     resource, and is done, are those of the timeline; each queue holds what it held, never more
     than its capacity, and each number of a firing stands as long as it was busy."""
     try:
@@ -78,14 +78,14 @@ def test_states_sum_to_the_lane_times(tmp_path_factory, netlist: Netlist) -> Non
         starts, busy = timeline.starts_of(actor.name), timeline.busy(actor.name)
         for lane, scope in enumerate(lanes_of(timeline, actor.name)):
             sums = durations(waves[*scope, "state"], timeline.cycles)
-            kinds = {"busy": 0, "done": 0, "tokens_of": 0, "room_in": 0, "resource": 0}
+            kinds = {"busy": 0, "done": 0, "tokens_of": 0, "free_slots_in": 0, "resource": 0}
             for state, cycles in sums.items():
                 kinds[next(kind for kind in kinds if str(state).startswith(kind))] += cycles
             assert kinds == {
                 "busy": times.busy[lane],
                 "done": times.finished[lane],
                 "tokens_of": times.starved[lane],
-                "room_in": times.blocked[lane],
+                "free_slots_in": times.blocked[lane],
                 "resource": times.waiting[lane],
             }
             shown = durations(waves[*scope, "firing"], timeline.cycles)
