@@ -247,8 +247,14 @@ def read_csv(
     return list(reader.fieldnames or []), rows
 
 
+def _check_name(path: str | os.PathLike[str]) -> None:
+    if "\0" in os.fspath(path):
+        raise InputError(f"a name of a file cannot hold a NUL, got {os.fspath(path)!r}")
+
+
 def _behind_links(target: Path) -> Path:
     """What a link leads to, so that writing keeps the link."""
+    _check_name(target)
     try:
         return target.resolve() if target.is_symlink() else target
     except (OSError, RuntimeError):
@@ -321,6 +327,7 @@ def check_can_make_folder(path: str | os.PathLike[str]) -> None:
     InputError
         If it, or where it is absent its nearest parent, is no folder that can be written.
     """
+    _check_name(path)
     if not _writable(Path(path).absolute()):
         raise InputError(f"cannot write into the folder {path}; name one that you can write")
 
@@ -333,6 +340,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     InputError
         If it cannot be made or written.
     """
+    _check_name(path)
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def test_no_topology(tmp_path: Path, text: str, says: str) -> None:
 def test_no_text(tmp_path: Path) -> None:
     """Bytes that are no UTF-8, a folder and a missing file cannot be read."""
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="no text in UTF-8"):
+    with pytest.raises(InputError, match="must be text in UTF-8"):
         import_scalesim(tmp_path / "b.csv")
     for name in ("absent.csv", "."):
         with pytest.raises(InputError, match="cannot read"):

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, read_text
 from sparqsim.workloads.layers import Layer, Model, unknown
 
 LARGEST_FILE = 2**24  # assumed, bytes: a table has a line a layer
@@ -39,14 +39,7 @@ def rows_of(path: Path) -> list[tuple[int, list[str]]]:
     InputError
         If it cannot be read, is too long, or is no CSV in UTF-8.
     """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path} is too long for a table, {path.stat().st_size:,} bytes")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8; save the table as CSV") from None
+    text = read_text(path, "the table", LARGEST_FILE)
     try:
         rows = list(enumerate(csv.reader(text.splitlines()), start=1))
     except csv.Error as error:
@@ -71,7 +64,10 @@ def import_table(path: str | Path) -> Model:
         and line are named.
     """
     path = Path(path)
-    (_, header), *rows = rows_of(path)
+    found = rows_of(path)
+    if not found:
+        raise InputError(f"{path} is empty; it must hold a header and a layer a row")
+    (_, header), *rows = found
     columns = [cell.strip() for cell in header]
     while columns and not columns[-1]:
         columns.pop()
