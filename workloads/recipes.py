@@ -512,10 +512,13 @@ def of_widths(weight_bits: int, activation_bits: int) -> Recipe:
     )
 
 
+_read_once = cache(read)  # of the recipes that ship
+
+
 @cache
 def named() -> dict[str, Recipe]:
     """Return the recipes that ship with Sparqsim, by name."""
-    recipes = [read(path) for path in sorted(NAMED.glob("*.toml"))]
+    recipes = [_read_once(path) for path in sorted(NAMED.glob("*.toml"))]
     return {recipe.name: recipe for recipe in recipes}
 
 
@@ -523,7 +526,7 @@ def named() -> dict[str, Recipe]:
 def _shipped(name: str) -> Recipe | None:
     """The recipe of a name that ships with Sparqsim, without reading the others; or None."""
     path = NAMED / f"{name.replace(':', 'of').replace('+', '_').replace('-', '_')}.toml"
-    found = read(path) if path.parent == NAMED and os.path.isfile(path) else None
+    found = _read_once(path) if path.parent == NAMED and os.path.isfile(path) else None
     return found if found is not None and found.name == name else None
 
 
