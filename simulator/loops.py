@@ -256,19 +256,18 @@ class Paced(Loops):
     afresh: int = 0
 
     @classmethod
-    def of(cls, amounts: Loops, pace: tuple[int, int], least: int = 0) -> Paced:
+    def of(cls, amounts: Loops, pace: tuple[int, int], often: int = 0) -> Paced:
         """What comes in each firing as loops that do not rise.
 
-        Where that comes to whole cycles but rarely, with a ``least`` it starts over in every
-        iteration of the innermost loop of which an iteration takes so many cycles on average, so
-        that it repeats when that loop does.
+        Where that comes to whole cycles but rarely, it starts over in every iteration of the
+        innermost loop of which there are at most so many iterations in all: then it repeats when
+        that loop does.
         """
         if any(amounts.steps):
             raise InputError("what comes at a pace must not rise from firing to firing")
         inner = firings = len(amounts)
         grain = int(np.gcd.reduce(amounts.values, axis=None)) * pace[1]
-        if least and pace[0] // gcd(pace[0], grain) > RARELY:
-            often = amounts.total() * pace[1] // (pace[0] * least)
+        if pace[0] // gcd(pace[0], grain) > RARELY:
             for size in amounts.sizes:
                 if firings // inner * size > often:
                     break

@@ -22,7 +22,7 @@ from sparqsim.simulator.netlist import Actor, Netlist, Resource
 # assumed: of a channel with rows and banks; no divisor of a row, for a row is opened ahead of its
 # first burst inside a transfer only
 TRANSFER_BYTES = 4608
-AFRESH_CYCLES = 1024  # assumed: a stream starts in a new word no more often, on average
+AFRESH_CYCLES = 1024  # assumed: of a layer, in which a stream starts in a new word once at most
 MEASURED = 512  # transfers of the streams that are measured: several refreshes
 
 
@@ -31,20 +31,21 @@ class Bus:
 
     A word may carry the end of one transfer and the beginning of the next of the same DMA, so that
     a stream takes the cycles of its bits; every transfer takes a cycle at least. Where a word is
-    such that transfers hardly ever end with one, the iterations of a tile loop start in a new word
-    if they take a thousand cycles or so: then one is as the next.
+    such that transfers hardly ever end with one, a stream starts in a new word in the iterations of
+    a tile loop, the innermost that has one in a thousand of the layer's ``cycles`` or fewer: then
+    its iterations are alike.
     """
 
     channels = ("",)
 
-    def __init__(self, rules: ArrayRules) -> None:
-        self.rules = rules
+    def __init__(self, rules: ArrayRules, cycles: int) -> None:
+        self.rules, self.often = rules, cycles // AFRESH_CYCLES
         self.resources = [Resource(name="dram")]
         self.most_bits = max(1, TRANSFER_WORDS * rules.dram_bits // rules.dram_cycles)
 
     def moves(self, bits: Loops, rank: Loops, datum: Datum, is_write: bool) -> list[dict[str, Any]]:
         """What makes an actor move so many bits a firing, one for each channel."""
-        busy = Paced.of(bits, (self.rules.dram_bits, self.rules.dram_cycles), AFRESH_CYCLES)
+        busy = Paced.of(bits, (self.rules.dram_bits, self.rules.dram_cycles), self.often)
         return [{"busy": busy, "rank": rank, "resource": "dram"}]
 
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from sparqsim.architectures.arrays.cost import Cost
+from sparqsim.architectures.arrays.cost import Cost, cost
 from sparqsim.architectures.arrays.memory import Banks, Bus
 from sparqsim.architectures.arrays.nests import Nest, Transfers
 from sparqsim.architectures.arrays.rules import POST_STAGES, ArrayRules
@@ -97,7 +97,10 @@ def tile_netlist(
     InputError
         If a tile exceeds the layer, or what is kept does not fit its buffer.
     """
-    memory = Bus(rules) if dram is None else Banks(dram, clock_hz)
+    if dram is None:
+        memory: Bus | Banks = Bus(rules, cost(shape, rules, mapping).cycles)
+    else:
+        memory = Banks(dram, clock_hz)
     walk = Walk(shape, rules, mapping, memory.most_bits)
     builder = _Builder(walk, memory, {} if actions is None else actions(walk))
     for label, datum in (("input", Datum.INPUT), ("weight", Datum.WEIGHT)):

@@ -102,13 +102,12 @@ def test_what_comes_at_a_pace_ends_with_all_that_came(
 
 def test_a_pace_that_hardly_comes_out_even_starts_over_seldom() -> None:
     """Transfers of 3000 bits over a bus of 10007 in 10 cycles end with a cycle every 10007 of them:
-    a loop whose iterations take a thousand cycles starts each of them in a new cycle, one with
-    shorter iterations does not; over 1600 bits, of which 8 transfers fill 15, none does."""
-    long, short = (Loops(((9,), (n,)), np.full((1, 1), 3000)) for n in (1200, 40))
-    assert Paced.of(long, (10007, 10), 1024).afresh == 1200
-    assert Paced.of(short, (10007, 10), 1024).afresh == 0
-    assert Paced.of(long, (1600, 1), 1024).afresh == 0
-    odd, even = Paced.of(long, (10007, 10), 1024), Paced.of(long, (10007, 10))
+    where that may be so often, each iteration of a loop starts in a new cycle; over a bus of 1600
+    bits, of which 8 transfers fill 15, none does."""
+    amounts = Loops(((9,), (1200,)), np.full((1, 1), 3000))
+    odd, even = (Paced.of(amounts, (10007, 10), often) for often in (100, 8))
+    assert (odd.afresh, even.afresh) == (1200, 0)
+    assert Paced.of(amounts, (1600, 1), 100).afresh == 0
     assert odd.steady(0, 1200) == (9 * 1200, 0) and even.steady(0, 1200) == (1200, 0)
     assert even.total() <= odd.total() < even.total() + 9
 

@@ -8,6 +8,8 @@ suite.
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgspec
 import numpy as np
 import pytest
@@ -18,11 +20,14 @@ from hypothesis import strategies as st
 from sparqsim.architectures.arrays.ant import Ant
 from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.arrays.datapath import requantized
+from sparqsim.architectures.arrays.diannao import DianNao
 from sparqsim.architectures.arrays.energies import shipped_energies
 from sparqsim.architectures.arrays.folds import NM, Dataflow, SystolicGrid
 from sparqsim.architectures.arrays.machine import ArrayMachine
 from sparqsim.architectures.arrays.olive import Olive
 from sparqsim.architectures.arrays.plain import PlainArray
+from sparqsim.architectures.arrays.plans import run_network, total_cycles
+from sparqsim.architectures.arrays.shapes import Loop, Mapping, Tile
 from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import program as lowered
 from sparqsim.architectures.machine import run
@@ -418,3 +423,24 @@ def test_patterns_that_cannot_be_kept_are_refused(fields: dict[str, str], messag
         == run(msgspec.structs.replace(skipping, sparsity="dense"), work).report.cycles
     )
     assert any("not 2:4: all of them are kept" in note for note in report.notes)
+
+
+def test_a_summary_takes_no_more_memory_for_a_larger_layer() -> None:
+    """Sixteen times as many tiles (3.3 million), and the report of their sums, in the same 4 MB;
+    the cycles of the tiles between the first and the last grow in proportion."""
+    machine, peaks, cycles = DianNao(), [], []
+    mapping = Mapping(
+        tile=Tile(batch=1, out_height=1, out_width=1, in_channels=160, out_channels=48),
+        order=(Loop.OUTPUTS, Loop.INPUTS, Loop.BATCH, Loop.ROWS, Loop.COLUMNS),
+        kept=(2, 3, 2),
+    )
+    for outputs in (48, 480, 7680):  # the first only loads what is needed
+        layer = MatMul(name="product", m=2048, k=1600, n=outputs)
+        tracemalloc.start()
+        report = run(machine, machine.plan(layer, mapping=mapping), record="summary").report
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        cycles.append(report.cycles)
+        assert report.counters["tiles"] == 2048 * 10 * outputs // 48
+    assert peaks[2] < 1.2 * peaks[1] < 4e6
+    assert (cycles[2] - cycles[1]) * (480 - 48) == (cycles[1] - cycles[0]) * (7680 - 480)
