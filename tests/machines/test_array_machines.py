@@ -26,7 +26,6 @@ from sparqsim.architectures.arrays.folds import NM, Dataflow, SystolicGrid
 from sparqsim.architectures.arrays.machine import ArrayMachine
 from sparqsim.architectures.arrays.olive import Olive
 from sparqsim.architectures.arrays.plain import PlainArray
-from sparqsim.architectures.arrays.plans import run_network, total_cycles
 from sparqsim.architectures.arrays.shapes import Loop, Mapping, Tile
 from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import program as lowered
