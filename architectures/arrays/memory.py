@@ -22,7 +22,7 @@ from sparqsim.simulator.netlist import Actor, Netlist, Resource
 # assumed: of a channel with rows and banks; no divisor of a row, for a row is opened ahead of its
 # first burst inside a transfer only
 TRANSFER_BYTES = 4608
-AFRESH_CYCLES = 1024  # assumed: of a layer, in which a stream starts in a new word once at most
+AFRESH_CYCLES = 4096  # assumed: of a layer, in which a stream starts in a new word once at most
 MEASURED = 512  # transfers of the streams that are measured: several refreshes
 
 
@@ -32,7 +32,7 @@ class Bus:
     A word may carry the end of one transfer and the beginning of the next of the same DMA, so that
     a stream takes the cycles of its bits; every transfer takes a cycle at least. Where a word is
     such that transfers hardly ever end with one, a stream starts in a new word in the iterations of
-    a tile loop, the innermost that has one in a thousand of the layer's ``cycles`` or fewer: then
+    a tile loop, the innermost that has one in 4096 of the layer's ``cycles`` or fewer: then
     its iterations are alike.
     """
 
