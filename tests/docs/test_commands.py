@@ -156,12 +156,13 @@ def test_every_command_runs(page: Path, workplace: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_commands_in_the_text_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are whole: no placeholder, and no validation, which has tests of its own."""
+    """Those that are whole, but for validations and scenarios, which have tests of their own."""
     monkeypatch.chdir(workplace)
     for page in PAGES:
         for text in dict.fromkeys(mentioned(page)):
             names = text.split()[1:]
-            whole = not PLACEHOLDER.search(text) and ">" not in text and names[0] != "validate"
+            whole = not PLACEHOLDER.search(text) and ">" not in text
+            whole &= names[0] not in ("validate", "scenarios")
             if whole and (len(names) > 1 or names[0] in ("models", "machines", "formats")):
                 command = Command(page, text, "")
                 if not lacks(command):
