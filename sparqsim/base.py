@@ -267,7 +267,7 @@ def check_can_write(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        If its folder does not exist or cannot be written, or it is a folder itself.
+        If its folder cannot be made or written, or it is a folder itself.
     """
     target = Path(path)
     if not os.fspath(path):
@@ -275,9 +275,8 @@ def check_can_write(path: str | os.PathLike[str]) -> None:
     if target.is_dir():
         raise InputError(f"{target} must be a file to write, but it is a folder")
     target = _behind_links(target)
-    if not target.parent.is_dir() or not _writable(target.parent):
-        why = "permission denied" if target.parent.is_dir() else "its folder does not exist"
-        raise InputError(f"cannot write {target}: {why}; name a file in a folder you can write")
+    if not _writable(target.parent.absolute()):
+        raise InputError(f"cannot write {target}; name a file in a folder you can write")
 
 
 @contextmanager
@@ -285,12 +284,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; move it there if the block ends well.
 
     A reader therefore sees the old file or the whole new one, never a part, and a failure leaves
-    nothing behind. A link stays a link; a device or a pipe is written as it is, not replaced.
+    no file behind. Folders that are absent are made. A link stays a link; a device or a pipe is
+    written as it is, not replaced.
 
     Raises
     ------
     InputError
-        If the folder does not exist or cannot be written.
+        If the folder cannot be made or written.
     """
     target = Path(path)
     if target.is_dir():
@@ -300,12 +300,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     target = _behind_links(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
         )
     except OSError as error:
         raise InputError(
-            f"cannot write {target}: {error.strerror}; name a file in an existing, writable folder"
+            f"cannot write {target}: {error.strerror}; name a file in a folder you can write"
         ) from None
     os.close(handle)
     temporary = Path(name)

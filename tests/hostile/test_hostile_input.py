@@ -210,7 +210,7 @@ def test_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--trace", "-"), "--trace cannot go to the terminal"),
         (("--page", "same", "--json", "./same"), "would both be written"),
         (("--json", "-", "--csv", "-"), "would both be written"),
-        (("--page", "no/such/folder.html"), "folder does not exist"),
+        (("--page", "/dev/null/x.html"), "name a file in a folder you can write"),
         (("--figures", "/dev/null/x"), "cannot write into the folder"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 from paths import ROOT
 
 import sparqsim.base
-from sparqsim.base import InputError, kernel, output_folder, written_whole
+from sparqsim.base import InputError, check_can_write, kernel, output_folder, written_whole
 
 # written_whole
 
@@ -71,14 +71,24 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
         os.umask(before)
 
 
-@pytest.mark.parametrize("where", ["absent/out.json", "file/out.json"])
+def test_an_absent_folder_is_made(tmp_path: Path) -> None:
+    """``--json out/new/x.json`` needs no folder to be made before, and checking it makes none."""
+    target = tmp_path / "out" / "new" / "x.json"
+    check_can_write(target)
+    assert not (tmp_path / "out").exists()
+    with written_whole(target) as path:
+        path.write_text("whole")
+    assert target.read_text() == "whole" and os.listdir(target.parent) == ["x.json"]
+
+
+@pytest.mark.parametrize("where", ["file/out.json", "file/new/out.json"])
 def test_a_folder_that_is_none_gets_a_letter(tmp_path: Path, where: str) -> None:
-    """The path, why, and what to do."""
+    """The path and what to do, before the work and when it is written."""
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(InputError, match=f"cannot write .*{where}.*name a file in an existing"),
-        written_whole(tmp_path / where),
-    ):
+    said = f"cannot write .*{where}.*; name a file in a folder you can write"
+    with pytest.raises(InputError, match=said):
+        check_can_write(tmp_path / where)
+    with pytest.raises(InputError, match=said), written_whole(tmp_path / where):
         pass
     with pytest.raises(InputError, match="it is a folder"), written_whole(tmp_path):
         pass
