@@ -9,7 +9,7 @@ import click
 from sparqsim.architectures.machine import Machine
 from sparqsim.architectures.network import run_layer
 from sparqsim.architectures.registry import get_machine
-from sparqsim.base import InputError
+from sparqsim.base import InputError, check_can_write
 from sparqsim.scripts.output import console, refuse_early, refuse_twice
 from sparqsim.scripts.run import (
     RunGroup,
@@ -77,6 +77,8 @@ def _check_outputs(given: dict[str, Any]) -> None:
     ):
         if path and not path.endswith(ending):
             raise InputError(f"the file of {option} must be named {ending}, got {path}")
+    for _, path in given["frame"]:
+        check_can_write(path)
     if given["window"] and not given["out"]:
         raise InputError("--window says what the page shows; name that file with -o")
     files = {f"--frame {cycle}": path for cycle, path in given["frame"]}
@@ -95,6 +97,7 @@ def _animate(machine: Machine, network: Any, given: dict[str, Any]) -> None:
         seed=given["seed"],
         weight_density=given["weight_density"],
         activation_density=given["activation_density"],
+        correlation=given["correlation"],
     )
     title = f"{machine.name}, {given['work']}"
     written = []

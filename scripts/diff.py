@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 
 from sparqsim.scripts.output import console, json_option, table, write_json
-from sparqsim.simulator.differences import Difference, Measure, differences, place_of
+from sparqsim.simulator.differences import Difference, Measure, differences, place_of, unshared
 from sparqsim.simulator.pages.charts import with_unit
 from sparqsim.simulator.saved import read_report
 
@@ -25,12 +25,16 @@ def command(before: str, after: str, json_path: str | None) -> None:
 
     What was configured differently, what changed, and from their critical paths why.
     """
-    found = differences(read_report(before), read_report(after))
+    reports = read_report(before), read_report(after)
+    found = differences(*reports)
     if json_path:
         write_json(found, json_path)
     if json_path != "-":
         for each in found:
             show_difference(each)
+        for names, where in zip(unshared(*reports), "AB", strict=True):
+            if names:
+                console().print(escape(f"only {where} has: {', '.join(names)}"))
 
 
 def show_difference(found: Difference) -> None:
@@ -40,7 +44,7 @@ def show_difference(found: Difference) -> None:
     screen.print(escape(f"B {found.why}\n"))
     fields = table("Asked differently", ("field", "A", "B"), ())
     for field in found.fields:
-        fields.add_row(escape(field.name), escape(str(field.before)), escape(str(field.after)))
+        fields.add_row(escape(field.name), _value(field.before), _value(field.after))
     if found.fields:
         screen.print(fields)
     else:
@@ -78,10 +82,12 @@ def _show_measures(title: str, measures: list[Measure]) -> None:
 def _show_layers(found: Difference) -> None:
     if not found.layers:
         return
-    changed = [each for each in found.layers if _change(each)]
-    changed.sort(key=lambda each: -abs(_change(each)))
+    changed = [each for each in found.layers if each.change_s]
+    changed.sort(key=lambda each: -abs(each.change_s))
     shown = changed[:MOST_LAYERS]
     screen = console()
+    if not changed:
+        screen.print(f"No layer's time changed, of {len(found.layers)}")
     title = f"Layers whose time changed: {len(changed)} of {len(found.layers)}"
     listed = table(title, ("layer", "why"), ("A", "B"))
     for each in shown:
@@ -93,7 +99,8 @@ def _show_layers(found: Difference) -> None:
             with_unit(seconds.before or 0.0, "s"),
             with_unit(seconds.after or 0.0, "s"),
         )
-    screen.print(listed)
+    if changed:
+        screen.print(listed)
     if len(changed) > len(shown):
         screen.print(f"and {len(changed) - len(shown)} more; --json has them all")
     for names, where in ((found.only_before, "A"), (found.only_after, "B")):
@@ -101,8 +108,8 @@ def _show_layers(found: Difference) -> None:
             screen.print(escape(f"only {where} runs: {', '.join(names)}"))
 
 
-def _change(found: Difference) -> float:
-    return (found.seconds.after or 0.0) - (found.seconds.before or 0.0)
+def _value(value: Any) -> str:
+    return "–" if value is None else escape(str(value))
 
 
 def _signed(seconds: float) -> str:

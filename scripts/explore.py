@@ -18,14 +18,16 @@ from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError, check_can_write
 from sparqsim.scripts.compare import chosen_machines
 from sparqsim.scripts.explore_page import Explored, Model, explore_page
-from sparqsim.scripts.output import PatientBar, console, json_option, write_json
+from sparqsim.scripts.output import PatientBar, console, json_option, refuse_twice, write_json
 from sparqsim.simulator.pages import write
 from sparqsim.simulator.pages.charts import with_unit
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.layers import MatMul
+from sparqsim.workloads.recipes import get as get_recipe
 from sparqsim.workloads.work import Network, load
 
 MOST_POINTS = 3000
+MOST_VALUE = 1_000_000_000  # of a batch, a context or a bandwidth
 
 
 def _numbers(kind: type, least: float) -> Any:
@@ -33,15 +35,15 @@ def _numbers(kind: type, least: float) -> Any:
 
     def read(_: click.Context, option: click.Parameter, text: str | None) -> list[Any]:
         found = []
-        for part in (text or "").split(",") if text else []:
+        for part in text.split(",") if text is not None else []:
             try:
                 value = kind(part)
             except ValueError:
                 value = None
-            if value is None or not least <= value < 1e9:
+            if value is None or not least <= value <= MOST_VALUE:
                 raise InputError(
-                    f"{option.opts[0]} must be numbers of at least {least:g} with commas between, "
-                    f"got {text!r}"
+                    f"{option.opts[0]} must be numbers from {least:g} to {MOST_VALUE:,} with "
+                    f"commas between, got {text!r}"
                 )
             found.append(value)
         if len(set(found)) < len(found):
@@ -51,8 +53,15 @@ def _numbers(kind: type, least: float) -> Any:
     return read
 
 
+def _page(_: click.Context, __: click.Parameter, path: str) -> str:
+    if path == "-":
+        raise InputError("the page cannot go to the terminal; name a file OUT.html")
+    check_can_write(path)
+    return path
+
+
 @click.command("explore")
-@click.argument("output", metavar="OUT.html")
+@click.argument("output", metavar="OUT.html", callback=_page)
 @click.argument("work", metavar="WORK")
 @click.option("--machines", required=True, metavar="A,B,...", help="Machines, as compare has them.")
 @click.option("--recipe", "recipes", multiple=True, metavar="FILE|NAME",
@@ -74,8 +83,10 @@ def command(
     json_path: str | None,
 ) -> None:
     """Simulate a grid of choices and write a page on which they are turned."""
-    check_can_write(output)
+    refuse_twice({"OUT.html": output, "--json": json_path})
     chosen = chosen_machines(machines)
+    for recipe in recipes:
+        get_recipe(recipe)
     images_of: list[int | None] = [*batch] or [None]
     tokens_of: list[int | None] = [*context] or [None]
     grid = list(product(images_of, tokens_of, bandwidth, recipes or ("",), chosen))
@@ -167,7 +178,8 @@ def _point(report: NetworkReport, at: dict[str, Any]) -> Explored:
         utilization=totals.utilization,
         bound_by=max(bounds, key=bounds.__getitem__),
         roof=longest.report.roof,
-        layers=f"{totals.layers} of {totals.layers_of_network}",
+        layers_run=totals.layers,
+        layers_of_network=totals.layers_of_network,
     )
 
 
@@ -190,11 +202,14 @@ def _distinct(models: Sequence[Model]) -> list[Model]:
 
 def _tell(points: Sequence[Explored], written: str) -> None:
     ran = [point for point in points if point.seconds]
-    best = min(ran, key=lambda point: point.seconds)
+    most = max(point.layers_run for point in ran)
+    best = min((p for p in ran if p.layers_run == most), key=lambda point: point.seconds)
+    fewer = sum(point.layers_run < most for point in ran)
+    told = f" ({fewer} run fewer than its {most} layers)" if fewer else ""
     screen = console()
     screen.print(
-        f"{len(ran)} points simulated, {len(points) - len(ran)} not run; the fastest takes "
-        f"{with_unit(best.seconds, 's')}: {best.words}",
+        f"{len(ran)} of {len(points)} points simulated; the fastest takes "
+        f"{with_unit(best.seconds, 's')}: {best.words}{told}",
         markup=False,
     )
     screen.print(f"wrote {written}", markup=False)

@@ -39,7 +39,8 @@ class Explored(msgspec.Struct, frozen=True, kw_only=True):
     utilization: float = 0.0
     bound_by: str = ""
     roof: Roof | None = None
-    layers: str = ""
+    layers_run: int = 0
+    layers_of_network: int = 0
     why: str = ""
 
     @property
@@ -97,7 +98,7 @@ def _told(point: Explored) -> dict[str, str]:
         "bound": point.bound_by,
         "dram": dram,
         "rate": rate,
-        "layers": point.layers,
+        "layers": f"{point.layers_run} of {point.layers_of_network}",
     }
 
 
@@ -142,7 +143,7 @@ def _chooser(points: Sequence[Explored], first: Explored) -> list[Html]:
         plot.marks.append(h("path", d="", class_="ring", id="ring"))
         caption = (
             "All points: effectual MACs a second over effectual MACs a byte of DRAM, of the whole "
-            "work. The ring is the chosen point, the line the roof of its longest layer."
+            "work. The large dot is the chosen point, the line the roof of its longest layer."
         )
         parts += [legend((hues[name], name) for name in machines), captioned(plot.html(), caption)]
     parts.append(h("script", Html(text), type="application/json", id="points"))

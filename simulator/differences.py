@@ -7,6 +7,7 @@ clocks may differ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,8 +48,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def change_s(self) -> float:
-        """What the second has more."""
-        return self.after_s - self.before_s
+        """What the second has more; 0 where sums over layers differ by rounding alone."""
+        return change_of(self.before_s, self.after_s)
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +90,27 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     def seconds(self) -> Measure:
         """The times."""
         return next(each for each in self.measures if each.name == "seconds")
+
+    @property
+    def change_s(self) -> float:
+        """Seconds that the second takes more."""
+        return change_of(self.seconds.before or 0.0, self.seconds.after or 0.0)
+
+
+def change_of(before: float, after: float) -> float:
+    """``after - before``; 0 where they are equal but for the rounding of sums."""
+    return 0.0 if math.isclose(before, after, rel_tol=1e-9) else after - before
+
+
+def unshared(before: AnyReport, after: AnyReport) -> tuple[list[str], list[str]]:
+    """Of two comparisons, what only the first and only the second has, in words."""
+    if not isinstance(before, ComparisonReport) or not isinstance(after, ComparisonReport):
+        return [], []
+    first, second = _by_label(before), _by_label(after)
+    return (
+        [" on ".join(key) for key in first if key not in second],
+        [" on ".join(key) for key in second if key not in first],
+    )
 
 
 def differences(before: AnyReport, after: AnyReport) -> list[Difference]:
@@ -171,6 +193,12 @@ def of_networks(before: NetworkReport, after: NetworkReport) -> Difference:
         "seed": (before.provenance.seed, after.provenance.seed),
     }
     total, later = before.totals, after.totals
+    only = [name for name in first if name not in second]
+    alone = [name for name in second if name not in first]
+    why = _why(total.seconds, later.seconds, summed, "", "")
+    for names, mine, other in ((only, "A", "B"), (alone, "B", "A")):
+        if names:
+            why += f"; {len(names)} of the layers that {mine} runs, {other} does not"
     return Difference(
         before=f"{before.network} on {before.machine}",
         after=f"{after.network} on {after.machine}",
@@ -178,10 +206,10 @@ def of_networks(before: NetworkReport, after: NetworkReport) -> Difference:
         measures=_paired(_totals(before), _totals(after)),
         steps=summed,
         energy=_paired(_energies(total.energy), _energies(later.energy)),
-        why=_why(total.seconds, later.seconds, summed, "", ""),
+        why=why,
         layers=layers,
-        only_before=[name for name in first if name not in second],
-        only_after=[name for name in second if name not in first],
+        only_before=only,
+        only_after=alone,
     )
 
 
@@ -296,7 +324,7 @@ def _why(before_s: float, after_s: float, steps: list[Step], bound: str, later: 
     """What changed most, in words."""
     from sparqsim.simulator.pages.charts import with_unit
 
-    change = after_s - before_s
+    change = change_of(before_s, after_s)
     least = TELLING * max(before_s, after_s)
     ratio = f" ({after_s / before_s:.3g} times)" if before_s else ""
     if change == 0:

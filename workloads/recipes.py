@@ -538,6 +538,8 @@ def get(name_or_path: str) -> Recipe:
     InputError
         If there is neither; near names are listed.
     """
+    if not name_or_path:
+        raise InputError("a recipe must have a name, got an empty one")
     shipped = _shipped(name_or_path)
     if shipped is not None:
         return shipped

@@ -38,7 +38,7 @@ try:
     from torch.nn.utils import parametrize, skip_init
 except ImportError:
     raise InputError(
-        "training needs torch, which is not installed; pip install 'sparqsim[torch]'"
+        "training needs torch, which is not installed; pip install 'sparqsim[train]'"
     ) from None
 
 

@@ -88,3 +88,22 @@ def test_what_cannot_be_explored_gets_a_letter(tmp_path: Path, capsys) -> None:
         with pytest.raises(SystemExit):
             cli.main(["explore", page, *wrong])
         assert letter in capsys.readouterr().err and not Path(page).exists()
+
+
+def test_the_fastest_runs_the_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine that refuses layers is not called the fastest for the rest; what the page or a list
+    cannot be is refused before the work."""
+    page = str(tmp_path / "page.html")
+    grid = ["digits-cnn", "--machines", "tpu,eie", "--bandwidth", "1"]
+    cli.main(["explore", page, *grid])
+    told = " ".join(capsys.readouterr().out.split())
+    assert ": tpu, recipe int8" in told and "(1 run fewer than its 6 layers)" in told
+    for wrong, letter in (
+        (["-", *grid], "cannot go to the terminal"),
+        ([page, *grid, "--json", page], "would both be written"),
+        ([page, *grid, "--batch", ""], "--batch must be numbers from 1"),
+        ([page, *grid, "--recipe", "nosuch"], "error: there is no recipe"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["explore", *wrong])
+        assert stop.value.code == 2 and letter in capsys.readouterr().err

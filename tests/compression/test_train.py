@@ -438,7 +438,7 @@ def test_missing_torch_is_a_letter() -> None:
     """Without torch, importing the module says what to install."""
     code = "import sys; sys.modules['torch'] = None\nimport sparqsim.workloads.train"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'sparqsim[torch]'" in done.stderr
+    assert "pip install 'sparqsim[train]'" in done.stderr
     assert "InputError" in done.stderr
 
 

@@ -183,3 +183,14 @@ def test_letters(tmp_path: Path, monkeypatch, given: list[str], letter: str) -> 
     result = CliRunner().invoke(command, ["eie", *given])
     assert isinstance(result.exception, InputError) and letter in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_tensors_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    """``--correlation`` draws other zeros, so the page is another one."""
+    given = ["snap", "conv:16x4x4,8x1x1", "--weight-density", ".5", "--activation-density", ".5"]
+    pages = []
+    for number, more in enumerate(([], ["--correlation", ".9"])):
+        pages.append(tmp_path / f"{number}.html")
+        result = CliRunner().invoke(command, [*given, *more, "-o", str(pages[-1])])
+        assert result.exit_code == 0, result.output
+    assert pages[0].read_text() != pages[1].read_text()

@@ -16,7 +16,7 @@ from sparqsim.architectures.network import run_network
 from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
 from sparqsim.scripts import cli
-from sparqsim.simulator.differences import differences
+from sparqsim.simulator.differences import Step, change_of, differences
 from sparqsim.simulator.report import Report
 from sparqsim.simulator.saved import read_report
 from sparqsim.workloads.layers import Linear
@@ -73,9 +73,32 @@ def test_networks_are_compared_layer_by_layer() -> None:
     fewer = msgspec.structs.replace(fast, rows=fast.rows[1:])
     (found,) = differences(slow, fewer)
     assert found.only_before == ["fc1"] and not found.only_after
+    assert found.why.endswith("; 1 of the layers that A runs, B does not")
     without = run_network(get_machine("tpu")(), network, verify=False)
     (found,) = differences(without, fast)
     assert found.steps == [] and "not told" in found.why
+
+
+def test_sums_that_differ_by_rounding_are_equal() -> None:
+    """A step of many layers is summed in an order; what that leaves is no change."""
+    step = Step(kind="computing", where="drain", before_s=0.1 + 0.2, after_s=0.3)
+    assert step.before_s != step.after_s and step.change_s == 0
+    assert change_of(1.0, 1.001) == pytest.approx(0.001)
+
+
+def test_what_one_comparison_has_alone_is_told(tmp_path: Path, capsys) -> None:
+    """A machine that only one of two comparisons has is named, not dropped; a difference without
+    changed layers prints no empty table."""
+    paths = []
+    for number, other in enumerate(("tpu", "plain")):
+        machines = {name: get_machine(name)() for name in ("bitfusion", other)}
+        report = compare([load("gemm:4x8x8", numbers=False)], machines, verify=False)
+        paths.append(str(tmp_path / f"{number}.json"))
+        Path(paths[-1]).write_bytes(msgspec.json.encode(report))
+    cli.main(["diff", *paths])
+    told = capsys.readouterr().out
+    assert "only A has: gemm:4x8x8 on tpu" in told and "only B has: gemm:4x8x8 on plain" in told
+    assert "No layer's time changed, of 1" in told and "why" not in told
 
 
 def test_the_command(reports: tuple[Report, Report], tmp_path: Path, capsys) -> None:
