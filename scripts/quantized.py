@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sparqsim.workloads.formats.integer import Int
 from sparqsim.workloads.quantize import quantize
 
 MOST_NUMBERS = 4096
+MOST_DECIMALS = 8  # that a number is shown with
 PANELS = {"value": "r", "code": "q", "decoded": "r' = S (q - Z)", "error": "r - r'"}
 
 
@@ -74,10 +76,19 @@ def show_quantized(made: dict[str, Any]) -> None:
     screen = console()
     zero = "no zero point" if made["zero_point"] is None else f"zero point {made['zero_point']}"
     noise = "exact" if made["sqnr_db"] is None else f"{made['sqnr_db']:.1f} dB"
-    screen.print(f"{made['format']}: scale {made['scale']:.4f}, {zero}, {noise}")
+    scale = made["scale"]
+    told = f"{scale:.4f}" if scale >= 0.001 else f"{scale:.4g}"
+    # As many decimals as tell the steps of the grid apart.
+    decimals = max(2, 1 - math.floor(math.log10(scale)))
+    digits = f".{decimals}f" if decimals <= MOST_DECIMALS else ".3g"
+    screen.print(f"{made['format']}: scale {told}, {zero}, {noise}")
     screen.print(f"{made['bits']} bits with scale and zero point")
     for key, heading in PANELS.items():
         screen.print(f"\n[bold]{heading}[/bold]")
-        for row in made[key]:
-            cells = (str(each) if key == "code" else f"{each:.2f}" for each in row)
-            screen.print(" ".join(f"{each:>6}" for each in cells), markup=False)
+        rows = [
+            [str(each) if key == "code" else f"{each:{digits}}" for each in row]
+            for row in made[key]
+        ]
+        width = max(6, *(len(each) for row in rows for each in row))
+        for cells in rows:
+            screen.print(" ".join(each.rjust(width) for each in cells), markup=False)

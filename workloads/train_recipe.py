@@ -145,7 +145,8 @@ def _grid(recipe: Recipe, kind: TensorClass, layer: str, sample: Array) -> Forma
         if getattr(asked, field) != value:
             raise InputError(
                 f"{where}: training learns one scale a tensor, without zero point; {field} must be "
-                f"{value!r}, got {getattr(asked, field)!r}"
+                f"{value!r}, got {getattr(asked, field)!r}; write a recipe file with that, or take "
+                "int4, 2:4 or unstructured50"
             )
     if asked.scheme != "format" or asked.calibration not in ("minmax", "mse"):
         raise InputError(

@@ -153,8 +153,8 @@ def _show(found: Grade) -> None:
 
 def _results(lab: str, folder: str) -> tuple[list[Grade], list[str]]:
     """The best result of each student in a folder, and the files that are no result."""
-    if not Path(folder).is_dir():
-        raise InputError(f"--board needs a folder of results, and {folder} is none")
+    if not folder or not Path(folder).is_dir():
+        raise InputError(f"--board needs a folder of results, and {folder!r} is none")
     best: dict[str, Grade] = {}
     wrong = []
     for path in sorted(Path(folder).glob("*.json")):

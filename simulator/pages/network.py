@@ -78,7 +78,7 @@ def _headline(report: NetworkReport) -> Html:
         ("MACs run", with_unit(totals.macs, ""), f"of {with_unit(totals.macs_of_network, '')}"),
         ("Multipliers busy", percent(totals.utilization), "on effectual MACs"),
         ("Energy", joules(totals.energy.total_pj), edp),
-        ("Outputs", report.status, "of all layers, bit by bit"),
+        ("Outputs", report.status, "of all layers that run, bit by bit"),
     ]
     if totals.dram_read_bits is not None and totals.dram_written_bits is not None:
         read, written = totals.dram_read_bits / 8, totals.dram_written_bits / 8
@@ -293,8 +293,8 @@ def _path(report: NetworkReport) -> Html:
     if drawn is None:
         return Html("")
     why = (
-        "The critical paths of all layers, one after the other: what the time was spent on, or "
-        f"what was waited for. Most of it: {in_words(steps[0])}."
+        "The critical paths of all layers that run, one after the other: what the time was spent "
+        f"on, or what was waited for. Most of it: {in_words(steps[0])}."
     )
     return section("Critical path", h("p", why), drawn)
 

@@ -102,3 +102,12 @@ def test_wrong_input_is_one_message(
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and letter in captured.err
     assert not captured.out and not list(tmp_path.iterdir())
+
+
+def test_small_numbers_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Enough decimals to tell the steps of the grid apart, not 0.00 for all."""
+    main(["formats", "int4", "--quantize", "0.0014,0.0004"])
+    told = capsys.readouterr().out
+    assert "scale 0.0002," in told and "0.00140 0.00040" in told
+    main(["formats", "int4", "--quantize", "7e-20,4e-20"])
+    assert "scale 1e-20," in capsys.readouterr().out
