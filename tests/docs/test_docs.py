@@ -16,7 +16,12 @@ PAGES = sorted(
     for page in [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]
     if "_generated" not in page.parts  # parts of pages, made by a build
 )
-EXECUTED = [page for page in PAGES if "```pycon" in page.read_text(encoding="utf-8")]
+LONG = ("arrays.md",)  # headlines of three papers, each network event by event
+EXECUTED = [
+    pytest.param(page, marks=pytest.mark.slow if page.name in LONG else ())
+    for page in PAGES
+    if "```pycon" in page.read_text(encoding="utf-8")
+]
 MODULES = sorted(
     ".".join(("sparqsim", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for part in ("simulator", "architectures", "workloads", "scripts")

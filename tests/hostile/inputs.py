@@ -117,8 +117,16 @@ def _arguments(name: str, rng: random.Random) -> list[str]:
     if name in ("compress", "train"):
         return [rng.choice(["digits-mlp", _work(rng)]), "--recipe",
                 rng.choice(["int8", "w4a8", _file(rng)])]  # fmt: skip
-    if name == "sweep":
-        return [_file(rng)]
+    if name in ("sweep", "scenarios"):
+        return [_file(rng)]  # never one that is there: it would be run whole
+    if name == "diff":
+        return [_file(rng), rng.choice(["report.json", _file(rng)])]
+    if name == "animate":
+        return [_work(rng), "-o", "out.html"]
+    if name == "explore":
+        return ["out.html", _work(rng), "--machines", "bitfusion,ant"]
+    if name == "grade":
+        return [rng.choice(["eie", "machine", _file(rng)]), _file(rng), "--student", "ada"]
     if name == "plot":
         return [rng.choice(["folder", _file(rng)])]
     if name == "validate":
@@ -135,7 +143,7 @@ def command_line(rng: random.Random) -> list[str]:
     command = cli.get_command(context, name)
     assert command is not None
     line = [name]
-    if name == "run":
+    if name in ("run", "animate"):
         assert isinstance(command, click.Group)
         machine = rng.choice(machine_names())
         line.append(machine if rng.random() < 0.95 else _file(rng))

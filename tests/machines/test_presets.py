@@ -112,7 +112,7 @@ def test_a_preset_of_another_machine_is_refused() -> None:
         ),
         (
             LIKE + '[fields]\nsms = { value = 0, basis = "assumed", source = "x" }',
-            "sms must be a whole number from 1, got 0",
+            "sms must be a whole number from 1 to 16,777,216, got 0",
         ),
     ],
 )

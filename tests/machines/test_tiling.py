@@ -204,7 +204,7 @@ def every_mapping(shape: ConvShape, array: ArrayRules) -> list[Mapping]:
 
 
 @pytest.mark.parametrize("objective", Objective)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(data=st.data())
 def test_search_finds_the_exhaustive_minimum(objective: Objective, data: st.DataObject) -> None:
     """Pruned and compiled, the search reaches the least of all its tiles in all 120 orders.

@@ -296,7 +296,7 @@ def test_topology_shows_flow_from_left_to_right() -> None:
         assert [b.x for b in wire.stops] == sorted(b.x for b in wire.stops)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(netlists())
 def test_any_topology_can_be_drawn(netlist: Netlist) -> None:
     """Boxes of any netlist stand apart and all its parts are named."""
@@ -312,7 +312,7 @@ def test_any_topology_can_be_drawn(netlist: Netlist) -> None:
         assert part.name in shown
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(netlists())
 def test_any_run_can_be_drawn(netlist: Netlist) -> None:
     """Empty runs, deadlocks, actors without firings: every figure is drawn of any run."""
