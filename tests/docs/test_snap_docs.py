@@ -83,7 +83,7 @@ def test_waiting_lanes_add_up() -> None:
 def test_the_scenario_draws_or_says_why_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three pictures and their numbers; an impossible folder is a letter and leaves nothing."""
+    """Three pictures and their numbers; an impossible folder is an error and leaves nothing."""
     small = Conv2d(name="3x3", in_channels=32, out_channels=8, input=(4, 4), kernel=(3, 3))
     flat = Conv2d(name="1x1", in_channels=96, out_channels=8, input=(4, 4), kernel=(1, 1))
     monkeypatch.setattr(scenario, "CONV", small)

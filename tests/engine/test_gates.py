@@ -198,7 +198,7 @@ def test_one_slot_halves_the_rate_and_two_do_not(run, capacity: int, pace: int) 
 
 
 @pytest.mark.parametrize(("capacity", "popped"), [(2, 2), (3, 1), (4, 0)])
-def test_room_is_needed_for_all_the_tokens_made(run, capacity: int, popped: int) -> None:
+def test_slots_are_needed_for_all_the_tokens_made(run, capacity: int, popped: int) -> None:
     """Two at a time: the second firing starts a cycle after the last slot it lacks is popped."""
     b, consume = idle_until("b", 10, firings=4)
     r = run(
@@ -207,7 +207,7 @@ def test_room_is_needed_for_all_the_tokens_made(run, capacity: int, popped: int)
     assert starts(r, "a")[1] == (10 + popped if popped else 1)
 
 
-def test_room_is_taken_at_the_start_not_when_tokens_show(run) -> None:
+def test_slots_are_taken_at_the_start_not_when_tokens_show(run) -> None:
     """A slot is taken while its token is still on the way."""
     r = run(
         [Actor(name="a", firings=2, latency=20), Actor(name="b", firings=2)], [queue("a", "b", 1)]

@@ -125,7 +125,7 @@ def test_eie_moves_the_bits_of_its_report() -> None:
     ],
 )
 def test_bits_that_cannot_be_are_refused(access: Access, says: str) -> None:
-    """A letter says what is wrong with what."""
+    """An error message says what is wrong with what."""
     timeline = simulate(Netlist([Actor(name="bank", firings=2)]))
     with pytest.raises(InputError, match=says):
         moved(timeline, [access])

@@ -162,7 +162,7 @@ def test_the_netlist_is_the_block_diagram() -> None:
      ("memory_gbytes_per_s", 0), ("energy_table", "published"), ("energy_table", "none")],
 )  # fmt: skip
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=field):
         DianNao(**{field: value})
 

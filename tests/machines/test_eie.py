@@ -343,7 +343,7 @@ def test_all_zero_layer_and_input() -> None:
     ],
 )
 def test_bad_configuration_is_named(field: str, value: float) -> None:
-    """The letter says which field, what must hold and what was given."""
+    """The message says which field, what must hold and what was given."""
     with pytest.raises(InputError, match=rf"eie\.{field} must be"):
         EIE(**{field: value})
 
@@ -572,7 +572,7 @@ def test_the_critical_path_names_the_walk() -> None:
 
 
 def test_bad_counts_are_refused(tmp_path: Path) -> None:
-    """Malformed, truncated, missing or wrong arrays: a letter each."""
+    """Malformed, truncated, missing or wrong arrays: an error message each."""
     good = {"counts": np.ones((64, 5), np.uint8), "active_columns": np.array([0, 3])}
     path = tmp_path / "counts.npz"
     np.savez(path, **good)

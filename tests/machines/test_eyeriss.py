@@ -190,7 +190,7 @@ def test_a_product_of_two_activations_runs_as_groups() -> None:
 
 
 def test_narrower_codes_are_held_as_they_are() -> None:
-    """int8 with a scale a channel runs without rounding again, in the time of 16 bits."""
+    """int8 with one scale per channel runs without rounding again, in the time of 16 bits."""
     tensors = small(np.random.default_rng(6))
     wide, narrow = run(CHIP, tensors), run(CHIP, tensors, recipe="int8")
     assert wide.report.operands["weights"].how == "as it is"
@@ -359,7 +359,7 @@ def test_a_faster_link_never_slows_a_layer() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_the_reason() -> None:
-    """Mappings, kernels and dilations beyond the machine are letters, not results."""
+    """Mappings, kernels and dilations beyond the machine are error messages, not results."""
     fine = MAPPINGS["conv2"]
     shape = shape_of("conv2")
     for change, reason in (
@@ -392,7 +392,7 @@ def test_what_does_not_fit_is_refused_with_the_reason() -> None:
      ("psum_bus_bits", 24), ("off_chip", 1)],
 )  # fmt: skip
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=field):
         Eyeriss(**{field: value})
 

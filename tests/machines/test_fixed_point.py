@@ -153,7 +153,7 @@ def test_run_length_words_by_hand() -> None:
 
 
 def test_bad_run_lengths_are_refused() -> None:
-    """Floats, wide values, empty or truncated codes are letters."""
+    """Floats, wide values, empty or truncated codes are error messages."""
     for bad in (np.zeros(3), np.array([1 << 15]), np.zeros(0, int), np.zeros((2, 2), int)):
         with pytest.raises(InputError):
             RunLength.encode(bad)

@@ -311,13 +311,13 @@ def test_the_engine_is_resized_and_times_what_stands_beside() -> None:
     ],
 )
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=field):
         HeatViT(**{field: value})
 
 
 def test_bad_input_is_refused(net: VisionTransformer) -> None:
-    """Rising tokens, odd widths, NaN patches, a buffer too small are letters."""
+    """Rising tokens, odd widths, NaN patches, a buffer too small are error messages."""
     for width, tokens in ((100, [197]), (64, []), (64, [5, 6]), (64, [0])):
         with pytest.raises(InputError):
             ENGINE.plan(width, tokens)

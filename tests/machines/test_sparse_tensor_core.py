@@ -512,7 +512,7 @@ def test_pairs_of_int4_by_hand() -> None:
     assert places.tolist() == [[2, 3, 4, 5]]
 
 
-# ------------------------------------------------------------------ letters
+# ------------------------------------------------------------------ error messages
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ def test_pairs_of_int4_by_hand() -> None:
     ],
 )
 def test_a_wrong_configuration_is_refused(fields: dict[str, Any], words: str) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=words):
         SparseTensorCore(**fields)
 

@@ -98,7 +98,7 @@ def test_throughput_is_the_papers() -> None:
 
 
 def test_a_mapping_is_not_the_users_to_choose() -> None:
-    """The TPU's order is fixed; a letter says so."""
+    """The TPU's order is fixed; an error message says so."""
     from sparqsim.architectures.arrays.ant import Ant
     from sparqsim.architectures.arrays.search import Objective, candidates
     from sparqsim.architectures.arrays.shapes import ConvShape
@@ -155,7 +155,7 @@ def test_a_layer_of_sixteen_bits_is_exact_and_a_network_may_mix() -> None:
 
 
 def test_more_than_sixteen_bits_are_refused() -> None:
-    """A letter that names the layer and the widths there are."""
+    """An error message that names the layer and the widths there are."""
     wide = Linear(name="wide", in_features=4, out_features=4, activation_bits=24, weight_bits=8)
     with pytest.raises(InputError, match="'wide' needs 24 bits, the TPU multiplies 8 or 16"):
         TPU().plan(wide)

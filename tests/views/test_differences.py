@@ -79,7 +79,7 @@ def test_networks_are_compared_layer_by_layer() -> None:
 
 
 def test_the_command(reports: tuple[Report, Report], tmp_path: Path, capsys) -> None:
-    """It prints and writes JSON; reports of two kinds, and what is no report, get a letter."""
+    """It prints and writes JSON; reports of two kinds, and what is no report, get an error."""
     paths = []
     machines = {"tpu": get_machine("tpu")()}
     comparison = compare([load("gemm:4x8x8", numbers=False)], machines, verify=False)
@@ -95,14 +95,14 @@ def test_the_command(reports: tuple[Report, Report], tmp_path: Path, capsys) -> 
     cli.main(["diff", paths[2], paths[2]])
     assert "takes the same time" in capsys.readouterr().out
     wrong = tmp_path / "wrong.json"
-    for text, letter in (
+    for text, message in (
         ("[1]", "no report"),
         ('{"a": 1}', "what run --json or compare --json wrote"),
         ('{"critical_path": 3}', "no whole Report"),
         ("[" * 100_000, "no report"),
     ):
         wrong.write_text(text)
-        with pytest.raises(InputError, match=letter):
+        with pytest.raises(InputError, match=message):
             read_report(wrong)
     with pytest.raises(InputError, match="cannot read"):
         read_report(tmp_path / "none.json")

@@ -71,7 +71,7 @@ def test_rows_are_those_of_the_report(results) -> None:
 
 
 def test_frames(results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame from each; without pandas a letter that names the extra."""
+    """A frame from each; without pandas an error message that names the extra."""
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pandas", None)
         for each in results:
