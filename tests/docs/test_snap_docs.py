@@ -16,7 +16,7 @@ from sparqsim.scripts.scenarios import snap_utilization as scenario
 from sparqsim.scripts.validation import snap as validation
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.layers import Conv2d
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 
 def small_reports() -> list[Report]:
@@ -25,7 +25,7 @@ def small_reports() -> list[Report]:
     reports = []
     for name, channels in ((validation.IMAGE_LAYER, 3), ("deep", 64)):
         layer = Conv2d(name=name, in_channels=channels, out_channels=8, input=(9, 9), kernel=(3, 3))
-        reports.append(run(SNAP(), made_up(layer, rng), record="summary").report)
+        reports.append(run(SNAP(), synthetic(layer, rng), record="summary").report)
     return reports
 
 

@@ -37,7 +37,7 @@ from sparqsim.workloads.models import get_model
 from sparqsim.workloads.prune import NM as NMPattern
 from sparqsim.workloads.prune import prune
 from sparqsim.workloads.requantize import Multiplier, requantize_one
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 from sparqsim.workloads.work import Network, load
 
 
@@ -364,12 +364,12 @@ def test_networks_are_timed_in_seconds() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", ["bitfusion", "ant", "olive", "tpu"])
 def test_resnet50_is_verified_whole(machine: str) -> None:
-    """Every output of every layer, made-up tensors, in under 60 processor seconds."""
+    """Every output of every layer, synthetic tensors, in under 60 processor seconds."""
     import time
 
     rng, start = np.random.default_rng(0), time.process_time()
     for layer in get_model("resnet50").layers:
-        report = run(MACHINES[machine], made_up(layer, rng), record="summary").report
+        report = run(MACHINES[machine], synthetic(layer, rng), record="summary").report
         assert report.verification.status == "exact"
     assert time.process_time() - start < 60
 

@@ -19,7 +19,7 @@ from sparqsim.scripts.validation.tpu import command, headlines, network
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Linear, Model
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 
 def test_sizes_are_those_of_the_paper() -> None:
@@ -142,7 +142,7 @@ def test_sixteen_bits_take_half_or_a_quarter_of_the_speed(activations: int, weig
 def test_a_layer_of_sixteen_bits_is_exact_and_a_network_may_mix() -> None:
     """Outputs are those of the wrapped sums; a layer of 8 bits beside one of 16 keeps its speed."""
     layer = Linear(name="f", in_features=300, out_features=70, rows=9)
-    work = made_up(layer, np.random.default_rng(0))
+    work = synthetic(layer, np.random.default_rng(0))
     report = run(TPU(), work, recipe="int16").report
     assert report.verification.status == "exact"
     assert all(each.stored_as.startswith("int16") for each in report.operands.values())

@@ -20,14 +20,14 @@ from sparqsim.simulator.differences import differences
 from sparqsim.simulator.report import Report
 from sparqsim.simulator.saved import read_report
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 from sparqsim.workloads.work import load
 
 
 def layer(**fields: int) -> Report:
     """A small layer on EIE."""
     shape = Linear(name="fc", in_features=256, out_features=64)
-    tensors = made_up(shape, np.random.default_rng(0), weight_density=0.2, activation_density=0.4)
+    tensors = synthetic(shape, np.random.default_rng(0), weight_density=0.2, activation_density=0.4)
     return run(EIE(pes=8, **fields), tensors, verify=False, seed=0).report
 
 

@@ -20,7 +20,7 @@ from sparqsim.simulator.pages.charts import Axis, RatioScale, with_unit
 from sparqsim.simulator.pages.html import Html, Number, Table, h
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 VOID = {"meta", "img", "br", "input"}
 
@@ -29,7 +29,7 @@ VOID = {"meta", "img", "br", "input"}
 def result() -> Result:
     layer = Linear(name="fc <1>", in_features=96, out_features=40)
     rng = np.random.default_rng(0)
-    tensors = made_up(layer, rng, weight_density=0.3, activation_density=0.4)
+    tensors = synthetic(layer, rng, weight_density=0.3, activation_density=0.4)
     return run(EIE(pes=8, act_registers=8), tensors, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""Are made-up tensors what was asked for: density, spread, outliers, seed, memory?
+"""Are synthetic tensors what was asked for: density, spread, outliers, seed, memory?
 
 Tolerances are five standard deviations of the estimate under test, so a sound generator fails about
 once in a million seeds and the seeds here are fixed.
