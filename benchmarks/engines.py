@@ -22,7 +22,7 @@ from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.timeline import Timeline
 from sparqsim.workloads.models import get_layer
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 
 def timed(netlist: Netlist, engine: str, repeats: int) -> tuple[Timeline, float]:
@@ -51,7 +51,7 @@ def equal(one: Timeline, two: Timeline) -> bool:
 def main(json_path: str | None, repeats: int, layer: str) -> None:
     """Time the compiled engine against the SimPy engine."""
     machine = EIE(act_spill=False)
-    netlist = program(machine, made_up(get_layer(layer), np.random.default_rng(0))).netlist
+    netlist = program(machine, synthetic(get_layer(layer), np.random.default_rng(0))).netlist
     simulate(netlist)
     fast, fast_seconds = timed(netlist, "compiled", repeats)
     slow, slow_seconds = timed(netlist, "simpy", 1)

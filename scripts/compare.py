@@ -35,10 +35,11 @@ from sparqsim.scripts.run import (
     refuse_given,
     tensor_options,
 )
-from sparqsim.scripts.show import NOT_KNOWN, duration, joules, million, percent, size
+from sparqsim.scripts.show import NOT_KNOWN, duration, joules, million, size
 from sparqsim.scripts.work_options import WORK_HELP
 from sparqsim.simulator.comparison import ComparedNetwork, ComparisonReport, Contender, Ratios
 from sparqsim.simulator.frames import COLUMNS, rows_of_all
+from sparqsim.simulator.pages.charts import percent
 from sparqsim.simulator.report import Beside, LayerRun, Report, Totals
 
 FEW = 4  # machines whose times all fit a line

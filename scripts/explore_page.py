@@ -10,7 +10,16 @@ from typing import Any
 import msgspec
 
 from sparqsim.simulator.pages.charts import HUES, Axis, Plot, legend, percent, with_unit
-from sparqsim.simulator.pages.html import Html, Number, Table, contents, document, h, section
+from sparqsim.simulator.pages.html import (
+    Html,
+    Number,
+    Table,
+    contents,
+    document,
+    h,
+    script_json,
+    section,
+)
 from sparqsim.simulator.pages.parts import captioned, facts, joules
 from sparqsim.simulator.report import Roof
 
@@ -132,7 +141,6 @@ def _chooser(points: Sequence[Explored], first: Explored) -> list[Html]:
             plot.dot(x, y, f"dot {hues[point.machine]}", point.words)
             each |= {"dot": plot.places([x], [y]), "roof": _roof(plot, point)}
         data.append(each)
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     parts = [
         h("p", first.words, id="chosen", role="status"),
         h("div", shown, id="facts"),
@@ -146,7 +154,7 @@ def _chooser(points: Sequence[Explored], first: Explored) -> list[Html]:
             "work. The large dot is the chosen point, the line the roof of its longest layer."
         )
         parts += [legend((hues[name], name) for name in machines), captioned(plot.html(), caption)]
-    parts.append(h("script", Html(text), type="application/json", id="points"))
+    parts.append(h("script", script_json(data), type="application/json", id="points"))
     return [h("div", class_="controls", id="controls"), *parts]
 
 

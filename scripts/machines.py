@@ -33,8 +33,8 @@ def command(name: str | None, json_path: str | None) -> None:
             for each, title in listed.items():
                 rows.add_row(each, escape(title))
             console().print(rows)
-            for letter in broken.values():
-                console().print(escape(letter))
+            for message in broken.values():
+                console().print(escape(message))
         return
     machine = get_machine(name)
     figures = machine().datasheet()

@@ -21,6 +21,7 @@ from sparqsim.base import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
     from rich.text import Text
 
@@ -170,6 +171,30 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
+def progress_bar(**options: Any) -> Progress:
+    """A bar on standard error with counts, the time left and a few words; none in a file."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    screen = Console(stderr=True)
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+        **options,
+    )
+
+
 class PatientBar:
     """A progress bar on standard error that appears only after :data:`PATIENCE_SECONDS`.
 
@@ -178,25 +203,7 @@ class PatientBar:
     """
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        screen = Console(stderr=True)
-        self.bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}", markup=False),
-            console=screen,
-            transient=True,
-            disable=not screen.is_terminal,
-        )
+        self.bar = progress_bar()
         self.task = self.bar.add_task("")
         # A clock of its own: one long step must show the bar too.
         self.clock = threading.Timer(PATIENCE_SECONDS, self.bar.start)

@@ -49,10 +49,13 @@ OF_WORK = ("batch", "sequence", "context", "shapes", "dense", "recipe", "requant
 
 
 def field_help(machine: type[Machine]) -> dict[str, str]:
-    """The first sentence on each field, from the ``Attributes`` of the class's docstring."""
-    text = inspect.getdoc(machine) or ""
-    found = re.findall(r"^(\w+)(?: :[^\n]*)?\n((?:    .*\n?)+)", text, re.MULTILINE)
-    return {name: " ".join(body.split()).split(". ")[0].rstrip(".") for name, body in found}
+    """The first sentence on each field, from the ``Attributes`` of its class and those above."""
+    helps: dict[str, str] = {}
+    for kind in reversed(machine.__mro__):
+        text = inspect.cleandoc(kind.__doc__ or "")
+        found = re.findall(r"^(\w+)(?: :[^\n]*)?\n((?:    .*\n?)+)", text, re.MULTILINE)
+        helps |= {name: " ".join(body.split()).split(". ")[0].rstrip(".") for name, body in found}
+    return helps
 
 
 def machine_options(machine: type[Machine]) -> list[click.Option]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparqsim.scripts.output import console, table
+from sparqsim.simulator.pages.charts import percent
 from sparqsim.simulator.report import (
     TOO_SMALL,
     Beside,
@@ -19,14 +20,10 @@ from sparqsim.simulator.report import (
     Refused,
     Report,
     Row,
+    ideal_steps,
 )
 
 NOT_KNOWN = "not known"
-
-
-def percent(share: float) -> str:
-    """A share with a digit behind the point."""
-    return f"{100 * share:.1f} %"
 
 
 def duration(seconds: float) -> str:
@@ -94,7 +91,7 @@ def show(report: Report, title: str) -> None:
     for role, operand in report.operands.items():
         screen.print(escape(stored(role, operand)))
     screen.print()
-    macs, balance = report.macs, report.load_balance
+    macs = report.macs
     facts = table("", ("",), ("",))
     facts.show_header = False
     checked = VERIFIED[report.verification.status]
@@ -120,14 +117,7 @@ def show(report: Report, title: str) -> None:
     screen.print()
 
     ideal = table("From ideal to simulated", ("cycles if",), ("cycles", "of the run"))
-    effectual = report.utilization["multipliers"] * report.cycles
-    for what, cycles in (
-        ("every multiplier did useful work in every cycle", effectual),
-        (f"work were spread evenly over {balance.lanes} lanes of {balance.actor} (mean field)",
-         balance.mean_field_cycles),
-        ("only the busiest lane counted", float(balance.busiest_cycles)),
-        ("as simulated", float(report.cycles)),
-    ):  # fmt: skip
+    for what, cycles in ideal_steps(report):
         share = cycles / report.cycles if report.cycles else 0.0
         ideal.add_row(what, f"{cycles:,.0f}", percent(share))
     screen.print(ideal)

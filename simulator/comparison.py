@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sparqsim.simulator.report import NetworkReport, Totals
+from sparqsim.simulator.report import NetworkReport, Totals, joint_status
 
 
 class Contender(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,10 +103,9 @@ class ComparisonReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> str:
         """Of all runs: "mismatch" if one is, "exact" if all are, else "skipped"."""
-        found = {each.report.status for network in self.networks for each in network.machines}
-        if "mismatch" in found:
-            return "mismatch"
-        return "exact" if found == {"exact"} else "skipped"
+        return joint_status(
+            each.report.status for network in self.networks for each in network.machines
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -15,7 +15,7 @@ import msgspec
 
 from sparqsim.base import InputError
 from sparqsim.simulator.comparison import ComparisonReport
-from sparqsim.simulator.report import Energy, LayerRun, NetworkReport, Provenance, Report
+from sparqsim.simulator.report import Energy, LayerRun, NetworkReport, Report
 from sparqsim.simulator.saved import AnyReport
 
 TELLING = 0.02  # of the larger time: a smaller change of a step is not told in words
@@ -151,17 +151,10 @@ def _by_label(report: ComparisonReport) -> dict[tuple[str, str], NetworkReport]:
 def of_layers(before: Report, after: Report) -> Difference:
     """What changed from one run of a layer to another."""
     steps = _steps(before, after)
-    named = {
-        "layer": (before.layer, after.layer),
-        "machine": (before.machine, after.machine),
-        "recipe": (before.recipe, after.recipe),
-        "inputs": (before.provenance.inputs, after.provenance.inputs),
-        "seed": (before.provenance.seed, after.provenance.seed),
-    }
     return Difference(
         before=f"{before.layer} on {before.machine}",
         after=f"{after.layer} on {after.machine}",
-        fields=_fields(named, before.provenance, after.provenance),
+        fields=_fields(before, after, "layer"),
         measures=_paired(_measures(before), _measures(after)),
         steps=steps,
         energy=_paired(_energies(before.energy), _energies(after.energy)),
@@ -185,13 +178,6 @@ def of_networks(before: NetworkReport, after: NetworkReport) -> Difference:
         Step(kind=kind, where=where, before_s=sums[0], after_s=sums[1])
         for (kind, where), sums in steps.items()
     )
-    named = {
-        "network": (before.network, after.network),
-        "machine": (before.machine, after.machine),
-        "recipe": (before.recipe, after.recipe),
-        "inputs": (before.provenance.inputs, after.provenance.inputs),
-        "seed": (before.provenance.seed, after.provenance.seed),
-    }
     total, later = before.totals, after.totals
     only = [name for name in first if name not in second]
     alone = [name for name in second if name not in first]
@@ -202,7 +188,7 @@ def of_networks(before: NetworkReport, after: NetworkReport) -> Difference:
     return Difference(
         before=f"{before.network} on {before.machine}",
         after=f"{after.network} on {after.machine}",
-        fields=_fields(named, before.provenance, after.provenance),
+        fields=_fields(before, after, "network"),
         measures=_paired(_totals(before), _totals(after)),
         steps=summed,
         energy=_paired(_energies(total.energy), _energies(later.energy)),
@@ -273,23 +259,19 @@ def _paired(before: Mapping[str, float | None], after: Mapping[str, float | None
 
 
 def _fields(
-    named: Mapping[str, tuple[Any, Any]], before: Provenance, after: Provenance
+    before: Report | NetworkReport, after: Report | NetworkReport, work: str
 ) -> list[Field]:
-    found = [
-        Field(name=name, before=old, after=new) for name, (old, new) in named.items() if old != new
-    ]
-    names = dict.fromkeys([*before.configuration, *after.configuration])
+    """What was asked for differently; ``work`` is the field that names the work."""
+    first, second = before.provenance, after.provenance
     pairs = [
-        (name, before.configuration.get(name), after.configuration.get(name)) for name in names
+        (name, getattr(before, name), getattr(after, name)) for name in (work, "machine", "recipe")
     ]
-    found += [Field(name=name, before=old, after=new) for name, old, new in pairs if old != new]
-    versions = dict.fromkeys([*before.versions, *after.versions])
-    found += [
-        Field(name=f"version of {name}", before=old, after=new)
-        for name in versions
-        if (old := before.versions.get(name)) != (new := after.versions.get(name))
-    ]
-    return found
+    pairs += [("inputs", first.inputs, second.inputs), ("seed", first.seed, second.seed)]
+    for name in dict.fromkeys([*first.configuration, *second.configuration]):
+        pairs.append((name, first.configuration.get(name), second.configuration.get(name)))
+    for name in dict.fromkeys([*first.versions, *second.versions]):
+        pairs.append((f"version of {name}", first.versions.get(name), second.versions.get(name)))
+    return [Field(name=name, before=old, after=new) for name, old, new in pairs if old != new]
 
 
 # ------------------------------------------------------------------ why

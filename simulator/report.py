@@ -7,7 +7,7 @@ beside its source and its basis (published, derived or assumed).
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -504,10 +504,7 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> str:
         """Of all layers that ran: "mismatch" if one is, else "exact" if all are, else "skipped"."""
-        found = {row.report.verification.status for row in self.runs}
-        if "mismatch" in found:
-            return "mismatch"
-        return "exact" if found == {"exact"} else "skipped"
+        return joint_status(row.report.verification.status for row in self.runs)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -520,6 +517,29 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
         from sparqsim.simulator.frames import frame, rows_of
 
         return frame(rows_of(self))
+
+
+def ideal_steps(report: Report) -> list[tuple[str, float]]:
+    """From an ideal machine to the simulated one: what would hold, and the cycles if it did."""
+    balance = report.load_balance
+    spread = f"work were spread evenly over {balance.lanes} lanes of {balance.actor} (mean field)"
+    return [
+        (
+            "every multiplier did useful work in every cycle",
+            report.utilization["multipliers"] * report.cycles,
+        ),
+        (spread, balance.mean_field_cycles),
+        ("only the busiest lane counted", float(balance.busiest_cycles)),
+        ("as simulated", float(report.cycles)),
+    ]
+
+
+def joint_status(each: Iterable[str]) -> str:
+    """Of several runs: "mismatch" if one is, else "exact" if all are, else "skipped"."""
+    found = set(each)
+    if "mismatch" in found:
+        return "mismatch"
+    return "exact" if found == {"exact"} else "skipped"
 
 
 def totals_of(rows: Sequence[Row], whole: Report | None, beside_s: float) -> Totals:

@@ -37,8 +37,9 @@ class LaneTimes:
     Attributes
     ----------
     busy, starved, blocked, waiting, finished
-        Cycles ``[lanes]``: firing; waiting last for input tokens; waiting last for room behind a
-        full queue; waiting for a granted resource; nothing left to do (after a deadlock: stuck).
+        Cycles ``[lanes]``: firing; waiting last for input tokens; waiting last for a free slot
+        of a full queue; waiting for a granted resource; nothing left to do (after a deadlock:
+        stuck).
     """
 
     busy: NDArray[np.int64]

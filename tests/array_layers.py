@@ -14,7 +14,7 @@ from sparqsim.architectures.arrays.olive import Olive
 from sparqsim.architectures.arrays.plain import PlainArray
 from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.workloads.layers import Conv2d, Layer, Linear
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 MACHINES: dict[str, ArrayMachine] = {
     "bitfusion": BitFusion(),
@@ -50,7 +50,7 @@ LAYERS: dict[str, Layer] = {
 def tensors(layer: Layer, seed: int = 0, signed: bool = False, relu: bool = True) -> LayerTensors:
     """Half-normal inputs (or normal ones), normal weights, a bias."""
     rng = np.random.default_rng(seed)
-    given = made_up(layer, rng, activation_density=0.7)
+    given = synthetic(layer, rng, activation_density=0.7)
     inputs = given.activation
     if signed:
         inputs = inputs * rng.choice([-1.0, 1.0], inputs.shape)

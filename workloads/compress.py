@@ -1,9 +1,9 @@
 """Compression: a trained network and a recipe give codes, sizes, and what is left of its answers.
 
 For each weight: prune by the recipe's pattern (magnitude decides), then fit and apply the number
-format, one scale a tensor, channel or group. For each operand that a product reads: find its range
-on inputs for calibration, run on the float32 network, or leave it to be found anew for each input
-(*dynamic*). The compressed network then runs on inputs it was not calibrated on, with decoded
+format, one scale per tensor, channel or group. For each operand that a product reads: find its
+range on inputs for calibration, run on the float32 network, or leave it to be found anew for each
+input (*dynamic*). The compressed network then runs on inputs it was not calibrated on, with decoded
 weights and with operands rounded on the way: what an accelerator with exact accumulation would
 give, up to the float32 order of sums.
 
@@ -223,7 +223,7 @@ def fitted(
     bits = recipe.scheme_bits or 0
     tokens = recipe.granularity == "token"
     if tokens and recipe.scheme != "format":
-        raise InputError(f"{recipe.format} has one scale a tensor; leave out granularity token")
+        raise InputError(f"{recipe.format} has one scale per tensor; leave out granularity token")
     if recipe.scheme == "ant":
         return fit_ant(x, bits, axis=axis, group=recipe.group, ragged=recipe.pad)
     if recipe.scheme == "olive":

@@ -452,7 +452,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """Return the letter for a name that is not known: the nearest known ones, or all of them."""
+    """Return the error for a name that is not known, with the nearest known ones or all of them."""
     known = list(known)
     near = [each for each in known if name in each][:5] if name else []
     near += [

@@ -20,7 +20,7 @@ from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.importers import Range
 from sparqsim.workloads.layers import Layer, MatMul
 from sparqsim.workloads.shared import once
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 from sparqsim.workloads.work import Array, Network
 
 RELU = "Relu"  # the operation of other work
@@ -121,7 +121,7 @@ class NetworkTensors:
         source, relu = self._source(two, weight, inputs), self.relu(layer)
         brought = self.network.brought.get(layer.name)
         if inputs is None or weight is None:
-            drawn = made_up(
+            drawn = synthetic(
                 layer,
                 np.random.default_rng(self.seed),
                 weight_density=self.weight_density,

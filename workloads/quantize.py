@@ -49,7 +49,7 @@ SCALE_BITS = 32  # derived: a scale is held as float32
 
 @kernel(error_model="numpy", _nrt=False)
 def _affine(rows, scale, zero, low, high, mask, codes):
-    """Codes of ``clamp(round(x / scale) + zero)``, a half to even; one scale a row."""
+    """Codes of ``clamp(round(x / scale) + zero)``, a half to even; one scale per row."""
     for r in range(rows.shape[0]):
         s, z = scale[r], zero[r]
         for i in range(rows.shape[1]):

@@ -183,7 +183,7 @@ IID = (
 )
 
 
-def made_up(
+def synthetic(
     layer: Layer,
     rng: np.random.Generator,
     *,

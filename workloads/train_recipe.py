@@ -7,7 +7,7 @@ by magnitude or by saliency), run with rounded weights and inputs, and trained s
 form that compression without training gives: codes, scales, the same report, the same files.
 
 Left out: biases, which stay those of the float32 network (hardware adds them at full width);
-scales a channel, zero points, dynamic ranges and formats of several types, which are refused.
+one scale per channel, zero points, dynamic ranges and formats of several types, which are refused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def train_by_recipe(
     name
         One of ``TRAINABLE``.
     recipe
-        One scale a tensor; see the module.
+        One scale per tensor; see the module.
     epochs, learning_rate, seed
         As for :func:`sparqsim.workloads.train.fit`; the seed is that of the order of images.
 
@@ -144,7 +144,7 @@ def _grid(recipe: Recipe, kind: TensorClass, layer: str, sample: Array) -> Forma
     for field, value in wanted.items():
         if getattr(asked, field) != value:
             raise InputError(
-                f"{where}: training learns one scale a tensor, without zero point; {field} must be "
+                f"{where}: training learns one scale per tensor, without zero point; {field} must be "
                 f"{value!r}, got {getattr(asked, field)!r}; write a recipe file with that, or take "
                 "int4, 2:4 or unstructured50"
             )

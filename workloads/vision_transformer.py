@@ -124,7 +124,7 @@ class Forward:
     logits: Floats = field(default_factory=lambda: np.zeros(0))
 
 
-def made_up_image(rng: np.random.Generator) -> Floats:
+def synthetic_image(rng: np.random.Generator) -> Floats:
     """Patches [196, 768] of a synthetic image: a smooth field, a mood, noise.
 
     Images differ in contrast and mood as photographs do; the amounts are assumed.

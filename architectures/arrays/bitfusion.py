@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from sparqsim.architectures.arrays.cost import Cost, cost
 from sparqsim.architectures.arrays.datapath import Operand
 from sparqsim.architectures.arrays.folds import back_to_back_cycles, column_edge
-from sparqsim.architectures.arrays.machine import BankedMachine
 from sparqsim.architectures.arrays.rules import ArrayRules, AuthorsModel, Drain, Layout
 from sparqsim.architectures.arrays.search import Objective, candidates
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
+from sparqsim.architectures.arrays.tiled import BankedMachine
 from sparqsim.architectures.operands import Computes
 from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis, EnergyTable, Entry, Kind, Unit
@@ -102,28 +102,8 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
         Fusion Units along the reduction.
     columns
         Fusion Units along the output channels.
-    input_buffer_kib
-        Input buffer, both halves.
-    weight_buffer_kib
-        Weight buffer, both halves.
-    output_buffer_kib
-        Output buffer, both halves.
     accumulator_bits
         Width of a partial sum in the output buffer.
-    dram_bits_per_cycle
-        Width of the DRAM interface.
-    dram_clock_mhz
-        Clock frequency of DRAM, which is not the array's.
-    clock_mhz
-        Clock frequency of the array.
-    node_nm
-        Technology.
-    dram_standard
-        "bus", so many bits a cycle without latency, or the name of a DRAM standard.
-    dram_channels
-        Channels of that standard.
-    objective
-        What a mapping is chosen by: cycles, energy, or their product (edp).
     authors_model
         Whether tiles, padding and sums move as in the authors' performance model.
     energy_table

@@ -31,9 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.datapath import Multiplied
-from sparqsim.architectures.arrays.machine import TiledMachine, Timing
+from sparqsim.architectures.arrays.machine import Timing
 from sparqsim.architectures.arrays.rules import ArrayRules, Drain, Reuse
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
+from sparqsim.architectures.arrays.tiled import TiledMachine
 from sparqsim.architectures.arrays.tokens import TileTokens
 from sparqsim.architectures.arrays.walk import Walk
 from sparqsim.architectures.fixed_point import COMPUTES, RECIPE, FixedPointLayer
@@ -77,14 +78,10 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
         NBout, both halves.
     clock_mhz
         Clock frequency of the NFU.
-    node_nm
-        Technology.
     memory_gbytes_per_s
         Bandwidth of DRAM.
     energy_table
         A shipped table: DianNao's own energies are not known to us.
-    objective
-        What a mapping is chosen by: cycles, energy, or their product (edp).
     """
 
     name: ClassVar[str] = "diannao"

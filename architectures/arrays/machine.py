@@ -3,10 +3,8 @@
 An :class:`ArrayMachine` runs a layer as a convolution (a fully connected layer is one of a single
 pixel, products of two activations are groups of one). It says which formats it computes, how
 operands enter its MAC core (:meth:`ArrayMachine.operand`), how they are multiplied
-(:meth:`ArrayMachine.multiply`) and its energies; :mod:`.datapath` multiplies and checks. A
-:class:`TiledMachine` says its rules besides; the search picks a mapping under them
-(:mod:`.search`), and :func:`.tiles.tile_netlist` turns it into a netlist. Left out: pooling and
-element-wise layers.
+(:meth:`ArrayMachine.multiply`), its timing (:mod:`.tiled` has that of most) and its energies;
+:mod:`.datapath` multiplies and checks. Left out: pooling and element-wise layers.
 """
 
 from __future__ import annotations
@@ -29,14 +27,11 @@ from sparqsim.architectures.arrays.datapath import (
     integer_operand,
     integer_products,
 )
-from sparqsim.architectures.arrays.energies import Point, at_point, shipped_energies, with_dram
+from sparqsim.architectures.arrays.energies import Point, at_point, shipped_energies
 from sparqsim.architectures.arrays.folds import Dataflow
-from sparqsim.architectures.arrays.memory import with_banks
-from sparqsim.architectures.arrays.rules import ArrayRules, bandwidth, told
-from sparqsim.architectures.arrays.search import Objective, best_mapping
+from sparqsim.architectures.arrays.search import Objective
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
 from sparqsim.architectures.arrays.shifting import Multiplier
-from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
 from sparqsim.architectures.checks import (
     MOST_KIB,
     MOST_SIDE,
@@ -49,7 +44,6 @@ from sparqsim.base import InputError
 from sparqsim.simulator.energy import scaling
 from sparqsim.simulator.energy.tables import Basis, EnergyTable, Entry, get_table, table_names
 from sparqsim.simulator.mac import dense
-from sparqsim.simulator.memory.dram import Dram
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.report import EnergyPart, Macs
 from sparqsim.simulator.timeline import Timeline
@@ -57,7 +51,7 @@ from sparqsim.workloads.encoded import Coded, EncodedLayer, Role
 from sparqsim.workloads.layers import Layer
 
 KIB = 1024 * 8  # bits
-PUBLISHED, BUS = "published", "bus"
+PUBLISHED = "published"
 # Fields that describe no machine.
 _CHOICES = ("energy_table", "dram_standard", "dram_channels", "objective", "authors_model")
 # Parts of an array machine's energy that are paid by the cycle.
@@ -79,7 +73,7 @@ _KINDS: dict[str, type] = {
     "objective": Objective,
     "authors_model": bool,
 }
-_DRAM = "dram"
+DRAM = "dram"  # the store
 
 
 def _most(field: str) -> int:
@@ -115,10 +109,16 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    input_buffer_kib, weight_buffer_kib, output_buffer_kib
-        Both halves of each buffer.
-    clock_mhz, node_nm
-        Clock of the array, technology.
+    input_buffer_kib
+        Input buffer, both halves.
+    weight_buffer_kib
+        Weight buffer, both halves.
+    output_buffer_kib
+        Output buffer, both halves.
+    clock_mhz
+        Clock frequency of the array.
+    node_nm
+        Technology.
     energy_table
         What prices a run: ``published`` is the machine's own table, else a shipped one.
     """
@@ -407,7 +407,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         ]
         found.append(
             Store(
-                name=_DRAM,
+                name=DRAM,
                 part="DRAM",
                 source="no size published; traffic by the mapping",
                 read=table.entry("dram_read"),
@@ -430,237 +430,3 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
             Figure(entry.name, f"{entry.value:.4g} {entry.unit}", entry.basis, entry.source)
             for entry in self.energies.entries
         ]
-
-
-class TiledMachine(ArrayMachine, frozen=True, kw_only=True):
-    """An array machine whose mapping is searched for.
-
-    Attributes
-    ----------
-    objective
-        What a mapping is chosen by: cycles, energy, or their product (edp).
-    """
-
-    objective: Objective = Objective.CYCLES
-
-    @property
-    def rates(self) -> Rates:
-        """The energies as the tiling search takes them.
-
-        Raises
-        ------
-        InputError
-            If the objective needs energies that are not known.
-        """
-        missing = [entry for entry in self.energies.entries if not entry.is_known]
-        if missing and self.objective is not Objective.CYCLES:
-            raise InputError(
-                f"{self.name}.objective {self.objective.value} needs every energy, but "
-                f"{missing[0].name} is {missing[0].source}; choose cycles"
-            )
-        return super().rates
-
-    def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
-        """The rules of a run, with activations and weights of those bits."""
-        raise NotImplementedError
-
-    @property
-    def dram(self) -> Dram | None:
-        """DRAM with rows and banks, or None for a bus."""
-        return None
-
-    @property
-    def dram_bus(self) -> tuple[int, int]:
-        """What the DRAM moves as a bus: bits, and in how many cycles of the array."""
-        return bandwidth(self.bandwidth(), self.clock_hz)
-
-    @property
-    def rooms(self) -> tuple[int, int, int]:
-        """Usable bits of each buffer for what is in work: half of it."""
-        inputs, weights, outputs = (size * KIB // 2 for size in self.buffers_kib)
-        return inputs, weights, outputs
-
-    def timing(
-        self,
-        shape: ConvShape,
-        widths: tuple[int, int],
-        name: str,
-        mapping: Mapping | None = None,
-        work: Multiplied | None = None,
-        dynamic: bool = False,
-    ) -> Timing:
-        """The netlist of a layer under a mapping, by default the best."""
-        rules = self.layer_rules(shape, widths)
-        if self.dram is not None:
-            rules = with_banks(rules, self.dram, self.clock_hz)
-        rescale = None
-        if dynamic:
-            rescale = (self.sum_bits, rules.output_bits)
-            rules = msgspec.structs.replace(rules, output_bits=self.sum_bits)
-        chosen = mapping or best_mapping(
-            shape, rules, self.rates, self.objective, self.clock_hz, self.dram
-        )
-        tiled = tile_netlist(
-            shape,
-            rules,
-            chosen,
-            clock_hz=self.clock_hz,
-            name=name,
-            dram=self.dram,
-            actions=None if work is None else work.actions,
-            rescale=rescale,
-        )
-        inputs, weights, outputs = (kept.used_bits for kept in tiled.analytic.residences)
-        return Timing(
-            netlist=tiled.netlist,
-            analytic=tiled.analytic,
-            products_per_step=self.products_per_step(rules),
-            multiplied=shape.macs * rules.weights_of_group // rules.weight_group,
-            repeats=rules.repeats,
-            capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
-            used=(inputs, weights, outputs),
-            rule=f"{told(rules)}; {self._memory()}",
-            ports=tile_ports(tiled),
-        )
-
-    def products_per_step(self, rules: ArrayRules) -> int:
-        """Multiplications that the full array does in a step."""
-        places = rules.pixels_per_step * rules.outputs_per_step * rules.reduction_per_step
-        return places * rules.weights_of_group // rules.weight_group
-
-    def _memory(self) -> str:
-        """The memory the run had, in words."""
-        if self.dram is None:
-            return f"DRAM is a bus of {self.bandwidth() / 1e9:.4g} GB/s without latency"
-        return (
-            f"DRAM is {self.dram.channels} channel(s) of {self.dram.timing.name}, "
-            f"{self.dram.peak_bytes_per_s / 1e9:.4g} GB/s at best"
-        )
-
-
-class BankedMachine(TiledMachine, frozen=True, kw_only=True):
-    """An array machine whose DRAM may have rows and banks.
-
-    Attributes
-    ----------
-    dram_bits_per_cycle, dram_clock_mhz
-        Width of the DRAM's bus, and its clock, which is not the array's.
-    dram_standard
-        "bus", a server of that, or the name of a DRAM standard.
-    dram_channels
-        Channels of that standard.
-    """
-
-    dram_bits_per_cycle: int
-    dram_clock_mhz: float = 500.0
-    dram_standard: str = BUS
-    dram_channels: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        where = type(self).__name__
-        if self.dram_standard == BUS:
-            if self.dram_channels != 1:
-                raise InputError(
-                    f"{where}.dram_channels are of a DRAM standard: name one (dram_standard), for "
-                    f"example 'DDR4-2400', got {self.dram_standard!r}"
-                )
-            return
-        for field in ("dram_bits_per_cycle", "dram_clock_mhz"):
-            if getattr(self, field) != _default(type(self), field):
-                raise InputError(
-                    f"{where}.{field} is of a bus, but {self.dram_standard} has its own: leave "
-                    "one of them out, or choose dram_channels"
-                )
-
-    @property
-    def energies(self) -> EnergyTable:
-        """As of any array; a DRAM standard has an energy of its own."""
-        table = super().energies
-        return table if self.dram_standard == BUS else with_dram(table, self.dram_standard)
-
-    @property
-    def dram(self) -> Dram | None:
-        """DRAM with rows and banks; neighbouring bursts take turns among its channels."""
-        if self.dram_standard == BUS:
-            return None
-        mapping = "RoBaCoBg" if self.dram_channels == 1 else "RoBaCoBgCh"
-        return Dram(standard=self.dram_standard, channels=self.dram_channels, mapping=mapping)
-
-    def bandwidth(self) -> float:
-        """Bytes a second of the DRAM; of a standard, if its data buses never rested."""
-        if self.dram is not None:
-            return self.dram.peak_bytes_per_s
-        return self.dram_bits_per_cycle * self.dram_clock_mhz * 1e6 / 8
-
-    def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
-        """Another width of the bus."""
-        if self.dram is not None:
-            raise InputError(
-                f"the bandwidth of {self.name} is that of its DRAM standard; choose "
-                "dram_channels, or leave dram_standard out"
-            )
-        return {"dram_bits_per_cycle": max(1, round(8e-6 * bytes_per_s / self.dram_clock_mhz))}
-
-
-def _default(kind: type[msgspec.Struct], field: str) -> object:
-    return next(each.default for each in msgspec.structs.fields(kind) if each.name == field)
-
-
-def tile_ports(tiled: TiledNetlist) -> tuple[Port, ...]:
-    """Which firings of a netlist of tiles move the closed form's bits.
-
-    A DMA moves its transfers between DRAM and buffer, an equal share on each channel. What else a
-    buffer reads and writes it does for the array, as much in every tile.
-    """
-    counted = msgspec.structs.asdict(tiled.analytic.traffic)
-    ports = []
-    for datum in Datum:
-        buffer = f"{datum.name.lower()}_buffer"
-        left = {"read": counted[f"{buffer}_read"], "write": counted[f"{buffer}_write"]}
-        for dma in tiled.dmas:
-            if dma.datum is not datum:
-                continue
-            one, other = (buffer, _DRAM) if dma.stores else (_DRAM, buffer)
-            many = len(dma.actors)
-            share = dma.bits if many == 1 else np.asarray(dma.bits) / many
-            for actor in dma.actors:
-                ports.append(Port(store=one, actor=actor, read_bits=share))
-                ports.append(Port(store=other, actor=actor, written_bits=share))
-            left["read" if dma.stores else "write"] -= dma.bits.total()
-        each = {way: total / tiled.analytic.tiles for way, total in left.items()}
-        ports.append(
-            Port(store=buffer, actor="array", read_bits=each["read"], written_bits=each["write"])
-        )
-    for way, actors, moved in tiled.rescales:
-        for actor in actors:
-            each_firing = moved / len(actors) / tiled.netlist.actor(actor).count
-            ports.append(Port(store=_DRAM, actor=actor, **{f"{way}_bits": each_firing}))
-    return tuple(ports)
-
-
-INT8 = ("int8_unsigned", "int8_signed")
-
-
-def wider_than(layer: EncodedLayer, bits: int) -> bool:
-    """Whether either operand has wider codes."""
-    return any(
-        not isinstance(tensor, Coded) or tensor.bits > bits
-        for tensor in (layer.weight, layer.activation)
-    )
-
-
-def four_or_eight(machine: str, layer: Layer, bits: int) -> tuple[int, int]:
-    """Widths of arrays of 4-bit elements and gangs: 8 where either operand needs more than 4.
-
-    ``bits`` is what an operand has of which the layer says nothing.
-
-    Raises
-    ------
-    InputError
-        If 8 bits are not enough.
-    """
-    widest = max(layer.activation_bits or bits, layer.weight_bits or bits)
-    if widest > 8:
-        raise InputError(f"layer {layer.name!r}: {machine} computes at 4 or 8 bits, got {widest}")
-    return (4, 4) if widest <= 4 else (8, 8)

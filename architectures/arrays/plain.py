@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from sparqsim.architectures.arrays.datapath import Operand
 from sparqsim.architectures.arrays.energies import ANT_ENERGY, borrowed
 from sparqsim.architectures.arrays.folds import NM, Dataflow
-from sparqsim.architectures.arrays.machine import BankedMachine
 from sparqsim.architectures.arrays.rules import ArrayRules, grid_rules
 from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.arrays.shifting import (
@@ -40,6 +39,7 @@ from sparqsim.architectures.arrays.shifting import (
     grid_of,
     shifted_weights,
 )
+from sparqsim.architectures.arrays.tiled import BankedMachine
 from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
 from sparqsim.base import InputError
@@ -67,20 +67,6 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         Elements along the output channels.
     bits
         Width of both operands, 4 or 8.
-    input_buffer_kib
-        Input buffer, both halves.
-    weight_buffer_kib
-        Weight buffer, both halves.
-    output_buffer_kib
-        Output buffer, both halves.
-    dram_bits_per_cycle
-        Width of the DRAM interface.
-    dram_clock_mhz
-        Clock frequency of DRAM, which is not the array's.
-    clock_mhz
-        Clock frequency of the array.
-    node_nm
-        Technology.
     dataflow
         What stays in the elements: outputs (os), weights (ws) or inputs (is).
     multiplier
@@ -88,12 +74,6 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         of two a cycle.
     sparsity
         Weights the elements keep: "dense", or "N:M" of a weight-stationary array.
-    dram_standard
-        "bus", so many bits a cycle without latency, or the name of a DRAM standard.
-    dram_channels
-        Channels of that standard.
-    objective
-        What a mapping is chosen by: cycles, energy, or their product (edp).
     energy_table
         What prices a run: "published" is ANT's energies, assumed, else a shipped table.
     """

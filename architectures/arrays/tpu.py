@@ -67,10 +67,6 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         The accumulators, both halves.
     dram_bytes_per_s
         Bandwidth of DRAM, which holds the weights.
-    clock_mhz
-        Clock frequency of the array.
-    node_nm
-        Technology.
     energy_table
         A shipped table: the TPU's own energies are not published.
     """

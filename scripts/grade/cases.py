@@ -10,7 +10,7 @@ import numpy as np
 
 from sparqsim.workloads.encoded import EncodedLayer, encode
 from sparqsim.workloads.layers import Conv2d, Layer, Linear
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 RECIPE = "int8"
 
@@ -57,7 +57,7 @@ def tensors(case: Case) -> LayerTensors:
     """The numbers of a case: zeros among them, and a bias."""
     rng = np.random.default_rng(case.seed)
     layer: Layer = case.layer
-    made = made_up(layer, rng, weight_density=0.6, activation_density=0.7)
+    made = synthetic(layer, rng, weight_density=0.6, activation_density=0.7)
     return replace(made, bias=rng.normal(size=layer.weight_shape[0]))
 
 

@@ -1,6 +1,6 @@
 """Recipe and array chosen together: what is worth its energy and time.
 
-The digits CNN on Bit Fusion, every recipe (weights of 2, 4 and 8 bits, a scale a tensor or a
+The digits CNN on Bit Fusion, every recipe (weights of 2, 4 and 8 bits, one scale per tensor or
 channel) on every array (8 to 32 a side) at two DRAM widths. A point is worth having if none other
 is as accurate for less energy times time. The sweep ``codesign_digits`` searches a larger space.
 """
@@ -49,7 +49,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     def told(self) -> str:
         """In words."""
         return (
-            f"{self.weight_bits}-bit weights, a scale a {self.granularity}, {self.side} x "
+            f"{self.weight_bits}-bit weights, one scale per {self.granularity}, {self.side} x "
             f"{self.side}, {self.dram_bits_per_cycle} DRAM bits a cycle"
         )
 
@@ -123,7 +123,7 @@ def draw(found: Study) -> Figure:
             points = [p for p in found.points if (p.weight_bits, p.granularity) == (bits, grain)]
             axes.plot([p.edp for p in points], [100 * p.accuracy for p in points], mark,
                       color=colour, alpha=0.6, markersize=5,
-                      label=f"{bits} bits, a scale a {grain}")  # fmt: skip
+                      label=f"{bits} bits, one scale per {grain}")  # fmt: skip
     kept = front(found.points)
     axes.step([p.edp for p in kept], [100 * p.accuracy for p in kept], color=INK, linewidth=1,
               where="post", label="worth having")  # fmt: skip

@@ -23,7 +23,7 @@ from sparqsim.simulator.trace import write_trace
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.models import get_layer
 from sparqsim.workloads.models.digits import Digits, load_digits
-from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
+from sparqsim.workloads.tensors import LayerTensors, synthetic, with_rows
 from sparqsim.workloads.work import load
 
 MACHINES = ("bitfusion", "ant", "olive", "sparse-tensor-core")
@@ -152,7 +152,7 @@ def demonstrate(out: str) -> None:
             bar(f"digits-{network} on EIE", number, 5)
             runs.append(run_network(machine, network))
         bar("AlexNet fc6 on EIE", 2, 5)
-        fc6 = made_up(get_layer("alexnet/fc6"), np.random.default_rng(0))
+        fc6 = synthetic(get_layer("alexnet/fc6"), np.random.default_rng(0))
         result = run(machine, fc6, seed=0)
         bar("drawing", 3, 5)
         written: list[Path] = save_figures(

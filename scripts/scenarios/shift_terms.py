@@ -25,7 +25,7 @@ from sparqsim.workloads import formats
 from sparqsim.workloads.formats.powers import APoT, PoT
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def work() -> LayerTensors:
     """The layer with its numbers."""
-    return made_up(LAYER, np.random.default_rng(0))
+    return synthetic(LAYER, np.random.default_rng(0))
 
 
 def measure(weights: str, tensors: LayerTensors) -> Row:

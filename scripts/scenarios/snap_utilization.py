@@ -24,7 +24,7 @@ from sparqsim.architectures.snap import SNAP
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts.output import PatientBar
 from sparqsim.workloads.layers import Conv2d
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def simulated(
 ) -> Result:
     """A layer at two densities, drawn from a seed; refuses a wrong output."""
     rng = np.random.default_rng(seed)
-    made = made_up(layer, rng, weight_density=weights, activation_density=inputs)
+    made = synthetic(layer, rng, weight_density=weights, activation_density=inputs)
     result = run(machine, made, record=record, seed=seed)
     if result.report.verification.status != "exact":
         raise InputError(f"{layer.name}: the machine's outputs differ from the reference")

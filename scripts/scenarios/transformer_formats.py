@@ -59,7 +59,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def weights_recipe(name: str) -> TensorRecipe:
-    """Weights in a format, one scale a tensor, its range searched where it has no search."""
+    """Weights in a format, one scale per tensor, its range searched where it has no search."""
     search = "minmax" if name.startswith(("ant", "olive")) else "mse"
     return TensorRecipe(format=name, calibration=search)
 
@@ -96,8 +96,9 @@ def finding(found: Study) -> str:
     likeness = ", ".join(f"{row.weights} {row.cosine:.3f}" for row in four)
     times = ", ".join(f"{row.weights} {row.cycles / base.cycles:.2f}" for row in found.rows[1:])
     return (
-        f"Embeddings of MiniLM with weights of 4 bits, one scale a tensor, are this like float32's "
-        f"(cosine): {likeness}; int8 {base.cosine:.3f}, apot_6 {by['apot_6'].cosine:.3f}. Of the "
+        f"Embeddings of MiniLM with weights of 4 bits, one scale per tensor, are this like "
+        f"float32's (cosine): {likeness}; int8 {base.cosine:.3f}, "
+        f"apot_6 {by['apot_6'].cosine:.3f}. Of the "
         f"4-bit formats {best.weights} keeps most. On the machines built for them {found.layer} "
         f"takes, over int8 on an integer array: {times}. Machines differ in more than their "
         f"format, and a sum of powers of two pays a cycle a term."

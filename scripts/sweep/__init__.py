@@ -3,7 +3,7 @@
 A *point* is work, a recipe, a machine with its parameters, and a seed. What is done with it:
 
 ====================  =============================================================================
-``file``              the sweep as a strict TOML file or a plain dict; a letter for every mistake
+``file``              the sweep as a strict TOML file or a plain dict; an error for every mistake
 ``expression``        constraints and derived values, by an evaluator that knows arithmetic alone
 ``sampling``          grids, lists, ranges, random, Latin hypercube and Sobol samples
 ``plan``              the points of a file, one at a time, in an order that lets them share work

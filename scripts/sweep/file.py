@@ -25,7 +25,7 @@ for equal ratios; neither is needed in a sampled block), or ``{ derived = "expre
 expressions are those of the file, ``machine.rows`` or shorter, ``rows``. ``[block.variables]`` has
 names of one's own, for expressions and, in braces, for the work: ``gemm:{n}x{n}x{n}``.
 
-Every key is checked before any work; a letter names the line, or the key of a dict.
+Every key is checked before any work; an error message names the line, or the key of a dict.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class SweepFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Where a sweep comes from: what letters need to name a place in it."""
+    """Where a sweep comes from: what error messages need to name a place in it."""
 
     name: str
     where: str

@@ -8,7 +8,6 @@ once. Reports are packed (zlib), many together, and unpacked when a row is opene
 from __future__ import annotations
 
 import base64
-import json
 import os
 import zlib
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from sparqsim.simulator.pages.html import (
     contents,
     document,
     h,
+    script_json,
     section,
     write,
 )
@@ -146,8 +146,7 @@ def _packed(points: Points) -> Html:
         reports = b"[" + b",".join(points.content(row.key) for row in part) + b"]"
         packed = base64.b64encode(zlib.compress(reports, 6)).decode()
         pieces.append([[row.key[:8] for row in part], packed])
-    text = json.dumps(pieces, separators=(",", ":")).replace("<", "\\u003c")
-    return h("script", Html(text), type="application/json", id="reports")
+    return h("script", script_json(pieces), type="application/json", id="reports")
 
 
 def _picture(points: Points) -> list[Html]:

@@ -69,7 +69,7 @@ class Space:
             self.places = Drawn(axes, drawn(self.block.sample, len(axes)))
 
     def place(self, *path: str | int) -> str:
-        """Where a key of this block stands, for letters."""
+        """Where a key of this block stands, for error messages."""
         return self.sweep.place("block", self.number, *path)
 
     # ------------------------------------------------------------------ when it is built
@@ -120,10 +120,10 @@ class Space:
                 field = name.removeprefix("machine.")
                 for machine, kind in self.machines.items():
                     if field not in kind.__struct_fields__:
-                        letter = unknown(
+                        message = unknown(
                             f"the machine {machine} has no field", field, kind.__struct_fields__
                         )
-                        raise InputError(f"{self.place('machine', field)}: {letter}")
+                        raise InputError(f"{self.place('machine', field)}: {message}")
         fields = [
             f"machine.{field}" for k in self.machines.values() for field in k.__struct_fields__
         ]
@@ -389,6 +389,6 @@ def recipe_of(name: str | None, fields: tuple[tuple[str, Any], ...]) -> Recipe:
 
 
 def _of(found: Mapping[str, Any]) -> str:
-    """The values of a point, for letters."""
+    """The values of a point, for error messages."""
     told: Iterable[str] = (f"{name} = {value!r}" for name, value in found.items() if name != "seed")
     return f" (at {', '.join(told)})"

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from sparqsim.scripts.output import progress_bar
 from sparqsim.scripts.sweep.file import SweepFile
 from sparqsim.scripts.sweep.measures import at_path
 from sparqsim.scripts.sweep.store import Record
@@ -58,24 +59,7 @@ class Watch:
             self._begin_bar()
 
     def _begin_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self.bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-            transient=True,
-            refresh_per_second=4,
-        )
+        self.bar = progress_bar(refresh_per_second=4)
         self.task = self.bar.add_task("", total=self.total)
 
     def __call__(self, record: Record) -> None:

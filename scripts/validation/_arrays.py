@@ -32,6 +32,7 @@ from sparqsim.architectures.machine import Machine
 from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import check_differences, console, table, write_json
+from sparqsim.scripts.validation._evidence import Table
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.work import Network, load
 
@@ -75,6 +76,19 @@ class Refused(NamedTuple):
     line: int
     label: str
     why: str
+
+
+def count_table(title: str) -> Table:
+    """Where the numbers of :class:`Comparison` are."""
+    return Table(
+        title=title,
+        rows="compared",
+        name="{label} {column}",
+        published=("reference",),
+        simulated="simulated",
+        quantity="column",
+        held="agrees",
+    )
 
 
 class Compared(NamedTuple):
@@ -476,6 +490,19 @@ class Headline(msgspec.Struct, frozen=True, kw_only=True):
     def within(self) -> bool | None:
         """Whether it keeps its bound."""
         return None if self.bound is None else abs(self.error) <= self.bound
+
+
+def headline_table(title: str) -> Table:
+    """Where the numbers of :class:`Headline` are."""
+    return Table(
+        title=title,
+        name="{what}",
+        published=("published",),
+        simulated="ours",
+        quantity="what",
+        held="within",
+        note="note",
+    )
 
 
 def report_headlines(

@@ -24,12 +24,14 @@ from sparqsim.scripts.validation._arrays import (
     Headline,
     against_option,
     compare_ant,
+    count_table,
     geometric_mean,
+    headline_table,
     report_headlines,
     report_table,
     timed,
 )
-from sparqsim.scripts.validation._evidence import Evidence, Table
+from sparqsim.scripts.validation._evidence import Evidence
 
 
 class Published(NamedTuple):
@@ -57,32 +59,10 @@ BOUND = 0.05
 
 LAYERS = Path(__file__).with_name("ant_layers.csv")
 EVIDENCE = (
-    Evidence(
-        tables=(
-            Table(
-                title="Bit Fusion over ANT, times",
-                name="{what}",
-                published=("published",),
-                simulated="ours",
-                quantity="what",
-                held="within",
-                note="note",
-            ),
-        ),
-    ),
+    Evidence(tables=(headline_table("Bit Fusion over ANT, times"),)),
     Evidence(
         arguments=("--against", str(LAYERS)),
-        tables=(
-            Table(
-                title="per-layer counts of the authors' code",
-                rows="compared",
-                name="{label} {column}",
-                published=("reference",),
-                simulated="simulated",
-                quantity="column",
-                held="agrees",
-            ),
-        ),
+        tables=(count_table("per-layer counts of the authors' code"),),
     ),
 )
 

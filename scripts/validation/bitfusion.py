@@ -24,12 +24,14 @@ from sparqsim.scripts.validation._arrays import (
     Headline,
     against_option,
     compare_bitfusion,
+    count_table,
     geometric_mean,
+    headline_table,
     report_headlines,
     report_table,
     timed,
 )
-from sparqsim.scripts.validation._evidence import Evidence, Table
+from sparqsim.scripts.validation._evidence import Evidence
 
 
 class Eyeriss(NamedTuple):
@@ -58,32 +60,10 @@ BOUND = 0.05  # of the geometric means: tilings are ours, fill and drain are cha
 
 LAYERS = Path(__file__).with_name("bitfusion_layers.csv")
 EVIDENCE = (
-    Evidence(
-        tables=(
-            Table(
-                title="Bit Fusion over Eyeriss, times",
-                name="{what}",
-                published=("published",),
-                simulated="ours",
-                quantity="what",
-                held="within",
-                note="note",
-            ),
-        ),
-    ),
+    Evidence(tables=(headline_table("Bit Fusion over Eyeriss, times"),)),
     Evidence(
         arguments=("--against", str(LAYERS)),
-        tables=(
-            Table(
-                title="per-layer counts of the authors' code",
-                rows="compared",
-                name="{label} {column}",
-                published=("reference",),
-                simulated="simulated",
-                quantity="column",
-                held="agrees",
-            ),
-        ),
+        tables=(count_table("per-layer counts of the authors' code"),),
     ),
 )
 

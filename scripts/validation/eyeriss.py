@@ -45,7 +45,7 @@ from sparqsim.simulator.report import Report
 from sparqsim.workloads.encoded import encode, outline
 from sparqsim.workloads.layers import Conv2d, Layer
 from sparqsim.workloads.models import get_layer, get_model
-from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
+from sparqsim.workloads.tensors import LayerTensors, synthetic, with_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -198,7 +198,7 @@ def tensors(layer: str, zeros: float, zeros_after: float, seed: int = 0) -> Laye
     if not isinstance(shape, Conv2d):
         raise InputError(f"Eyeriss was measured on convolutions; {layer!r} is none of AlexNet's")
     rng = np.random.default_rng(seed)
-    made = made_up(with_rows(shape, IMAGES), rng, activation_density=max(1 - zeros, 1e-4))
+    made = synthetic(with_rows(shape, IMAGES), rng, activation_density=max(1 - zeros, 1e-4))
     assert isinstance(made.weight, np.ndarray)
     sums = convolve_levels(
         made.activation[:1], made.weight, shape.stride, shape.padding, shape.dilation, shape.groups

@@ -34,7 +34,7 @@ from sparqsim.workloads.tokens import KEEP_RATIOS, SELECTOR_BLOCKS, tokens_per_b
 from sparqsim.workloads.vision_transformer import (
     VisionTransformer,
     calibrated,
-    made_up_image,
+    synthetic_image,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def measure(network: str, images: int, seed: int, bar: PatientBar) -> Row:
     net = VisionTransformer.drawn(width, rng)
     bar(f"{network}: calibrating", 0, images)
     ratios = dict(zip(SELECTOR_BLOCKS, KEEP_RATIOS, strict=True))
-    selectors = calibrated(net, [made_up_image(rng) for _ in range(CALIBRATION)], ratios, rng)
+    selectors = calibrated(net, [synthetic_image(rng) for _ in range(CALIBRATION)], ratios, rng)
     dense = run(machine, machine.plan(width, EVERY_BLOCK), record="summary").report.cycles
 
     def gain(tokens: tuple[int, ...], select: bool) -> float:
@@ -93,7 +93,7 @@ def measure(network: str, images: int, seed: int, bar: PatientBar) -> Row:
         return dense / run(machine, program, record="summary").report.cycles
 
     gains, tokens, on_selectors = [], [], []
-    batch = (made_up_image(rng) for _ in range(images))
+    batch = (synthetic_image(rng) for _ in range(images))
     for number, (program, done) in enumerate(machine.infer(net, batch, selectors)):
         bar(f"{network}: image {number + 1}", number, images)
         report = run(machine, program, record="summary").report

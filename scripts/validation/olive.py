@@ -30,8 +30,13 @@ from sparqsim.architectures.arrays.olive import Olive
 from sparqsim.architectures.network import run_network
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.scripts.output import json_option
-from sparqsim.scripts.validation._arrays import Headline, report_headlines, timed
-from sparqsim.scripts.validation._evidence import Evidence, Table
+from sparqsim.scripts.validation._arrays import (
+    Headline,
+    headline_table,
+    report_headlines,
+    timed,
+)
+from sparqsim.scripts.validation._evidence import Evidence
 from sparqsim.workloads.work import Network, load
 
 # published: BERT-base (MNLI) from ANT's released simulator: cycles, and mJ summed over its parts
@@ -48,17 +53,7 @@ MODELS = {"bert_base": 16, "bert_large": 16, "gpt2_xl": 2, "opt_6_7b": 2}  # ass
 
 EVIDENCE = (
     Evidence(
-        tables=(
-            Table(
-                title="OliVe over others, times",
-                name="{what}",
-                published=("published",),
-                simulated="ours",
-                quantity="what",
-                held="within",
-                note="note",
-            ),
-        ),
+        tables=(headline_table("OliVe over others, times"),),
         long=True,
     ),
 )

@@ -25,7 +25,7 @@ from sparqsim.scripts.run import configure, machine_options
 from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.models import get_layer, get_model
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 NETWORK = "resnet50"
 RECIPE = "int16"  # published: 16-bit operands; nothing is pruned beyond the densities given
@@ -85,7 +85,7 @@ def network_reports(
         if bar:
             bar(layer.name, done, len(layers))
         shown = 1.0 if layer.name == IMAGE_LAYER else activation_density
-        made = made_up(layer, rng, weight_density=weight_density, activation_density=shown)
+        made = synthetic(layer, rng, weight_density=weight_density, activation_density=shown)
         report = run(machine, made, recipe=RECIPE, record="summary", seed=seed).report
         reports += [report] * layer.repeat
     return reports
@@ -115,7 +115,7 @@ def efficiency_gain(machine: SNAP, seed: int) -> float:
     dense, sparse = (
         run(
             machine,
-            made_up(
+            synthetic(
                 layer,
                 np.random.default_rng(seed),
                 weight_density=density,

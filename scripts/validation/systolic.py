@@ -20,7 +20,12 @@ import numpy as np
 from sparqsim.architectures.arrays.elements import element_netlist
 from sparqsim.architectures.arrays.folds import Charge, Dataflow, SystolicGrid
 from sparqsim.scripts.output import console, json_option, table, write_json
-from sparqsim.scripts.validation._arrays import as_rows, compare_scalesim, report_table
+from sparqsim.scripts.validation._arrays import (
+    as_rows,
+    compare_scalesim,
+    count_table,
+    report_table,
+)
 from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.simulator.engines import simulate
 
@@ -32,15 +37,7 @@ LARGEST_SIDE, LARGEST_EXTENT = 8, 40
 EVIDENCE = (
     Evidence(
         tables=(
-            Table(
-                title="SCALE-Sim 3",
-                rows="compared",
-                name="{label} {column}",
-                published=("reference",),
-                simulated="simulated",
-                quantity="column",
-                held="agrees",
-            ),
+            count_table("SCALE-Sim 3"),
             Table(
                 title="cycles of the formula beside single elements",
                 rows="elements",

@@ -20,26 +20,12 @@ import click
 from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import run
 from sparqsim.scripts.output import json_option
-from sparqsim.scripts.validation._arrays import Headline, report_headlines
-from sparqsim.scripts.validation._evidence import Evidence, Table
+from sparqsim.scripts.validation._arrays import Headline, headline_table, report_headlines
+from sparqsim.scripts.validation._evidence import Evidence
 from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, Model
 
-EVIDENCE = (
-    Evidence(
-        tables=(
-            Table(
-                title="TPU v1, tera-operations a second",
-                name="{what}",
-                published=("published",),
-                simulated="ours",
-                quantity="what",
-                held="within",
-                note="note",
-            ),
-        ),
-    ),
-)
+EVIDENCE = (Evidence(tables=(headline_table("TPU v1, tera-operations a second"),)),)
 
 
 class Application(NamedTuple):

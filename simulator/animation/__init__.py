@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sparqsim.base import InputError, written_whole
+from sparqsim.base import InputError
 from sparqsim.simulator.animation.drawing import Diagram
 from sparqsim.simulator.animation.film import check_showable, frames, moments
 from sparqsim.simulator.animation.page import page
+from sparqsim.simulator.pages import write
 from sparqsim.simulator.timeline import Timeline
 from sparqsim.simulator.trace.window import Window
 
@@ -44,10 +45,7 @@ def write_animation(
         If the run has too many actors, lanes, firings or moments to be shown, or kept only sums.
     """
     film = list(frames(timeline, moments(timeline, window)))
-    text = page(Diagram(timeline.netlist), film, title, timeline)
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+    return write(page(Diagram(timeline.netlist), film, title, timeline), path)
 
 
 def write_frame(timeline: Timeline, cycle: int, path: str | os.PathLike[str], title: str) -> Path:
@@ -62,7 +60,4 @@ def write_frame(timeline: Timeline, cycle: int, path: str | os.PathLike[str], ti
     if not 0 <= cycle <= timeline.cycles:
         raise InputError(f"the run has the cycles 0 to {timeline.cycles:,}, got {cycle:,}")
     (frame,) = frames(timeline, np.array([cycle]))
-    with written_whole(path) as temporary:
-        text = Diagram(timeline.netlist).svg(frame, title, words=True)
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+    return write(Diagram(timeline.netlist).svg(frame, title, words=True), path)

@@ -97,13 +97,13 @@ class Diagram:
 
     def svg(self, frame: Frame, title: str, words: bool) -> str:
         """A frame as an SVG; ``words`` adds a title and what every actor does, for a slide."""
-        names = [_shown(actor.name) for actor in self.netlist.actors]
-        lines = [f"{name}: {_shown(text)}" for name, text in zip(names, frame.words, strict=True)]
+        names = [shown(actor.name) for actor in self.netlist.actors]
+        lines = [f"{name}: {shown(text)}" for name, text in zip(names, frame.words, strict=True)]
         above = 34.0 if words else 0.0
         below = 26.0 + (18 * len(lines) + 8 if words else 0)
         width = max(self.width, 7.0 * max(map(len, lines)) + 20 if words else 0, 560)
         height = self.height + above + below
-        label = f"{_shown(title)}, cycle {frame.cycle}"
+        label = f"{shown(title)}, cycle {frame.cycle}"
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" id="diagram" role="img" aria-label="{label}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}">',
@@ -134,11 +134,11 @@ class Diagram:
         parts = [
             f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}" '
             'rx="5"/>',
-            f'<text class="name" x="{middle:.1f}" y="{y + 16:.1f}">{_shown(actor.name)}</text>',
+            f'<text class="name" x="{middle:.1f}" y="{y + 16:.1f}">{shown(actor.name)}</text>',
         ]
         top = y + 24
         if actor.part != actor.name:
-            part = _shown(printable(actor.part, PART))
+            part = shown(printable(actor.part, PART))
             parts.append(
                 f'<text class="small muted" x="{middle:.1f}" y="{y + 29:.1f}">{part}</text>'
             )
@@ -163,7 +163,7 @@ class Diagram:
         parts = [
             f'<path class="wire" d="{path}"/>',
             _arrow(place.line),
-            f'<text class="small left" x="{x:.1f}" y="{y - 9:.1f}">{_shown(channel.name)} '
+            f'<text class="small left" x="{x:.1f}" y="{y - 9:.1f}">{shown(channel.name)} '
             f'<tspan id="t{i}" class="muted">{level_words(channel, queue)}</tspan></text>',
             f'<rect class="bg" x="{x:.1f}" y="{y:.1f}" width="{place.width:.1f}" '
             f'height="{BAR * SCALE:.1f}"/>',
@@ -193,8 +193,8 @@ class Diagram:
         ]
         return "".join(lines) + (
             f'<ellipse class="box" cx="{x:.1f}" cy="{y:.1f}" rx="{store.width * SCALE / 2:.1f}" '
-            f'ry="20"/><text class="name" x="{x:.1f}" y="{y:.1f}">{_shown(store.name)}</text>'
-            f'<text class="small muted" x="{x:.1f}" y="{y + 13:.1f}">{_shown(store.detail)}</text>'
+            f'ry="20"/><text class="name" x="{x:.1f}" y="{y:.1f}">{shown(store.name)}</text>'
+            f'<text class="small muted" x="{x:.1f}" y="{y + 13:.1f}">{shown(store.detail)}</text>'
         )
 
     def _legend(self) -> str:
@@ -248,5 +248,6 @@ def _rounded(line: list[Point]) -> list[Point]:
     return found
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Text as it stands in markup, whatever is in it."""
     return html.escape(printable(text))

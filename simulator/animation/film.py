@@ -19,7 +19,7 @@ from sparqsim.simulator.queues import is_countable
 from sparqsim.simulator.timeline import GRANT, INPUT, Timeline
 from sparqsim.simulator.trace.window import Window, window_of
 
-# What a lane does, in the order of the letters of LaneStates.
+# What a lane does, in the order of LaneStates.
 BUSY, STARVED, BLOCKED, WAITING, DONE = range(5)
 STATE_NAMES = ("busy", "waits for tokens", "waits for free slots", "waits for a resource", "done")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from sparqsim.base import printable
-from sparqsim.simulator.animation.drawing import Diagram, is_full, level, level_words
+from sparqsim.simulator.animation.drawing import Diagram, is_full, level, level_words, shown
 from sparqsim.simulator.animation.film import DOTS, Frame
+from sparqsim.simulator.pages.html import script_json
 from sparqsim.simulator.timeline import Timeline
 
 FIRST = 24  # moments in the table
@@ -100,27 +99,27 @@ def page(diagram: Diagram, film: Sequence[Frame], title: str, timeline: Timeline
     frames = [_packed(diagram, frame, texts) for frame in film]
     data = {"title": title, "cycles": timeline.cycles, "dots": DOTS,
             "frames": frames, "texts": list(texts)}  # fmt: skip
-    packed = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    packed = script_json(data)
     first = film[0]
     now = "\n".join(
-        f'<tr><th scope="row">{_shown(actor.name)}</th><td id="w{i}">{_shown(words)}</td></tr>'
+        f'<tr><th scope="row">{shown(actor.name)}</th><td id="w{i}">{shown(words)}</td></tr>'
         for i, (actor, words) in enumerate(zip(netlist.actors, first.words, strict=True))
     )
-    heads = "".join(f'<th scope="col">{_shown(actor.name)}</th>' for actor in netlist.actors)
+    heads = "".join(f'<th scope="col">{shown(actor.name)}</th>' for actor in netlist.actors)
     rows = "\n".join(
         f'<tr><th scope="row">{frame.cycle}</th>'
-        + "".join(f"<td>{_shown(words)}</td>" for words in frame.words)
+        + "".join(f"<td>{shown(words)}</td>" for words in frame.words)
         + "</tr>"
         for frame in film[:FIRST]
     )
-    shown = _shown(title)
+    heading = shown(title)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
 script-src 'unsafe-inline'">
-<title>{shown}</title><style>{STYLE}</style></head><body>
-<h1>{shown}</h1>
+<title>{heading}</title><style>{STYLE}</style></head><body>
+<h1>{heading}</h1>
 <p class="note">{timeline.cycles:,} cycles, {len(film):,} moments in which something changes. A cell
 is a lane. Beside a channel: the tokens that its fullest queue holds of how many it can hold (and
 those in all its queues); the bar shows the same, vermilion when full. Dots are tokens on their
@@ -159,7 +158,3 @@ def _packed(diagram: Diagram, frame: Frame, texts: dict[str, int]) -> list[Any]:
         queues.append([width, int(is_full(channel, queue)), words, diagram.dots(i, queue)])
     states = ["".join(map(str, each)) for each in frame.states]
     return [frame.cycle, states, [number(printable(text)) for text in frame.words], queues]
-
-
-def _shown(text: str) -> str:
-    return html.escape(printable(text))

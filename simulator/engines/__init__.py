@@ -7,7 +7,7 @@ from typing import Any
 
 from sparqsim.base import InputError
 from sparqsim.simulator import deadlock
-from sparqsim.simulator.engines.room import check_room
+from sparqsim.simulator.engines.limits import check_limits
 from sparqsim.simulator.netlist import Netlist
 from sparqsim.simulator.timeline import Timeline
 
@@ -52,7 +52,7 @@ def simulate(
         raise InputError(f"record must be 'full' or 'summary', got {record!r}")
     if verify not in (None, "execute"):
         raise InputError(f"verify must be None or 'execute', got {verify!r}")
-    check_room(netlist, engine, record)
+    check_limits(netlist, engine, record)
     if engine == "compiled":
         if verify or observers:
             raise InputError("verify='execute' and observers need engine='simpy'")

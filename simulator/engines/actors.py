@@ -87,7 +87,7 @@ class Link(BaseResource):
     def __init__(self, env: simpy.Environment, capacity: int) -> None:
         super().__init__(env, capacity)
         self.unused = capacity
-        self.free: deque[int] = deque()  # the cycle from which each freed slot is room
+        self.free: deque[int] = deque()  # the cycle from which each slot is free again
         # The cycle from which each token is visible, and its value.
         self.tokens: deque[tuple[int, Any]] = deque()
         self.newest = 0
@@ -96,8 +96,8 @@ class Link(BaseResource):
         """The cycle from which ``count`` tokens are visible; None if they are not yet made."""
         return self.tokens[count - 1][0] if len(self.tokens) >= count else None
 
-    def room_at(self, count: int) -> int | None:
-        """The cycle from which there is room for ``count`` tokens; None if not yet freed."""
+    def free_at(self, count: int) -> int | None:
+        """The cycle from which there are free slots for ``count`` tokens; None if not yet freed."""
         missing = count - self.unused
         if missing <= 0:
             return 0
@@ -120,7 +120,7 @@ class Link(BaseResource):
             self._trigger_get(None)
 
     def take_tokens(self, now: int, count: int) -> list[Any]:
-        """Pop tokens; their slots are room from the next cycle."""
+        """Pop tokens; their slots are free from the next cycle."""
         taken = []
         for _ in range(count):
             taken.append(self.tokens.popleft()[1])
@@ -133,7 +133,7 @@ class Link(BaseResource):
         return self._happen(event, self.visible_at(event.tokens))
 
     def _do_put(self, event: Freed) -> bool:
-        return self._happen(event, self.room_at(event.tokens))
+        return self._happen(event, self.free_at(event.tokens))
 
     def _happen(self, event: simpy.Event, cycle: int | None) -> bool:
         if cycle is not None:
@@ -328,7 +328,7 @@ class Lane:
         consume: Mapping[str, int],
         produce: Mapping[str, int],
     ) -> None:
-        """A letter if a firing of a behaviour asks for what cannot be."""
+        """An error message if a firing of a behaviour asks for what cannot be."""
         where = f"actor {self.actor.name!r}[{self.index}] firing {len(self.starts)}"
         check_count(f"{where}: busy", busy, least=1 if self._server else 0)
         if latency is not None:
@@ -409,10 +409,10 @@ class Lane:
         for code, links, count in makes:
             if count:
                 for link in links:
-                    at = link.room_at(count)
+                    at = link.free_at(count)
                     if at is None:
                         yield Freed(link, count)
-                        at = link.room_at(count)
+                        at = link.free_at(count)
                     if at > latest:  # type: ignore[operator]
                         latest, cause = at, code  # type: ignore[assignment]
         if latest > env.now:

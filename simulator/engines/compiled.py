@@ -4,9 +4,9 @@ A firing's start is a maximum over times already known: the end of the lane's pr
 cycles its input tokens become visible, the cycles its output slots are freed. So no event queue is
 needed for it. Per channel two rings hold the last ``capacity`` times at which tokens became visible
 and slots were freed; a worklist holds the lanes for which something new is known, and each is
-evaluated as far as its inputs and rooms are known. Only resource requests need the order of time:
-when the worklist is empty, the earliest grant possible over all resources is made. That is safe,
-because whatever it causes happens at least one cycle later.
+evaluated as far as its inputs and free slots are known. Only resource requests need the order of
+time: when the worklist is empty, the earliest grant possible over all resources is made. That is
+safe, because whatever it causes happens at least one cycle later.
 
 Lanes of a uniform bank (see :mod:`sparqsim.simulator.engines.layout`) are evaluated a row at a time
 in loops over contiguous memory, which LLVM turns into vector instructions; the others lane by lane.

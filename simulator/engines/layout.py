@@ -234,7 +234,7 @@ def uniform_actors(netlist: Netlist) -> list[bool]:
 def flatten(netlist: Netlist, window: int | None = None) -> Layout:
     """Lay a netlist out in flat arrays.
 
-    With a ``window`` only the room of so many firings is laid out for what is given as loops.
+    With a ``window`` only so many firings are laid out of what is given as loops.
 
     Raises
     ------

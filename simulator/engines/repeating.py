@@ -3,8 +3,9 @@
 With durations, rates and ranks given as :class:`sparqsim.simulator.loops.Loops`, the compiled
 engine need not go through every firing. It is stopped before certain firings of one actor, the
 *leader*. There all that is determined has been evaluated, and what happens from then on follows
-from the places of the actors in their loops, the tokens and rooms of channels, the ends of lanes,
-the requests that wait and the holds of resources, all relative to now. If since an earlier stop
+from the places of the actors in their loops, the tokens and free slots of channels, the ends of
+lanes, the requests that wait and the holds of resources, all relative to now. If since an earlier
+stop
 
 * every lane that fired ended later by the same number of cycles,
 * every channel that moved moved as many tokens at both ends, and its times shifted as much,
@@ -100,7 +101,7 @@ class _Run:
         uniform = np.repeat(self.actors["width"] > 1, lanes)
         self.counter = np.where(uniform, self.first, np.arange(lanes.sum()))
         self.written = [0] * len(self.actors)  # up to which firing
-        self.room = [FIRST_WINDOW] * len(self.actors)  # firings to be written out next
+        self.ahead = [FIRST_WINDOW] * len(self.actors)  # firings to be written out next
         # Loops of each actor, and where those lie of which a window is written out.
         self.loops: list[list[Loops]] = [[] for _ in self.actors]
         self.windows: list[list[tuple[Any, str, int, int, Loops]]] = [[] for _ in self.actors]
@@ -127,8 +128,8 @@ class _Run:
         first = self.fired(i)
         last = int(self.actors[i]["firings"])
         if self.windows[i]:
-            last = min(last, first + self.room[i])
-        self.room[i] = min(WINDOW, 2 * self.room[i])
+            last = min(last, first + self.ahead[i])
+        self.ahead[i] = min(WINDOW, 2 * self.ahead[i])
         self.actors[i]["stop"] = self.written[i] = last
         for where, name, at, step, given in self.windows[i]:
             numbers = given.window(first, last)
@@ -213,7 +214,7 @@ class _Run:
         period.add(times)
         for i, windows in enumerate(self.windows):
             if windows:
-                self.room[i] = FIRST_WINDOW
+                self.ahead[i] = FIRST_WINDOW
                 self.look(i)
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -208,6 +209,11 @@ def write(text: str, path: str | os.PathLike[str]) -> Path:
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def script_json(value: Any) -> Html:
+    """JSON that a script of the page reads; nothing in it can close its element."""
+    return Html(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def section(title: str, *children: Any) -> Html:

@@ -112,7 +112,7 @@ def _headline(report: Report) -> Html:
 def _time(report: Report) -> list[Html]:
     caption = (
         "Lane-cycles of each actor. A lane is starved if the last thing it waited for was input, "
-        "blocked if it was room behind a full queue, waiting if it was a resource."
+        "blocked if it was a free slot of a full queue, waiting if it was a resource."
     )
     return [stall_table(report.stalls, caption), ideal_table(report)]
 

@@ -15,7 +15,15 @@ from sparqsim.simulator.pages.charts import (
     with_unit,
 )
 from sparqsim.simulator.pages.html import Html, Number, Table, h, join, section
-from sparqsim.simulator.report import Energy, Memory, PathStep, Provenance, Report, Stalls
+from sparqsim.simulator.report import (
+    Energy,
+    Memory,
+    PathStep,
+    Provenance,
+    Report,
+    Stalls,
+    ideal_steps,
+)
 
 STATES = {
     "busy": "busy",
@@ -143,16 +151,8 @@ def stall_table(stalls: Mapping[str, Stalls], caption: str) -> Html:
 
 def ideal_table(report: Report) -> Html:
     """What each step from an ideal machine to the simulated one costs."""
-    balance = report.load_balance
-    effectual = report.utilization["multipliers"] * report.cycles
     rows = []
-    for what, cycles in (
-        ("every multiplier did useful work in every cycle", effectual),
-        (f"work were spread evenly over {balance.lanes} lanes of {balance.actor} (mean field)",
-         balance.mean_field_cycles),
-        ("only the busiest lane counted", float(balance.busiest_cycles)),
-        ("as simulated", float(report.cycles)),
-    ):  # fmt: skip
+    for what, cycles in ideal_steps(report):
         share = cycles / report.cycles if report.cycles else 0.0
         rows.append([what, bar([("busy", min(share, 1.0))]), count(cycles), share_cell(share)])
     columns = ("cycles if", "", "cycles", "of the run")

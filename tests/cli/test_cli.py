@@ -1,4 +1,4 @@
-"""Does a user get an answer or a letter? The command line, run as a process or in this one."""
+"""Does a user get an answer or an error? The command line, run as a process or in this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `sparqsim compress` take a user's own network, and answer what it cannot do by a letter?"""
+"""Does `sparqsim compress` take a user's own network, and answer what it cannot do by an error?"""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_choices_are_looked_up(explored: tuple[str, list[dict]], tmp_path: Path)
 def test_what_cannot_be_explored_gets_a_letter(tmp_path: Path, capsys) -> None:
     """Numbers that are none, a grid that is too large, machines that run nothing of the work."""
     page = str(tmp_path / "page.html")
-    for wrong, letter in (
+    for wrong, message in (
         (["gemm:4x8x8", "--machines", "tpu", "--batch", "1,x"], "--batch must be numbers"),
         (["gemm:4x8x8", "--machines", "tpu", "--bandwidth", "1,1"], "names a number twice"),
         (["gemm:4x8x8", "--machines", "tpu", "--batch", ",".join(map(str, range(1, 4000)))],
@@ -87,7 +87,7 @@ def test_what_cannot_be_explored_gets_a_letter(tmp_path: Path, capsys) -> None:
     ):  # fmt: skip
         with pytest.raises(SystemExit):
             cli.main(["explore", page, *wrong])
-        assert letter in capsys.readouterr().err and not Path(page).exists()
+        assert message in capsys.readouterr().err and not Path(page).exists()
 
 
 def test_the_fastest_runs_the_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

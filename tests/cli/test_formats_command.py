@@ -78,7 +78,7 @@ def test_the_figure_shows_every_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "letter"),
+    ("arguments", "message"),
     [
         (["flint4"], "did you mean"),
         (["int4", "--figure", "f.bmp"], "must end in .png"),
@@ -89,7 +89,7 @@ def test_the_figure_shows_every_value(tmp_path: Path) -> None:
 )
 def test_wrong_input_is_one_message(
     arguments: list[str],
-    letter: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -100,7 +100,7 @@ def test_wrong_input_is_one_message(
         main(["formats", *arguments])
     assert stop.value.code == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and letter in captured.err
+    assert captured.err.startswith("error: ") and message in captured.err
     assert not captured.out and not list(tmp_path.iterdir())
 
 

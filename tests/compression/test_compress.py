@@ -250,7 +250,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_weights_are_named(case: str) -> None:
-    """A weight that cannot be compressed is a letter with model, tensor, recipe and remedy."""
+    """A weight that cannot be compressed is an error with model, tensor, recipe and remedy."""
     weight, grid, said = BAD[case]
     recipe = Recipe(name="mine", weights=TensorRecipe(format=grid))
     with pytest.raises(InputError, match=said) as caught:
@@ -335,7 +335,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_damaged_files_are_refused(saved: Path) -> None:
-    """Truncated, changed, absent or swapped files are letters, never wrong weights."""
+    """Truncated, changed, absent or swapped files are error messages, never wrong weights."""
     arrays, manifest = saved / storage.ARRAYS, saved / storage.MANIFEST
     data, text = arrays.read_bytes(), manifest.read_bytes()
     for damaged in (data[:-1], data[: len(data) // 2], b"", data[:-1] + bytes([data[-1] ^ 1])):

@@ -261,7 +261,7 @@ def test_dtype_is_kept_and_the_least_int8_is_large(dtype: type) -> None:
     ],
 )
 def test_bad_input_is_named(call: object, message: str) -> None:
-    """What cannot be pruned as asked gets a letter with place and remedy."""
+    """What cannot be pruned as asked gets an error message with place and remedy."""
     with pytest.raises(InputError, match=message):
         call(np.ones((4, 8)))
 

@@ -111,7 +111,7 @@ def test_a_recipe_survives_json() -> None:
     ],
 )
 def test_what_is_wrong_is_named(text: str, said: str) -> None:
-    """Every wrong key or value is a letter that names it and the file."""
+    """Every wrong key or value is an error message that names it and the file."""
     with pytest.raises(InputError, match=said) as caught:
         parse(text, "here")
     assert "here" in str(caught.value)

@@ -379,13 +379,13 @@ def test_number_of_torch_threads_is_kept() -> None:
     ],
 )
 def test_bad_training_data_is_named(images, labels, changed, message: str) -> None:
-    """Empty, mismatched, non-finite or out-of-range data get a letter."""
+    """Empty, mismatched, non-finite or out-of-range data get an error message."""
     with pytest.raises(InputError, match=message):
         train.fit(network(), images, labels, **fitting(**changed))
 
 
 def test_bad_masks_are_named() -> None:
-    """An unknown layer, a wrong shape or type get a letter."""
+    """An unknown layer, a wrong shape or type get an error message."""
     for masks, message in (
         ({"fd": np.ones((10, 16), bool)}, "no layer to prune called 'fd'"),
         ({"fc": np.ones((16, 10), bool)}, "boolean array of shape"),
@@ -396,7 +396,7 @@ def test_bad_masks_are_named() -> None:
 
 
 def test_bad_schedules_are_named(data) -> None:
-    """A schedule that prunes backwards or has no time left gets a letter."""
+    """A schedule that prunes backwards or has no time left gets an error message."""
     for changed in ({"steps": 0}, {"initial": 0.6, "final": 0.5}, {"final": 1.1}):
         with pytest.raises(InputError, match="pruning schedule"):
             train.cubic_sparsity(0, **({"start": 0, "steps": 5} | changed))
@@ -407,7 +407,7 @@ def test_bad_schedules_are_named(data) -> None:
 
 
 def test_bad_quantization_is_named(data) -> None:
-    """Unsigned weights, pairs, no zero, twice, no layers, a step fallen to 0: each a letter."""
+    """Unsigned weights, pairs, no zero, twice, no layers, a step fallen to 0: each an error."""
     with pytest.raises(InputError, match="negative"):
         train.quantize(network(), data[0], weights=formats.get("uint4"), activations=None)
     for name, message in (("ovp_int4", "rounds pairs"), ("abfloat4_E2M1", "have the value 0")):
@@ -426,7 +426,7 @@ def test_bad_quantization_is_named(data) -> None:
 
 
 def test_one_sided_padding_is_named() -> None:
-    """torch pads both sides alike; another padding gets a letter."""
+    """torch pads both sides alike; another padding gets an error message."""
     layer = Conv2d(
         name="c", in_channels=1, out_channels=1, input=(8, 8), kernel=(3, 3), padding=(0, 0, 1, 1)
     )
@@ -469,7 +469,7 @@ def test_table_is_that_of_the_data() -> None:
 
 
 def test_broken_data_or_page_is_named(tmp_path) -> None:
-    """A cut data file, an unknown key, a page without its places get a letter."""
+    """A cut data file, an unknown key, a page without its places get an error message."""
     text = (DOCS / "data" / "qat.json").read_text()
     for broken in (text[: len(text) // 2], text.replace('"seeds"', '"seedz"'), ""):
         (tmp_path / "qat.json").write_text(broken)

@@ -27,7 +27,7 @@ def test_the_figure_is_what_the_rules_say_today() -> None:
 
 
 def test_the_script_writes_figure_and_data(tmp_path: Path) -> None:
-    """Both files, or a letter."""
+    """Both files, or an error message."""
     (tmp_path / "data").mkdir()
     done = CliRunner().invoke(main, ["--out", str(tmp_path), "--data", str(tmp_path / "data")])
     assert done.exit_code == 0, done.output

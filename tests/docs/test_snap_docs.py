@@ -16,7 +16,7 @@ from sparqsim.scripts.scenarios import snap_utilization as scenario
 from sparqsim.scripts.validation import snap as validation
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.layers import Conv2d
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 
 def small_reports() -> list[Report]:
@@ -25,7 +25,7 @@ def small_reports() -> list[Report]:
     reports = []
     for name, channels in ((validation.IMAGE_LAYER, 3), ("deep", 64)):
         layer = Conv2d(name=name, in_channels=channels, out_channels=8, input=(9, 9), kernel=(3, 3))
-        reports.append(run(SNAP(), made_up(layer, rng), record="summary").report)
+        reports.append(run(SNAP(), synthetic(layer, rng), record="summary").report)
     return reports
 
 
@@ -83,7 +83,7 @@ def test_waiting_lanes_add_up() -> None:
 def test_the_scenario_draws_or_says_why_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three pictures and their numbers; an impossible folder is a letter and leaves nothing."""
+    """Three pictures and their numbers; an impossible folder is an error and leaves nothing."""
     small = Conv2d(name="3x3", in_channels=32, out_channels=8, input=(4, 4), kernel=(3, 3))
     flat = Conv2d(name="1x1", in_channels=96, out_channels=8, input=(4, 4), kernel=(1, 1))
     monkeypatch.setattr(scenario, "CONV", small)

@@ -63,7 +63,7 @@ def test_two_that_wait_for_each_others_tokens() -> None:
 
 def test_a_fork_and_join_with_a_queue_too_small() -> None:
     """The classic: one branch wants three tokens before it makes any, the other branch holds one.
-    The source waits for room, the join for tokens, the branch for the source."""
+    The source waits for free slots, the join for tokens, the branch for the source."""
     net = Netlist(
         [
             Actor(name="fork", firings=3),
@@ -103,7 +103,7 @@ def test_tokens_that_nobody_makes_are_no_ring() -> None:
 
 
 def test_only_the_lanes_that_lack_something_are_named() -> None:
-    """A gather names the lanes without a token, a broadcast those without room, and each what is
+    """A gather names the lanes without a token, a broadcast those without a slot, and each what is
     there in the worst of them; a lane that is done is not named."""
     gather = Netlist(
         [Actor(name="a", lanes=3, firings=2), Actor(name="b", firings=2)],

@@ -178,7 +178,7 @@ def test_a_firing_that_takes_nothing_is_not_bound(run) -> None:
     assert starts(r, "b") == [0, 1, 8] and causes(r, "b") == [FREE, PREVIOUS, INPUT]
 
 
-# (c) room
+# (c) free slots
 
 
 @pytest.mark.parametrize("pop", [1, 2, 3, 6])
@@ -192,13 +192,13 @@ def test_a_popped_slot_is_room_one_cycle_later(run, pop: int) -> None:
 
 @pytest.mark.parametrize(("capacity", "pace"), [(1, 2), (2, 1), (3, 1)])
 def test_one_slot_halves_the_rate_and_two_do_not(run, capacity: int, pace: int) -> None:
-    """Push, pop a cycle later, room a cycle after that: a slot serves one token in 2 cycles."""
+    """Push, pop a cycle later, free a cycle after that: a slot serves one token in 2 cycles."""
     r = run([Actor(name="a", firings=9), Actor(name="b", firings=9)], [queue("a", "b", capacity)])
     assert starts(r, "a") == [pace * k for k in range(9)]
 
 
 @pytest.mark.parametrize(("capacity", "popped"), [(2, 2), (3, 1), (4, 0)])
-def test_room_is_needed_for_all_the_tokens_made(run, capacity: int, popped: int) -> None:
+def test_slots_are_needed_for_all_the_tokens_made(run, capacity: int, popped: int) -> None:
     """Two at a time: the second firing starts a cycle after the last slot it lacks is popped."""
     b, consume = idle_until("b", 10, firings=4)
     r = run(
@@ -207,7 +207,7 @@ def test_room_is_needed_for_all_the_tokens_made(run, capacity: int, popped: int)
     assert starts(r, "a")[1] == (10 + popped if popped else 1)
 
 
-def test_room_is_taken_at_the_start_not_when_tokens_show(run) -> None:
+def test_slots_are_taken_at_the_start_not_when_tokens_show(run) -> None:
     """A slot is taken while its token is still on the way."""
     r = run(
         [Actor(name="a", firings=2, latency=20), Actor(name="b", firings=2)], [queue("a", "b", 1)]
@@ -217,7 +217,7 @@ def test_room_is_taken_at_the_start_not_when_tokens_show(run) -> None:
 
 @pytest.mark.parametrize("slowest", [0, 1, 2])
 def test_a_broadcast_is_all_or_nothing(run, slowest: int) -> None:
-    """With one queue full no lane gets the token, though the others have long had room."""
+    """With one queue full no lane gets the token, though the others have long had free slots."""
     busy = np.ones((3, 3), int)
     busy[0, slowest] = 12
     r = run(
@@ -232,7 +232,7 @@ def test_a_broadcast_is_all_or_nothing(run, slowest: int) -> None:
 
 
 def test_a_gather_frees_all_its_queues_at_once(run) -> None:
-    """Every producing lane has room a cycle after the one pop."""
+    """Every producing lane has a free slot a cycle after the one pop."""
     r = run(
         [
             Actor(name="a", lanes=3, busy=np.array([[1, 2, 5], [1, 1, 1]])),
@@ -255,7 +255,7 @@ def test_a_firing_that_makes_nothing_is_not_bound(run) -> None:
 
 
 def test_input_is_named_before_room_on_a_tie(run) -> None:
-    """Token and room in the same cycle: the token is the cause; a cycle later the room is."""
+    """Token and slot in the same cycle: the token is the cause; a cycle later the slot is."""
     for pop, cause in ((6, INPUT), (7, OUTPUT + 2)):
         c, consume = idle_until("c", pop, firings=2)
         r = run(
@@ -442,7 +442,7 @@ def test_tokens_of_a_granted_firing_count_from_the_grant(run) -> None:
 
 
 def test_a_granted_firing_pops_at_the_grant(run) -> None:
-    """The slot it empties is room from the cycle after the grant, not after the request."""
+    """The slot it empties is free from the cycle after the grant, not after the request."""
     actors = [
         Actor(name="make", firings=2),
         Actor(name="hog", firings=1, busy=9, resource="bus"),

@@ -1,4 +1,4 @@
-"""Does a netlist check itself? Every mistake gets a letter that names the place, what was given and
+"""Does a netlist check itself? Every mistake gets an error that names the place, what was given and
 what must hold; what is right is kept whole, as a graph and as numbers."""
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ NUMBERS = [
 @pytest.mark.parametrize(("value", "says"), NUMBERS)
 @pytest.mark.parametrize("key", ["busy", "latency"])
 def test_times_of_an_actor_are_checked(key: str, value, says: str) -> None:
-    """Whole numbers from 0 or 1 to 2^31 - 1, in a shape that fits: else the letter says which."""
+    """Whole numbers from 0 or 1 to 2^31 - 1, in a shape that fits: else the message says which."""
     if key == "latency" and value is None:
         return  # None leaves the latency to busy
     with pytest.raises(InputError, match=f"actor 'a': {key} must .*{says}"):
@@ -114,7 +114,7 @@ def test_shapes_that_fit_are_kept() -> None:
     ],
 )
 def test_an_actor_checks_itself(wrong: dict, says: str) -> None:
-    """Each mistake gets its letter."""
+    """Each mistake gets its message."""
     with pytest.raises(InputError, match=says):
         actor(**wrong)
 
@@ -134,14 +134,14 @@ def test_an_actor_checks_itself(wrong: dict, says: str) -> None:
     ],
 )
 def test_a_channel_checks_itself(wrong: dict, says: str) -> None:
-    """Each mistake gets its letter."""
+    """Each mistake gets its message."""
     with pytest.raises(InputError, match=says):
         channel(**wrong)
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_dangling_ends_are_named(side: str) -> None:
-    """The letter names the end and guesses what was meant; an actor is given by its name."""
+    """The message names the end and guesses what was meant; an actor is given by its name."""
     near = [actor(name="fetch"), actor(name="b")]
     ends = {"source": "fetch", "target": "b"}
     with pytest.raises(InputError, match=r"'q' ends at 'fecth'.*did you mean 'fetch'\?"):
@@ -231,7 +231,7 @@ BANKED = Resource(name="sram", servers=2, banked=True)
     ],
 )
 def test_resources_and_their_users_agree(actors, resources, says: str) -> None:
-    """A resource that is missing, idle, or asked for what it does not read gets a letter."""
+    """A resource that is missing, idle, or asked for what it does not read gets an error."""
     with pytest.raises(InputError, match=says):
         Netlist(actors, [], resources)
 
@@ -285,7 +285,7 @@ def test_names_differ() -> None:
 
 @pytest.mark.parametrize("clock", [0, -1e9, float("nan"), float("inf"), "1e9", None])
 def test_the_clock_is_a_positive_number(clock) -> None:
-    """Of hertz; anything else gets a letter."""
+    """Of hertz; anything else gets an error message."""
     with pytest.raises(InputError, match="clock_hz must be a positive number of hertz, got"):
         Netlist([actor()], clock_hz=clock)
 
@@ -359,7 +359,7 @@ def test_nanoseconds_against_whole_numbers(tenths: int, mhz: int) -> None:
 
 @pytest.mark.parametrize("ns", [-1, float("nan"), float("inf"), "2", None])
 def test_a_time_is_a_number_of_at_least_zero(ns) -> None:
-    """Anything else gets a letter."""
+    """Anything else gets an error message."""
     with pytest.raises(InputError, match="number of ns of at least 0"):
         cycles_from_ns(ns, 1e9)
 

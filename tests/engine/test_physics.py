@@ -1,5 +1,5 @@
 """Is it physics? Laws that hold of any netlist, whatever the engine: nothing starts early or late,
-work is conserved, queues obey Little's law, more room or more servers never make a chain slower."""
+work is conserved, queues obey Little's law, more slots or servers never make a chain slower."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_littles_law(net: Netlist) -> None:
 @random_netlists
 @given(net=netlists(), extra=st.lists(st.integers(0, 3), min_size=7, max_size=7))
 def test_deeper_queues_never_delay_a_firing(net: Netlist, extra: list[int]) -> None:
-    """Without resources starts are maxima of sums, and more room removes terms: no start is later,
+    """Without resources starts are maxima of sums, and more slots remove terms: no start is later,
     and no firing that happened is lost. (With resources this is not a law: Graham's anomalies.)"""
     net = without_resources(net)
     shallow = [c.capacity for c in net.channels]

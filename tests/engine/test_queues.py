@@ -63,7 +63,7 @@ def test_intervals_cover_the_run() -> None:
     assert len(edges) == 8 and edges[0] == 0 and edges[-1] == 1000 and (np.diff(edges) > 0).all()
 
 
-def test_letters() -> None:
+def test_error_messages() -> None:
     """Unknown channels, sums, and behaviours are refused with what to do."""
     net = Netlist(
         [Actor(name="make", firings=3), Actor(name="take", firings=3)],

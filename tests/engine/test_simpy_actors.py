@@ -277,7 +277,7 @@ def test_ties_between_channels_follow_declaration_not_the_order_of_asking() -> N
 
 
 def test_the_compiled_engine_refuses_a_behaviour() -> None:
-    """With a letter that names the actor and the engine that can."""
+    """With an error message that names the actor and the engine that can."""
 
     def idle(lane: Lane):
         yield from lane.fire()

@@ -317,7 +317,7 @@ def test_critical_path_shares_by_hand() -> None:
     slow = Netlist(
         [Actor(name="a", firings=3, latency=9), Actor(name="b", firings=3)], [queue("a", "b", 1)]
     )
-    run = simulate(slow)  # a 0-9, pop at 9, room at 10, a to 19, room at 20, a to 29, b to 30
+    run = simulate(slow)  # a 0-9, pop at 9, free at 10, a to 19, free at 20, a to 29, b to 30
     shares = {(s.kind, s.where): s.cycles for s in critical_path(run).shares()}
     assert shares == {("computing", "a"): 27, ("full queue", "a-b"): 2, ("computing", "b"): 1}
     bus = Netlist(

@@ -20,7 +20,7 @@ from sparqsim.simulator.traffic import Access, moved
 from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.models import get_model
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 
 @settings(max_examples=100, deadline=None)
@@ -101,7 +101,7 @@ def test_eie_moves_the_bits_of_its_report() -> None:
     """Spmat, Ptr and (where vectors exceed the registers) Act SRAM; counts alone too."""
     rng = np.random.default_rng(0)
     layer = Linear(name="fc", in_features=300, out_features=200, rows=2)
-    work = made_up(layer, rng, weight_density=0.2, activation_density=0.4)
+    work = synthetic(layer, rng, weight_density=0.2, activation_density=0.4)
     spilled = run(EIE(pes=4, act_registers=16), work)
     assert set(spilled.traffic) == {"spmat_sram", "ptr_sram", "act_sram"}
     same_as_reported(spilled)
@@ -125,7 +125,7 @@ def test_eie_moves_the_bits_of_its_report() -> None:
     ],
 )
 def test_bits_that_cannot_be_are_refused(access: Access, says: str) -> None:
-    """A letter says what is wrong with what."""
+    """An error message says what is wrong with what."""
     timeline = simulate(Netlist([Actor(name="bank", firings=2)]))
     with pytest.raises(InputError, match=says):
         moved(timeline, [access])

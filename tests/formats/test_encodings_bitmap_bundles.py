@@ -110,6 +110,6 @@ def test_corrupt_bundles_are_refused(change: dict, message: str) -> None:
     ],
 )
 def test_bad_tensors_are_refused(encode: object, dense: object, message: str) -> None:
-    """A tensor that is not of finite real numbers gets a letter."""
+    """A tensor that is not of finite real numbers gets an error message."""
     with pytest.raises(InputError, match=message):
         encode(dense)

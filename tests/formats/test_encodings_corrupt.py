@@ -1,4 +1,4 @@
-"""Is a damaged record always either refused by a letter or still a whole, decodable record?"""
+"""Is a damaged record always either refused by an error or still a whole, decodable record?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXTREMES = [-(2**63), -(2**31), -1, 0, 1, 2, 255, 2**31, 2**63 - 1]
 @settings(deadline=None, max_examples=400)
 @given(st.sampled_from(RECORDS), st.data())
 def test_damage_is_refused_or_harmless(record: Any, data: st.DataObject) -> None:
-    """Cut an array or overwrite a few of its entries: a letter, or a record that decodes whole."""
+    """Cut an array or overwrite a few of its entries: an error, or a record that decodes whole."""
     arrays = [f.name for f in fields(record) if isinstance(getattr(record, f.name), np.ndarray)]
     name = data.draw(st.sampled_from(arrays))
     array = getattr(record, name).copy()

@@ -89,7 +89,7 @@ def test_corrupt_data_is_refused(change: dict, message: str) -> None:
     ],
 )
 def test_bad_dense_matrix_is_refused(dense: np.ndarray, message: str) -> None:
-    """A tensor that is not a finite real matrix gets a letter."""
+    """A tensor that is not a finite real matrix gets an error message."""
     with pytest.raises(InputError, match=message):
         CSC.from_dense(dense)
 

@@ -148,7 +148,7 @@ def test_what_the_hardware_cannot_hold_is_refused(
 
 
 def test_corrupt_metadata_are_refused() -> None:
-    """A word that names one position twice, a short array or a wrong dtype gets a letter."""
+    """A word that names one position twice, a short array or a wrong dtype gets an error."""
     record = NMSparse.encode(every_pattern(32, 64, np.float16, 3))
     values, metadata = record.values.reshape(32, 32), record.pack_metadata()
     broken = metadata.copy()

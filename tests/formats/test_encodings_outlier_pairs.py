@@ -76,7 +76,7 @@ def test_every_byte_is_read_or_refused(name: str) -> None:
     ],
 )
 def test_corrupt_data_is_refused(change: dict, message: str) -> None:
-    """Truncation, mixed-up formats and impossible pairs get a letter."""
+    """Truncation, mixed-up formats and impossible pairs get an error message."""
     record = OutlierPairs.encode(np.array([3.0, -2, 1, 24]), formats.get("ovp_int4"))
     with pytest.raises(InputError, match=message):
         replace(record, **change)

@@ -184,7 +184,7 @@ def test_a_tie_goes_to_the_larger_shared_weight() -> None:
 
 
 def test_weights_instead_of_codes_are_refused() -> None:
-    """Real weights are not codes: the letter says to encode them first."""
+    """Real weights are not codes: the message says to encode them first."""
     with pytest.raises(InputError, match="encode the weights with a codebook first"):
         RelativeIndexCSC.encode(CSC.from_dense(np.ones((2, 2))), CODEBOOK)
 

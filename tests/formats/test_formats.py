@@ -217,7 +217,7 @@ def test_names_are_found_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "letter"),
+    ("name", "message"),
     [
         ("flnt4_signed", "did you mean .*flint4_signed"),
         ("flint4", "did you mean"),
@@ -241,9 +241,9 @@ def test_names_are_found_again() -> None:
         ("codebook4", "fit_codebook"),
     ],
 )
-def test_a_wrong_name_is_answered_with_a_letter(name: str, letter: str) -> None:
+def test_a_wrong_name_is_answered_with_an_error_message(name: str, message: str) -> None:
     """What is wrong with a name is said, with the bounds or the names near it."""
-    with pytest.raises(InputError, match=letter):
+    with pytest.raises(InputError, match=message):
         formats.get(name)
 
 
@@ -256,8 +256,8 @@ def test_bad_numbers_are_refused(name: str) -> None:
     for wrong in (np.array([1j, 2j]), np.array(["1", "2"]), np.array([True, False]), None):
         with pytest.raises(InputError, match="encodes real numbers"):
             format_.encode(wrong)
-    for codes, letter in (([0.5, 1.0], "must be integers"), ([True, False], "must be integers")):
-        with pytest.raises(InputError, match=letter):
+    for codes, message in (([0.5, 1.0], "must be integers"), ([True, False], "must be integers")):
+        with pytest.raises(InputError, match=message):
             format_.decode(codes)
     for codes in ([0, 1 << format_.bits], [0, -1]):
         with pytest.raises(InputError, match=f"from 0 to {(1 << format_.bits) - 1}"):

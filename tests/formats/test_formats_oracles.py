@@ -39,7 +39,7 @@ def test_values_and_codes_are_the_authors(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, t in TYPES.items() if "values" not in t])
 def test_types_the_authors_code_cannot_make_are_refused(name: str) -> None:
-    """Where the authors' quantizer fails, so do we, with a letter."""
+    """Where the authors' quantizer fails, so do we, with an error message."""
     with pytest.raises(InputError, match="must fit"):
         formats.get(name)
 
@@ -297,7 +297,7 @@ def test_entries_in_fixed_point(largest: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "letter"),
+    ("data", "message"),
     [
         ([], "at least 2 different"),
         ([1.0, 1.0], "at least 2 different"),
@@ -306,14 +306,14 @@ def test_entries_in_fixed_point(largest: float) -> None:
         (["a", "b"], "real numbers"),
     ],
 )
-def test_data_that_fits_no_codebook_is_refused(data: list[object], letter: str) -> None:
+def test_data_that_fits_no_codebook_is_refused(data: list[object], message: str) -> None:
     """Empty, constant, NaN, infinite and text are told apart."""
-    with pytest.raises(InputError, match=letter):
+    with pytest.raises(InputError, match=message):
         formats.fit_codebook(data, 4)
 
 
 @pytest.mark.parametrize(
-    ("entries", "letter"),
+    ("entries", "message"),
     [
         ((1.0,), "from 2 to 4 entries, got 1"),
         ((1.0, 2.0, 3.0, 4.0, 5.0), "got 5"),
@@ -322,7 +322,7 @@ def test_data_that_fits_no_codebook_is_refused(data: list[object], letter: str) 
         ((0.0, 1e300), "got 1e\\+300"),
     ],
 )
-def test_wrong_codebooks_are_refused(entries: tuple[float, ...], letter: str) -> None:
+def test_wrong_codebooks_are_refused(entries: tuple[float, ...], message: str) -> None:
     """Too few, too many, doubled and boundless entries."""
-    with pytest.raises(InputError, match=letter):
+    with pytest.raises(InputError, match=message):
         formats.Codebook(entries, 2)

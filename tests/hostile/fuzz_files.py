@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of importers and loaders: any bytes are read, or refused with a letter.
+"""Coverage-guided fuzzing of importers and loaders: any bytes are read, or refused with an error.
 
     python tests/hostile/fuzz_files.py [-max_total_time=SECONDS] [CORPUS]
 

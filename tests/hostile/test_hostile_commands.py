@@ -104,7 +104,7 @@ def test_hostile_commands_in_little_memory(part: int, place: Path) -> None:
     st.text(max_size=60) | st.from_regex(r"(gemm|matmul|conv):[0-9x,=a-z]{0,30}", fullmatch=True)
 )
 def test_any_text_is_work_or_refused(text: str) -> None:
-    """What is no work is a letter, whatever it is."""
+    """What is no work is an error message, whatever it is."""
     try:
         assert load(text, numbers=False).layers is not None
     except InputError as error:

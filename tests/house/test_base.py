@@ -1,4 +1,4 @@
-"""Is what every package stands on safe? Files are written whole or not at all, letters say why, and
+"""Is what every package stands on safe? Files are written whole or not at all, errors say why, and
 compiled kernels find a cache wherever the program is installed."""
 
 from __future__ import annotations

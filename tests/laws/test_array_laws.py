@@ -27,13 +27,14 @@ from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.arrays.cost import cost
 from sparqsim.architectures.arrays.diannao import DianNao
 from sparqsim.architectures.arrays.folds import Dataflow
-from sparqsim.architectures.arrays.machine import ArrayMachine, BankedMachine, TiledMachine, Timing
+from sparqsim.architectures.arrays.machine import ArrayMachine, Timing
 from sparqsim.architectures.arrays.olive import Olive
 from sparqsim.architectures.arrays.plain import PlainArray
 from sparqsim.architectures.arrays.rules import TRANSFER_WORDS
 from sparqsim.architectures.arrays.search import Objective, promoted
 from sparqsim.architectures.arrays.shapes import ConvShape, Loop, Tile
 from sparqsim.architectures.arrays.shifting import Multiplier
+from sparqsim.architectures.arrays.tiled import BankedMachine, TiledMachine
 from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError

@@ -37,7 +37,7 @@ from sparqsim.workloads.models import get_model
 from sparqsim.workloads.prune import NM as NMPattern
 from sparqsim.workloads.prune import prune
 from sparqsim.workloads.requantize import Multiplier, requantize_one
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 from sparqsim.workloads.work import Network, load
 
 
@@ -142,7 +142,7 @@ def test_energy_is_counters_times_rates(machine: str) -> None:
 
 @pytest.mark.parametrize("kind", [BitFusion, Ant, Olive, PlainArray, TPU])
 def test_the_user_switches_energy_tables(kind: type[ArrayMachine]) -> None:
-    """Another table, other energies and sources, the same cycles; an unknown one is a letter."""
+    """Another table, other energies and sources, the same cycles; an unknown one is an error."""
     work = tensors(LAYERS["image"])
     own = () if kind is TPU else ("published",)  # the TPU has no table of its own
     tables = (*own, "cacti-aladdin", "horowitz")
@@ -178,7 +178,7 @@ def test_configurations_refuse_what_cannot_be_built(kind: type[ArrayMachine]) ->
 
 
 def test_widths_a_machine_lacks_are_refused() -> None:
-    """A letter that names the layer and the widths there are."""
+    """An error message that names the layer and the widths there are."""
     wide = Linear(name="wide", in_features=4, out_features=4, activation_bits=16, weight_bits=16)
     for machine in (Ant(), Olive(), PlainArray()):
         with pytest.raises(InputError, match=r"'wide'.*16"):
@@ -192,7 +192,7 @@ def test_widths_a_machine_lacks_are_refused() -> None:
 
 
 def test_a_layer_too_large_for_any_tile_is_refused() -> None:
-    """Nothing fits a buffer of a KiB: the letter says what there is."""
+    """Nothing fits a buffer of a KiB: the message says what there is."""
     large = Linear(name="large", in_features=50_000, out_features=4)
     machine = TPU(weight_buffer_kib=64)
     assert machine.fifo_tiles == 1
@@ -329,7 +329,7 @@ def test_banks_cost_what_a_bus_of_their_bandwidth_does_not_show() -> None:
 
 
 def test_dram_that_is_not_there_is_refused() -> None:
-    """Unknown standards, and channels of a bus: a letter each, at birth."""
+    """Unknown standards, and channels of a bus: an error message each, at birth."""
     with pytest.raises(InputError, match=r"no DRAM standard 'DDR9'"):
         BitFusion(dram_standard="DDR9")
     with pytest.raises(InputError, match=r"Ant.dram_channels are of a DRAM standard"):
@@ -364,12 +364,12 @@ def test_networks_are_timed_in_seconds() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", ["bitfusion", "ant", "olive", "tpu"])
 def test_resnet50_is_verified_whole(machine: str) -> None:
-    """Every output of every layer, made-up tensors, in under 60 processor seconds."""
+    """Every output of every layer, synthetic tensors, in under 60 processor seconds."""
     import time
 
     rng, start = np.random.default_rng(0), time.process_time()
     for layer in get_model("resnet50").layers:
-        report = run(MACHINES[machine], made_up(layer, rng), record="summary").report
+        report = run(MACHINES[machine], synthetic(layer, rng), record="summary").report
         assert report.verification.status == "exact"
     assert time.process_time() - start < 60
 

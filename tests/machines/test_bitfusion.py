@@ -23,7 +23,7 @@ from sparqsim.scripts.validation.bitfusion import EYERISS, command, headlines
 from sparqsim.workloads import recipes
 from sparqsim.workloads.encoded import encode
 from sparqsim.workloads.layers import Conv2d, Linear
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 from sparqsim.workloads.work import load
 
 WIDTHS = (1, 2, 4, 8, 16)
@@ -36,7 +36,7 @@ def test_every_pair_of_widths_is_exact(bits: tuple[int, int]) -> None:
         name="c", in_channels=5, out_channels=9, input=(6, 6), kernel=(3, 3), padding=(1, 1),
         activation_bits=bits[0], weight_bits=bits[1],
     )  # fmt: skip
-    work = made_up(layer, np.random.default_rng(sum(bits)))
+    work = synthetic(layer, np.random.default_rng(sum(bits)))
     work = dataclasses.replace(work, activation=work.activation - 0.5, relu=False)
     report = run(BitFusion(), work).report
     assert report.verification.status == "exact"

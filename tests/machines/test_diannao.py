@@ -17,7 +17,7 @@ from sparqsim.simulator.traffic import moved
 from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.models import get_layer
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 NFU = DianNao()
 CONV = Conv2d(
@@ -70,7 +70,7 @@ def test_alexnet_is_bound_as_it_must_be() -> None:
 @pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
 def test_outputs_are_exact_and_time_is_equal_on_both_engines(layer: Layer, density: float) -> None:
     """Also where every input is zero, which takes as long as any other; tokens carry the sums."""
-    tensors = made_up(layer, np.random.default_rng(2), activation_density=density)
+    tensors = synthetic(layer, np.random.default_rng(2), activation_density=density)
     compiled = run(NFU, tensors).report
     simpy = run(NFU, tensors, engine="simpy", execute=True).report
     assert compiled.verification.status == simpy.verification.status == "exact"
@@ -80,7 +80,7 @@ def test_outputs_are_exact_and_time_is_equal_on_both_engines(layer: Layer, densi
 
 def test_bias_and_relu_are_applied() -> None:
     """A bias of the whole range shifts outputs; ReLU leaves none below zero."""
-    made = made_up(CONV, np.random.default_rng(2))
+    made = synthetic(CONV, np.random.default_rng(2))
     biased = LayerTensors(layer=made.layer, weight=made.weight, activation=made.activation,
                           bias=np.linspace(-3, 3, 18), relu=False)  # fmt: skip
     moved_up, plain = program(NFU, biased), program(NFU, made)
@@ -97,7 +97,7 @@ def test_bias_and_relu_are_applied() -> None:
 
 def test_a_lost_block_is_a_wrong_output() -> None:
     """If the sums of one block vanish on the way, tokens do not carry the kernel's sums."""
-    lost = program(NFU, made_up(CONV, np.random.default_rng(2)))
+    lost = program(NFU, synthetic(CONV, np.random.default_rng(2)))
     dma = lost.netlist.actor("output_dma")
     plain = dma.execute
     assert plain is not None
@@ -111,7 +111,7 @@ def test_a_lost_block_is_a_wrong_output() -> None:
 
 def test_every_memory_has_its_traffic_over_time() -> None:
     """What moves over time sums to what the report says of each memory."""
-    result = run(NFU, made_up(CONV, np.random.default_rng(2)))
+    result = run(NFU, synthetic(CONV, np.random.default_rng(2)))
     memory = result.report.memory
     assert set(memory) == {"input_buffer", "weight_buffer", "output_buffer", "dram"}
     for name, use in memory.items():
@@ -123,7 +123,7 @@ def test_every_memory_has_its_traffic_over_time() -> None:
 
 def test_dynamic_ranges_cost_nothing_where_sums_have_the_width_of_codes() -> None:
     """Sums leave in 16 bits at a scale set beforehand; the report says so."""
-    tensors = made_up(CONV, np.random.default_rng(2))
+    tensors = synthetic(CONV, np.random.default_rng(2))
     found, fixed = (run(NFU, tensors, recipe=r).report for r in ("int8-dynamic", "int8"))
     assert found.cycles == fixed.cycles and found.verification.status == "exact"
     assert any("none come back" in note for note in found.notes)
@@ -162,7 +162,7 @@ def test_the_netlist_is_the_block_diagram() -> None:
      ("memory_gbytes_per_s", 0), ("energy_table", "published"), ("energy_table", "none")],
 )  # fmt: skip
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=field):
         DianNao(**{field: value})
 

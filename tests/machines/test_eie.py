@@ -23,7 +23,7 @@ from sparqsim.workloads.encoded import Coded, encode, outline
 from sparqsim.workloads.encodings.csc import CSC
 from sparqsim.workloads.encodings.relative_index import RelativeIndexCSC
 from sparqsim.workloads.layers import Conv2d, Linear, MatMul
-from sparqsim.workloads.tensors import LayerTensors, from_digits, made_up
+from sparqsim.workloads.tensors import LayerTensors, from_digits, synthetic
 
 BARE = EIE(act_spill=False)
 
@@ -253,7 +253,7 @@ def test_spill_charges_the_activation_sram() -> None:
     """A vector over the registers is loaded and stored in batches; without spill it is not."""
     rng = np.random.default_rng(0)
     layer = Linear(name="l", in_features=300, out_features=100)
-    work = made_up(layer, rng, weight_density=0.3, activation_density=0.5)
+    work = synthetic(layer, rng, weight_density=0.3, activation_density=0.5)
     spilled = run(EIE(pes=4, act_registers=16), work)
     bare = run(EIE(pes=4, act_registers=16, act_spill=False), work)
 
@@ -343,7 +343,7 @@ def test_all_zero_layer_and_input() -> None:
     ],
 )
 def test_bad_configuration_is_named(field: str, value: float) -> None:
-    """The letter says which field, what must hold and what was given."""
+    """The message says which field, what must hold and what was given."""
     with pytest.raises(InputError, match=rf"eie\.{field} must be"):
         EIE(**{field: value})
 
@@ -368,7 +368,7 @@ def test_bad_layers_are_refused() -> None:
     }
     for words, other in refused.items():
         with pytest.raises(InputError, match=f"does not run on eie: .*{words}"):
-            program(BARE, made_up(other, np.random.default_rng(0)))
+            program(BARE, synthetic(other, np.random.default_rng(0)))
     with pytest.raises(InputError, match="depends on the numbers"):
         program(BARE, outline(layer, "eie"))
 
@@ -383,7 +383,7 @@ def test_pixels_of_a_1x1_convolution_are_vectors() -> None:
         name="c", in_channels=70, out_channels=33, input=(7, 6), kernel=(1, 1), stride=(2, 1),
         padding=(1, 0, 2, 1), batch=2,
     )  # fmt: skip
-    made = made_up(layer, rng, weight_density=0.3, activation_density=0.5)
+    made = synthetic(layer, rng, weight_density=0.3, activation_density=0.5)
     bias = rng.normal(size=33)
     image = np.pad(made.activation, ((0, 0), (0, 0), (1, 2), (0, 1)))[:, :, ::2]
     pixels = image.transpose(0, 2, 3, 1).reshape(-1, 70)
@@ -438,7 +438,7 @@ def test_codes_of_a_recipe_run_as_they_are() -> None:
 def test_other_formats_are_held_exactly(recipe: str) -> None:
     """16 values fit the table, whatever they are; nothing is rounded again, zeros are dropped."""
     layer = Linear(name="l", in_features=90, out_features=70, rows=2)
-    made = made_up(layer, np.random.default_rng(0), weight_density=0.5, activation_density=0.5)
+    made = synthetic(layer, np.random.default_rng(0), weight_density=0.5, activation_density=0.5)
     work = replace(made, relu=False, bias=np.linspace(3, 9, 70))
     encoded = encode(work, recipe, own="eie")
     weight, inputs = encoded.weight, encoded.activation
@@ -481,7 +481,7 @@ def test_formats_that_the_table_does_not_hold_are_refused() -> None:
 def test_a_sparse_matrix_is_never_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """From a recipe's codes to outputs and their check; stored zeros are dropped on the way."""
     layer = Linear(name="l", in_features=60, out_features=50)
-    work = made_up(layer, np.random.default_rng(0), weight_density=0.2)
+    work = synthetic(layer, np.random.default_rng(0), weight_density=0.2)
     assert isinstance(work.weight, CSC)
     values = work.weight.values.copy()
     values[::7] = 0
@@ -538,7 +538,7 @@ def test_what_does_not_fit_is_told() -> None:
     """Four PEs hold no AlexNet fc7: by the fullest PE, not by the mean; pointers grow with it."""
     from sparqsim.workloads.models import get_layer
 
-    work = made_up(get_layer("alexnet/fc7"), np.random.default_rng(0))
+    work = synthetic(get_layer("alexnet/fc7"), np.random.default_rng(0))
     report = run(EIE(pes=4), work, record="summary", verify=False).report
     spmat = report.memory["spmat_sram"]
     assert spmat.used_bits >= 8 * report.counters["entries"] and not spmat.fits
@@ -572,7 +572,7 @@ def test_the_critical_path_names_the_walk() -> None:
 
 
 def test_bad_counts_are_refused(tmp_path: Path) -> None:
-    """Malformed, truncated, missing or wrong arrays: a letter each."""
+    """Malformed, truncated, missing or wrong arrays: an error message each."""
     good = {"counts": np.ones((64, 5), np.uint8), "active_columns": np.array([0, 3])}
     path = tmp_path / "counts.npz"
     np.savez(path, **good)

@@ -35,10 +35,10 @@ from sparqsim.scripts.cli import cli
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 FC = Linear(name="fc", in_features=256, out_features=128, rows=8)
-WORK = made_up(FC, np.random.default_rng(0), weight_density=0.4, activation_density=0.5)
+WORK = synthetic(FC, np.random.default_rng(0), weight_density=0.4, activation_density=0.5)
 ARRAYS: tuple[type[ArrayMachine], ...] = (BitFusion, Ant, Olive, PlainArray, TPU, DianNao)
 RATE = "core_dynamic_per_compute_cycle"
 

@@ -21,7 +21,7 @@ from sparqsim.architectures.machine import Program
 from sparqsim.architectures.registry import get_machine, machine_names
 from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 LAYERS: dict[str, Layer] = {
     "connected": Linear(name="connected", in_features=72, out_features=40, rows=3),
@@ -47,7 +47,7 @@ REFUSED = {
 def tensors(layer: Layer) -> LayerTensors:
     """Synthetic numbers with zeros, and a bias where the layer has one."""
     rng = np.random.default_rng(3)
-    made = made_up(layer, rng, weight_density=0.6, activation_density=0.7)
+    made = synthetic(layer, rng, weight_density=0.6, activation_density=0.7)
     if isinstance(layer, MatMul) or not layer.bias:
         return made
     return dataclasses.replace(made, bias=rng.normal(size=layer.weight_shape[0]))

@@ -34,7 +34,7 @@ from sparqsim.workloads.encoded import encode, outline
 from sparqsim.workloads.layers import Conv2d, Linear, MatMul
 from sparqsim.workloads.models import get_layer
 from sparqsim.workloads.recipes import TensorRecipe
-from sparqsim.workloads.tensors import LayerTensors, made_up, with_rows
+from sparqsim.workloads.tensors import LayerTensors, synthetic, with_rows
 
 CHIP = Eyeriss()
 APART = Eyeriss(off_chip=False)
@@ -57,7 +57,7 @@ def small(rng: np.random.Generator, **changes: object) -> LayerTensors:
         name="small", in_channels=5, out_channels=7, input=(9, 8), kernel=(3, 3), padding=(1, 1),
         batch=2,
     )  # fmt: skip
-    return made_up(msgspec.structs.replace(layer, **changes), rng, activation_density=0.5)
+    return synthetic(msgspec.structs.replace(layer, **changes), rng, activation_density=0.5)
 
 
 @pytest.mark.parametrize("layer", MAPPINGS)
@@ -170,7 +170,7 @@ def test_outputs_are_exact_and_carried_by_tokens_on_both_engines(
 
 def test_a_fully_connected_layer_runs() -> None:
     """A layer of single pixels is a convolution of them."""
-    tensors = made_up(Linear(name="fc", in_features=50, out_features=30, rows=3),
+    tensors = synthetic(Linear(name="fc", in_features=50, out_features=30, rows=3),
                       np.random.default_rng(0), activation_density=0.3)  # fmt: skip
     compiled = run(CHIP, tensors).report
     simpy = run(CHIP, tensors, engine="simpy", execute=True).report
@@ -180,7 +180,7 @@ def test_a_fully_connected_layer_runs() -> None:
 
 def test_a_product_of_two_activations_runs_as_groups() -> None:
     """Every head of an attention product is a group; outputs come in the product's shape."""
-    made = made_up(MatMul(name="scores", batch=3, m=5, k=9, n=6), np.random.default_rng(4))
+    made = synthetic(MatMul(name="scores", batch=3, m=5, k=9, n=6), np.random.default_rng(4))
     result = run(CHIP, made)
     assert result.report.verification.status == "exact"
     assert result.program.outputs is not None and result.program.outputs.shape == (3, 5, 6)
@@ -190,7 +190,7 @@ def test_a_product_of_two_activations_runs_as_groups() -> None:
 
 
 def test_narrower_codes_are_held_as_they_are() -> None:
-    """int8 with a scale a channel runs without rounding again, in the time of 16 bits."""
+    """int8 with one scale per channel runs without rounding again, in the time of 16 bits."""
     tensors = small(np.random.default_rng(6))
     wide, narrow = run(CHIP, tensors), run(CHIP, tensors, recipe="int8")
     assert wide.report.operands["weights"].how == "as it is"
@@ -220,7 +220,7 @@ def test_zero_points_are_refused() -> None:
 def test_an_outline_takes_the_time_of_dense_tensors() -> None:
     """Shapes alone: nothing gated or compressed; dense activations are stored raw, so alike."""
     layer = msgspec.structs.replace(small(np.random.default_rng(0)).layer, padding=(0, 0))
-    full = made_up(layer, np.random.default_rng(0), activation_density=1.0)
+    full = synthetic(layer, np.random.default_rng(0), activation_density=1.0)
     bias = np.full(7, 100.0)
     told = run(CHIP, dataclasses.replace(full, bias=bias)).report
     alone = run(CHIP, outline(layer, "int16")).report
@@ -359,7 +359,7 @@ def test_a_faster_link_never_slows_a_layer() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_the_reason() -> None:
-    """Mappings, kernels and dilations beyond the machine are letters, not results."""
+    """Mappings, kernels and dilations beyond the machine are error messages, not results."""
     fine = MAPPINGS["conv2"]
     shape = shape_of("conv2")
     for change, reason in (
@@ -392,7 +392,7 @@ def test_what_does_not_fit_is_refused_with_the_reason() -> None:
      ("psum_bus_bits", 24), ("off_chip", 1)],
 )  # fmt: skip
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=field):
         Eyeriss(**{field: value})
 

@@ -16,7 +16,7 @@ from sparqsim.workloads import recipes
 from sparqsim.workloads.encoded import encode
 from sparqsim.workloads.encodings.run_length import RunLength, encoded_bits
 from sparqsim.workloads.layers import Conv2d, Linear
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 WORDS = st.integers(-(2**15), 2**15 - 1)
 
@@ -58,7 +58,7 @@ def test_no_sum_overflows_and_outputs_come_near_the_real_ones(seed: int, density
     """The chosen shift keeps 16-bit sums from wrapping; errors stay within a unit a product."""
     rng = np.random.default_rng(seed)
     layer = Conv2d(name="c", in_channels=3, out_channels=4, input=(6, 6), kernel=(3, 3))
-    tensors = made_up(layer, rng, activation_density=density)
+    tensors = synthetic(layer, rng, activation_density=density)
     work = FixedPointLayer(encode(tensors, "int16"))
     assert work.verify().status == "exact"
     exact = fixed16.convolve(work.x, work.w, work.shift, *work.placed)
@@ -88,7 +88,7 @@ def test_zero_gating_counts_products_with_zero_inputs() -> None:
 def test_codes_are_taken_as_they_are_with_a_scale_a_channel() -> None:
     """No code is rounded again; an output's real value is that of the products and the shift."""
     layer = Linear(name="fc", in_features=40, out_features=6, rows=5)
-    tensors = made_up(layer, np.random.default_rng(1))
+    tensors = synthetic(layer, np.random.default_rng(1))
     weight = tensors.sparse_weight.to_dense() * [[1], [9], [1], [3], [1], [2]]
     loud = LayerTensors(
         layer=layer, weight=weight, activation=tensors.activation,
@@ -109,7 +109,7 @@ def test_codes_are_taken_as_they_are_with_a_scale_a_channel() -> None:
 def test_a_smaller_shift_would_overflow() -> None:
     """The shift is the smallest that is safe: a sum of its exact products leaves less room."""
     layer = Linear(name="fc", in_features=40, out_features=6, rows=5)
-    work = FixedPointLayer(encode(made_up(layer, np.random.default_rng(1)), "int16"))
+    work = FixedPointLayer(encode(synthetic(layer, np.random.default_rng(1)), "int16"))
     exact = dense.convolve_levels(work.x.astype(float), work.w.astype(float), *work.placed)
     lost = 40
     assert np.abs(exact).max() / 2**work.shift + lost < 2**15 - 1
@@ -153,7 +153,7 @@ def test_run_length_words_by_hand() -> None:
 
 
 def test_bad_run_lengths_are_refused() -> None:
-    """Floats, wide values, empty or truncated codes are letters."""
+    """Floats, wide values, empty or truncated codes are error messages."""
     for bad in (np.zeros(3), np.array([1 << 15]), np.zeros(0, int), np.zeros((2, 2), int)):
         with pytest.raises(InputError):
             RunLength.encode(bad)

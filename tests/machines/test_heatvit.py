@@ -20,14 +20,14 @@ from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, OtherWork
 from sparqsim.workloads.models import get_model, vit
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 from sparqsim.workloads.tokens import TokenSelector, tokens_per_block
 from sparqsim.workloads.vision_transformer import (
     PATCHES,
     VisionTransformer,
     calibrated,
     forward,
-    made_up_image,
+    synthetic_image,
 )
 from sparqsim.workloads.work import load
 
@@ -44,7 +44,7 @@ def net() -> VisionTransformer:
 @pytest.fixture(scope="module")
 def selectors(net: VisionTransformer) -> dict[int, TokenSelector]:
     rng = np.random.default_rng(1)
-    return calibrated(net, [made_up_image(rng) for _ in range(6)], RATIOS, rng)
+    return calibrated(net, [synthetic_image(rng) for _ in range(6)], RATIOS, rng)
 
 
 @pytest.mark.parametrize(("network", "width"), [("deit_tiny", 192), ("deit_small", 384),
@@ -96,7 +96,7 @@ def test_images_differ_and_the_mean_share_is_what_was_asked(
 ) -> None:
     """Calibrated on these images the mean holds; each image keeps its own number."""
     rng = np.random.default_rng(1)
-    images = [made_up_image(rng) for _ in range(6)]
+    images = [synthetic_image(rng) for _ in range(6)]
     runs = [forward(net, image, selectors) for image in images]
     for block, ratio in RATIOS.items():
         left = [done.tokens[block - 1] - 2 for done in runs]  # class and package token apart
@@ -110,7 +110,7 @@ def test_a_run_is_what_its_tokens_say(
 ) -> None:
     """The products met in the pass are those planned from its token counts: same cycles."""
     rng = np.random.default_rng(7)
-    found = list(ENGINE.infer(net, [made_up_image(rng) for _ in range(3)], selectors))
+    found = list(ENGINE.infer(net, [synthetic_image(rng) for _ in range(3)], selectors))
     for program, done in found:
         planned = run(ENGINE, ENGINE.plan(64, done.tokens, select=True)).report
         assert run(ENGINE, program).report.cycles == planned.cycles
@@ -121,7 +121,7 @@ def test_every_product_is_exact_and_carried_on_both_engines(
     net: VisionTransformer, selectors: dict[int, TokenSelector]
 ) -> None:
     """MAC core, reference and the tiles that tokens carry give the same integers."""
-    image = made_up_image(np.random.default_rng(3))
+    image = synthetic_image(np.random.default_rng(3))
     ((program, done),) = ENGINE.infer(net, [image], selectors, check=True)
     ((_, quick),) = ENGINE.infer(net, [image], selectors)
     compiled = run(ENGINE, program).report
@@ -140,7 +140,7 @@ def test_a_lost_token_is_a_wrong_output(
     net: VisionTransformer, selectors: dict[int, TokenSelector]
 ) -> None:
     """If the engine's first tile vanishes, execution does not give the core's sums."""
-    image = made_up_image(np.random.default_rng(3))
+    image = synthetic_image(np.random.default_rng(3))
     ((program, _),) = ENGINE.infer(net, [image], selectors, check=True)
     engine = program.netlist.actor("engine")
     plain = engine.execute
@@ -157,7 +157,7 @@ def test_a_lost_token_is_a_wrong_output(
 
 def test_the_extremes_of_selection(net: VisionTransformer) -> None:
     """Nothing dropped: no package, full work. All dropped: class and package token go on."""
-    image = made_up_image(np.random.default_rng(0))
+    image = synthetic_image(np.random.default_rng(0))
     rng = np.random.default_rng(2)
     selector = {2: TokenSelector.random(1, 64, rng)}
     assert forward(net, image, selector, threshold=0.0).tokens == [197, 197, 197]
@@ -170,7 +170,7 @@ def test_bits_over_time_are_the_reports(
 ) -> None:
     """Every memory has ports: what they move over the run sums to what the report says, and the
     weight buffer is filled with what DRAM gives."""
-    image = made_up_image(np.random.default_rng(3))
+    image = synthetic_image(np.random.default_rng(3))
     ((program, _),) = ENGINE.infer(net, [image], selectors)
     result = run(ENGINE, program)
     assert set(result.traffic) == {"weight_buffer", "activations", "dram"}
@@ -196,7 +196,7 @@ LAYERS: dict[str, Layer] = {
 
 def off_centre(layer: Layer, seed: int = 0) -> LayerTensors:
     """Numbers whose zero points are not 0, and a bias."""
-    made = made_up(layer, np.random.default_rng(seed))
+    made = synthetic(layer, np.random.default_rng(seed))
     bias = np.random.default_rng(1).normal(size=layer.weight_shape[0]) if layer.weights else None
     weight = made.weight if isinstance(made.weight, np.ndarray) else made.weight.to_dense()
     return LayerTensors(
@@ -212,7 +212,7 @@ def off_centre(layer: Layer, seed: int = 0) -> LayerTensors:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_is_exact_on_both_engines(layer: str, density: float) -> None:
     """One layer alone, all zero and all dense; its outputs are near the float layer's."""
-    tensors = made_up(LAYERS[layer], np.random.default_rng(0), activation_density=density)
+    tensors = synthetic(LAYERS[layer], np.random.default_rng(0), activation_density=density)
     compiled = run(ENGINE, tensors).report
     simpy = run(ENGINE, tensors, engine="simpy", execute=True).report
     assert compiled.verification.status == simpy.verification.status == "exact"
@@ -311,17 +311,17 @@ def test_the_engine_is_resized_and_times_what_stands_beside() -> None:
     ],
 )
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=field):
         HeatViT(**{field: value})
 
 
 def test_bad_input_is_refused(net: VisionTransformer) -> None:
-    """Rising tokens, odd widths, NaN patches, a buffer too small are letters."""
+    """Rising tokens, odd widths, NaN patches, a buffer too small are error messages."""
     for width, tokens in ((100, [197]), (64, []), (64, [5, 6]), (64, [0])):
         with pytest.raises(InputError):
             ENGINE.plan(width, tokens)
-    image = made_up_image(np.random.default_rng(0))
+    image = synthetic_image(np.random.default_rng(0))
     with pytest.raises(InputError, match="finite"):
         forward(net, np.full_like(image, np.nan))
     with pytest.raises(InputError, match="patches must be"):
@@ -383,7 +383,7 @@ def test_selectors_are_verified_as_any_layer() -> None:
     layers = [each for each in model.layers if each.name.startswith("selector10")]
     assert len(layers) == 6
     for layer in layers:
-        work = made_up(layer, np.random.default_rng(0))
+        work = synthetic(layer, np.random.default_rng(0))
         assert run(ENGINE, work).report.verification.status == "exact"
 
 

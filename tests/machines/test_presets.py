@@ -76,7 +76,7 @@ def test_a_file_is_a_preset_too(tmp_path: Path) -> None:
 
 
 def test_a_preset_of_another_machine_is_refused() -> None:
-    """The letter names both machines, and what the wanted one has."""
+    """The message names both machines, and what the wanted one has."""
     assert presets.load("h100", "sparse-tensor-core") == presets.load("h100")
     with pytest.raises(InputError, match="of sparse-tensor-core, not of eie; eie has none"):
         presets.load("h100", "eie")
@@ -117,7 +117,7 @@ def test_a_preset_of_another_machine_is_refused() -> None:
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    """The letter names the file, the key and what is wrong."""
+    """The message names the file, the key and what is wrong."""
     path = written(tmp_path, text)
     with pytest.raises(InputError, match=words) as caught:
         presets.load(path)

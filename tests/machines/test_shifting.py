@@ -29,7 +29,7 @@ from sparqsim.workloads import formats as number_formats
 from sparqsim.workloads.formats.powers import APoT, PoT
 from sparqsim.workloads.layers import Conv2d, Linear
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 SHIFT = PlainArray(multiplier=Multiplier.SHIFT)
 
@@ -93,7 +93,7 @@ def test_layers_are_exact(weights: str, dataflow: Dataflow) -> None:
         Conv2d(name="c", in_channels=6, out_channels=9, input=(6, 6), kernel=(3, 3)),
         Linear(name="f", in_features=70, out_features=40, rows=3),
     ):
-        work = made_up(layer, np.random.default_rng(1))
+        work = synthetic(layer, np.random.default_rng(1))
         report = run(machine, work, recipe=recipe(weights)).report
         assert report.verification.status == "exact"
         assert report.operands["weights"].how == "as it is"
@@ -103,13 +103,13 @@ def test_the_laws_hold_with_shifts() -> None:
     """As of every machine, its own recipe and sums of two powers: engines, account, tokens."""
     layer = Conv2d(name="c", in_channels=8, out_channels=12, input=(6, 7), kernel=(3, 3))
     for chosen in (None, recipe("apot_5")):
-        assert broken(SHIFT, made_up(layer, np.random.default_rng(3)), chosen) == []
+        assert broken(SHIFT, synthetic(layer, np.random.default_rng(3)), chosen) == []
 
 
 def test_a_term_is_a_cycle() -> None:
     """Steps of the array are those of integers times the terms; narrow formats move fewer bits."""
     layer = Linear(name="f", in_features=128, out_features=64, rows=32)
-    work = made_up(layer, np.random.default_rng(0))
+    work = synthetic(layer, np.random.default_rng(0))
     whole = run(PlainArray(), work).report
     for name, terms in (("pot4", 1), ("apot_4", 2), ("apot_6", 3), ("apot_8", 4)):
         found = run(SHIFT, work, recipe=recipe(name)).report
@@ -134,7 +134,7 @@ def test_energy_is_that_of_a_shifter_beside_a_multiplier() -> None:
 
 def test_what_an_array_of_shifters_does_not_do() -> None:
     """Integers as weights, N:M patterns: refused with what to do."""
-    work = made_up(Linear(name="f", in_features=8, out_features=8), np.random.default_rng(0))
+    work = synthetic(Linear(name="f", in_features=8, out_features=8), np.random.default_rng(0))
     with pytest.raises(InputError, match="int8"):
         run(SHIFT, work, recipe="int8")
     with pytest.raises(InputError, match="needs multiplier integer"):

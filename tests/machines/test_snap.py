@@ -20,7 +20,7 @@ from sparqsim.workloads import recipes
 from sparqsim.workloads.encoded import Coded, encode, outline
 from sparqsim.workloads.layers import Conv2d, Linear, MatMul
 from sparqsim.workloads.models import get_layer, get_model
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 LAYERS: dict[str, Conv2d | Linear] = {
     layer.name: layer
@@ -65,7 +65,7 @@ LEVELS = [(True, True), (True, False), (False, True), (False, False)]
 
 def tensors(name: str, weights: float = 0.5, inputs: float = 0.5, seed: int = 0) -> LayerTensors:
     rng = np.random.default_rng(seed)
-    made = made_up(LAYERS[name], rng, weight_density=weights, activation_density=inputs)
+    made = synthetic(LAYERS[name], rng, weight_density=weights, activation_density=inputs)
     bias = rng.normal(size=LAYERS[name].weight_shape[0])
     return LayerTensors(
         layer=made.layer, weight=made.weight, activation=made.activation, bias=bias, relu=False
@@ -126,7 +126,7 @@ def test_all_zero(which: str, sharing: int) -> None:
     machine = SNAP(pes_per_aim=sharing)
     layer = Conv2d(name="zero", in_channels=64, out_channels=32, input=(16, 4), kernel=(3, 3))
     rng = np.random.default_rng(1)
-    made = made_up(layer, rng)
+    made = synthetic(layer, rng)
     zero = {"weight": made.weight, "activation": made.activation}
     key = "weight" if which == "weights" else "activation"
     zero[key] = np.zeros_like(zero[key])
@@ -232,7 +232,7 @@ def test_but_more_can_be_slower() -> None:
     another number of banks other outputs meet in one. With plenty of both no smaller number wins.
     """
     layer = Conv2d(name="m", in_channels=16, out_channels=26, input=(12, 4), kernel=(3, 3))
-    given = made_up(layer, np.random.default_rng(1), weight_density=0.5, activation_density=0.5)
+    given = synthetic(layer, np.random.default_rng(1), weight_density=0.5, activation_density=0.5)
 
     def cycles(**fields: Any) -> int:
         machine = SNAP(core_reduction=False, kernels_per_step=2, pes_per_aim=1, **fields)
@@ -295,7 +295,7 @@ def test_same_seed_same_trace() -> None:
 
 def test_sparse_weights_of_a_linear_layer() -> None:
     """A fully connected layer gives the same outputs from a CSC and from the dense matrix."""
-    made = made_up(LAYERS["fc"], np.random.default_rng(3), weight_density=0.3)
+    made = synthetic(LAYERS["fc"], np.random.default_rng(3), weight_density=0.3)
     dense = LayerTensors(
         layer=made.layer,
         weight=made.sparse_weight.to_dense(),
@@ -326,7 +326,7 @@ def test_bad_configuration(field: str, value: Any, says: str) -> None:
 def test_a_product_of_two_activations() -> None:
     """A batch of products is as many groups; both operands are skipped where they are zero."""
     layer = MatMul(name="scores", m=5, k=40, n=7, batch=3)
-    given = made_up(layer, np.random.default_rng(0), weight_density=0.5, activation_density=0.4)
+    given = synthetic(layer, np.random.default_rng(0), weight_density=0.5, activation_density=0.4)
     machine = SNAP(comparators=8, pes_per_aim=4)
     result = run(machine, given, engine="simpy", execute=True)
     report, values = result.report, result.program.values()
@@ -412,11 +412,11 @@ def test_resnet50_in_a_minute_of_two_cores() -> None:
     """All 54 layers, every bundle pair matched, every output exact; 120 s of processor time."""
     rng = np.random.default_rng(0)
     machine = SNAP()
-    run(machine, made_up(get_layer("resnet50/fc"), rng), record="summary")  # compiles
+    run(machine, synthetic(get_layer("resnet50/fc"), rng), record="summary")  # compiles
     spent = 0.0
     for layer in get_model("resnet50").layers:
         inputs = 1.0 if layer.name == "conv1" else 0.5
-        given = made_up(layer, rng, weight_density=0.5, activation_density=inputs)
+        given = synthetic(layer, rng, weight_density=0.5, activation_density=inputs)
         before = time.process_time()
         lowered = program(machine, given)
         report = run(machine, lowered, record="summary", verify=False).report

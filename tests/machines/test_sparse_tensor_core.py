@@ -29,7 +29,7 @@ from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.prune import NM, prune
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
-from sparqsim.workloads.tensors import LayerTensors, from_digits, made_up
+from sparqsim.workloads.tensors import LayerTensors, from_digits, synthetic
 
 SMALL_GPU = SparseTensorCore(sms=3)  # 64 x 64 tiles of small layers make several waves
 NATIVE = {dtype: "2:4x2" if dtype == "int4" else "1:2" if dtype == "tf32" else "2:4"
@@ -56,7 +56,7 @@ def coded(dtype: str, prune: str | None = None, **more: Any) -> Recipe:
 
 def linear(rows: int = 70, depth: int = 200, out: int = 150, seed: int = 1) -> LayerTensors:
     rng = np.random.default_rng(seed)
-    made = made_up(Linear(name="l", in_features=depth, out_features=out, rows=rows), rng)
+    made = synthetic(Linear(name="l", in_features=depth, out_features=out, rows=rows), rng)
     return LayerTensors(
         layer=made.layer,
         weight=made.sparse_weight.to_dense(),
@@ -78,7 +78,7 @@ def conv() -> LayerTensors:
         name="c", in_channels=12, out_channels=20, input=(9, 8), kernel=(3, 3),
         padding=(1, 0, 2, 1), stride=(2, 1), groups=2, batch=2,
     )  # fmt: skip
-    return made_up(layer, np.random.default_rng(2))
+    return synthetic(layer, np.random.default_rng(2))
 
 
 # ------------------------------------------------------------------ numbers of the datasheet
@@ -134,18 +134,18 @@ def depthwise() -> LayerTensors:
         name="d", in_channels=12, out_channels=12, input=(9, 8), kernel=(3, 3), padding=(1, 1),
         groups=12,
     )  # fmt: skip
-    return made_up(layer, np.random.default_rng(2))
+    return synthetic(layer, np.random.default_rng(2))
 
 
 def first() -> LayerTensors:
     layer = Conv2d(
         name="f", in_channels=3, out_channels=16, input=(15, 15), kernel=(5, 5), stride=(2, 2)
     )
-    return made_up(layer, np.random.default_rng(2))
+    return synthetic(layer, np.random.default_rng(2))
 
 
 def attention() -> LayerTensors:
-    return made_up(MatMul(name="a", m=33, k=18, n=29, batch=3), np.random.default_rng(2))
+    return synthetic(MatMul(name="a", m=33, k=18, n=29, batch=3), np.random.default_rng(2))
 
 
 @pytest.mark.parametrize("dtype", SMALL_GPU.kinds)
@@ -454,7 +454,7 @@ def test_few_channels_are_padded_where_it_pays(channels: int, ran: str) -> None:
     layer = Conv2d(
         name="c", in_channels=channels, out_channels=8, input=(9, 9), kernel=(3, 3), bias=False
     )
-    tensors, machine = made_up(layer, np.random.default_rng(0)), SparseTensorCore()
+    tensors, machine = synthetic(layer, np.random.default_rng(0)), SparseTensorCore()
     lowered = program(machine, tensors, "2:4")
     assert mode(lowered) == f"fp16, {ran}"
     bits = lowered.counters(simulate(lowered.netlist))["weight_bits"]
@@ -512,7 +512,7 @@ def test_pairs_of_int4_by_hand() -> None:
     assert places.tolist() == [[2, 3, 4, 5]]
 
 
-# ------------------------------------------------------------------ letters
+# ------------------------------------------------------------------ error messages
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ def test_pairs_of_int4_by_hand() -> None:
     ],
 )
 def test_a_wrong_configuration_is_refused(fields: dict[str, Any], words: str) -> None:
-    """The letter names the field."""
+    """The message names the field."""
     with pytest.raises(InputError, match=words):
         SparseTensorCore(**fields)
 

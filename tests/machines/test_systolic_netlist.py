@@ -21,11 +21,11 @@ from sparqsim.architectures.arrays.ant import Ant
 from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.arrays.elements import accumulator_netlist, element_netlist
 from sparqsim.architectures.arrays.folds import NM, Charge, Dataflow, SystolicGrid, column_edge
-from sparqsim.architectures.arrays.machine import TiledMachine
 from sparqsim.architectures.arrays.plain import PlainArray
 from sparqsim.architectures.arrays.rules import POST_STAGES, ArrayRules, Drain
 from sparqsim.architectures.arrays.search import Objective, candidates
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Loop, Mapping, Tile
+from sparqsim.architectures.arrays.tiled import TiledMachine
 from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
 from sparqsim.base import InputError
 from sparqsim.scripts.validation._arrays import Case, ant_case, bitfusion_case, read_rows

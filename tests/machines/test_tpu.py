@@ -19,7 +19,7 @@ from sparqsim.scripts.validation.tpu import command, headlines, network
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Linear, Model
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 
 def test_sizes_are_those_of_the_paper() -> None:
@@ -98,7 +98,7 @@ def test_throughput_is_the_papers() -> None:
 
 
 def test_a_mapping_is_not_the_users_to_choose() -> None:
-    """The TPU's order is fixed; a letter says so."""
+    """The TPU's order is fixed; an error message says so."""
     from sparqsim.architectures.arrays.ant import Ant
     from sparqsim.architectures.arrays.search import Objective, candidates
     from sparqsim.architectures.arrays.shapes import ConvShape
@@ -142,7 +142,7 @@ def test_sixteen_bits_take_half_or_a_quarter_of_the_speed(activations: int, weig
 def test_a_layer_of_sixteen_bits_is_exact_and_a_network_may_mix() -> None:
     """Outputs are those of the wrapped sums; a layer of 8 bits beside one of 16 keeps its speed."""
     layer = Linear(name="f", in_features=300, out_features=70, rows=9)
-    work = made_up(layer, np.random.default_rng(0))
+    work = synthetic(layer, np.random.default_rng(0))
     report = run(TPU(), work, recipe="int16").report
     assert report.verification.status == "exact"
     assert all(each.stored_as.startswith("int16") for each in report.operands.values())
@@ -155,7 +155,7 @@ def test_a_layer_of_sixteen_bits_is_exact_and_a_network_may_mix() -> None:
 
 
 def test_more_than_sixteen_bits_are_refused() -> None:
-    """A letter that names the layer and the widths there are."""
+    """An error message that names the layer and the widths there are."""
     wide = Linear(name="wide", in_features=4, out_features=4, activation_bits=24, weight_bits=8)
     with pytest.raises(InputError, match="'wide' needs 24 bits, the TPU multiplies 8 or 16"):
         TPU().plan(wide)

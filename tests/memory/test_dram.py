@@ -354,7 +354,7 @@ def test_deeper_queues_do_not_slow_random_reads() -> None:
     ],
 )
 def test_bad_config(options: dict[str, object], says: str) -> None:
-    """A letter names the field, what was given and what would do."""
+    """An error message names the field, what was given and what would do."""
     with pytest.raises(InputError, match=says):
         Dram(**{"standard": "DDR3-1600", **options})
 
@@ -503,7 +503,7 @@ def test_command_json(tmp_path: Path) -> None:
     ],
 )
 def test_command_bad_table(tmp_path: Path, text: str, says: str) -> None:
-    """A table that cannot be run is answered with a letter that names the file."""
+    """A table that cannot be run is answered with an error message that names the file."""
     table = tmp_path / "bad.csv"
     table.write_text(text)
     result = CliRunner().invoke(command, ["--against", str(table)])
@@ -512,7 +512,7 @@ def test_command_bad_table(tmp_path: Path, text: str, says: str) -> None:
 
 
 def test_command_unreadable(tmp_path: Path) -> None:
-    """A missing table and a folder that is not there are letters too."""
+    """A missing table and a folder that is not there are error messages too."""
     missing = CliRunner().invoke(command, ["--against", str(tmp_path / "none.csv")])
     assert isinstance(missing.exception, InputError)
     table = tmp_path / "t.csv"

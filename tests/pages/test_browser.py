@@ -20,7 +20,7 @@ from sparqsim.simulator.comparison import ComparisonReport
 from sparqsim.simulator.pages import comparison_page, layer_page, network_page
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 from sparqsim.workloads.work import load
 
 pytestmark = needs_browser
@@ -65,7 +65,7 @@ def network() -> NetworkReport:
 def test_a_layer_opens_and_is_quiet(tmp_path: Path) -> None:
     """With everything over time; on a narrow window nothing sticks out."""
     layer = Linear(name=HOSTILE, in_features=96, out_features=40)
-    tensors = made_up(layer, np.random.default_rng(0), weight_density=0.3, activation_density=0.4)
+    tensors = synthetic(layer, np.random.default_rng(0), weight_density=0.3, activation_density=0.4)
     result = run(EIE(pes=8), tensors, verify=False)
     text = layer_page(result.report, result.timeline, result.traffic)
     probe = FITS + "found.title = document.title; found.images = document.images.length;"

@@ -31,7 +31,7 @@ from sparqsim.workloads.encoded import (
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.quantize import QuantizedTensor
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
-from sparqsim.workloads.tensors import LayerTensors, made_up
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 CONV = Conv2d(
     name="conv", in_channels=64, out_channels=64, input=(14, 14), kernel=(3, 3), padding=(1, 1)
@@ -62,7 +62,7 @@ BOTH_ZERO_POINTS = Recipe(
 
 def tensors(layer: Layer, seed: int = 0, signed: bool = True) -> LayerTensors:
     """Synthetic numbers off centre, so that zero points are not 0, and a bias."""
-    given_ = made_up(layer, np.random.default_rng(seed))
+    given_ = synthetic(layer, np.random.default_rng(seed))
     rng = np.random.default_rng(seed + 1)
     inputs = given_.activation + np.float32(0.7) * (1 if signed else 0)
     bias = None if isinstance(layer, MatMul) else rng.normal(size=layer.weight_shape[0])

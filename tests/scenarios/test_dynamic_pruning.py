@@ -24,7 +24,7 @@ from sparqsim.scripts.scenarios.dynamic_pruning import (
 from sparqsim.workloads.layers import Conv2d
 from sparqsim.workloads.models.digits import load_digits
 from sparqsim.workloads.prune import RelativeThreshold, TopK
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 
 def found() -> Study:
@@ -86,7 +86,7 @@ def test_zeros_of_a_layer_are_counted_and_filled() -> None:
     shape = Conv2d(
         name="block0.project", in_channels=64, out_channels=8, input=(4, 4), kernel=(1, 1)
     )
-    tensors = made_up(shape, np.random.default_rng(0), activation_density=0.3)
+    tensors = synthetic(shape, np.random.default_rng(0), activation_density=0.3)
     layer = relu_layer(tensors)
     zeros = float((tensors.activation == 0).mean())
     assert layer.zeros == pytest.approx(zeros) and 0.5 < zeros < 0.9

@@ -30,7 +30,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def test_each_is_what_its_row_says() -> None:
-    """A scenario's name is its row's and its module's, and an unknown one is a letter."""
+    """A scenario's name is its row's and its module's, and an unknown one is an error message."""
     for name, question in SCENARIOS.items():
         scenario = get_scenario(name)
         assert scenario.name == name and scenario.title and question.strip()

@@ -88,6 +88,6 @@ if __name__ == "__main__":
 
 
 def test_nobody_answers() -> None:
-    """A letter within seconds."""
+    """An error message within seconds."""
     with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
         sparqsim.sweep(toys(1), "unused", scheduler="tcp://127.0.0.1:9")

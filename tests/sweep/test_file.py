@@ -1,4 +1,4 @@
-"""Does every mistake in a sweep file get a letter that names the line or the key, before any work?"""
+"""Does every mistake in a sweep file get an error that names the line or the key, before any work?"""
 # ruff: noqa: E501
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ where = ["rows * columns <= 1024"]
 verify = false
 machine = { name = "bitfusion", rows = { from = 8, to = 64, count = 4, scale = "log" }, columns = { derived = "rows" } }
 """
-# What is changed, and what the letter must say: the line counts from the text's first, empty one.
+# What is changed, and what the message must say: the line counts from the text's first, empty one.
 MISTAKES = {
     "no TOML": ('title = "good"', "title = good", r"no TOML.*line 2"),
     "unknown key at the top": ("title", "titel", r"line 2 \(titel\).*no key 'titel'; there is"),
@@ -73,16 +73,16 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gets_a_letter(tmp_path: Path, mistake: str) -> None:
     """It names file, line and key, what is wrong, and where it helps what there is."""
-    before, after, letter = MISTAKES[mistake]
+    before, after, message = MISTAKES[mistake]
     assert before in GOOD
     path = tmp_path / "sweep.toml"
     path.write_text(GOOD.replace(before, after))
-    with pytest.raises(InputError, match=rf"sweep.toml.*{letter}"):
+    with pytest.raises(InputError, match=rf"sweep.toml.*{message}"):
         Plan(load(path))
 
 
 def test_the_file_without_mistakes_has_its_points(tmp_path: Path) -> None:
-    """So the letters above are of the mistakes: 2 points, and 4 x 2 x 3 of 4 squares."""
+    """So the error messages above are of the mistakes: 2 points, and 4 x 2 x 3 of 4 squares."""
     path = tmp_path / "sweep.toml"
     path.write_text(GOOD)
     plan = Plan(load(path))
@@ -180,6 +180,6 @@ def test_an_expression_has_pythons_value(text: str, value: object) -> None:
     ],
 )
 def test_an_expression_does_no_more_than_arithmetic(text: str) -> None:
-    """Everything else gets a letter, at once."""
+    """Everything else gets an error message, at once."""
     with pytest.raises(InputError):
         Expression(text).value({"a": 3}.__getitem__)

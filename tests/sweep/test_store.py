@@ -116,7 +116,7 @@ def test_another_model_is_another_key(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_a_full_disk_ends_the_sweep_and_leaves_no_part(tmp_path: Path, monkeypatch) -> None:
-    """What was stored stays, the letter says what to do, and it goes on when there is room."""
+    """What was stored stays, the message says what to do, and it goes on when there is room."""
     sparqsim.sweep(toys([1]), tmp_path, workers=0)
 
     def full(file: int) -> None:

@@ -72,20 +72,20 @@ def test_a_front_is_what_no_point_beats() -> None:
 
 
 def test_every_kind_is_drawn_and_wrong_names_are_told(points: Points, tmp_path: Path) -> None:
-    """Pareto and parallel coordinates; letters for a name that is none, text along an axis, and
+    """Pareto and parallel coordinates; errors for a name that is none, text along an axis, and
     what a kind needs."""
     for figure in (
         Figure(name="f", kind="pareto", x="seconds", y="utilization", hue="how", log_x=True),
         Figure(name="f", kind="parallel", value="cycles"),
     ):
         assert draw(points, figure).axes
-    for figure, letter in (
+    for figure, message in (
         (Figure(name="f", x="sise", y="cycles"), "'sise'"),
         (Figure(name="f", x="how", y="cycles"), "'how' is no number"),
         (Figure(name="f", kind="heat", x="size", y="batch"), "needs value"),
         (Figure(name="f", x="size", y="cycles", where="size > 99"), "no points to draw"),
     ):
-        with pytest.raises(InputError, match=letter):
+        with pytest.raises(InputError, match=message):
             draw(points, figure)
     file = as_toml(toys(1), tmp_path / "a.toml")
     file.write_text(file.read_text() + '[[figure]]\nname = "one"\nx = "size"\ny = "cycles"\n')
@@ -152,7 +152,7 @@ def test_the_commands(store: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     told = capsys.readouterr().out
     assert "told to refuse" in told and "Sobol" in told
     assert Path("a.svg").read_bytes().startswith(b"<?xml") and Path("a.html").exists()
-    for wrong, letter in (
+    for wrong, message in (
         (["sweep", str(file), "--scheduler", "tcp://x", "--local-cluster", "2"], "not both"),
         (["sweep", str(file), "--workers", "1", "--local-cluster", "2"], "changes nothing"),
         (["sweep", "eie_queue"], "did you mean eie_queues"),
@@ -160,7 +160,7 @@ def test_the_commands(store: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     ):
         with pytest.raises(SystemExit):
             cli.main(wrong)
-        assert letter in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     cli.main(["sweep", "--list"])
     assert "eie_queues" in capsys.readouterr().out
     cli.main(["sweep", "--schema"])

@@ -131,7 +131,7 @@ def test_wide_operands_take_passes_and_one_bit_is_stored_as_one() -> None:
 
 @pytest.mark.parametrize("bits", [0, 3, 5, 32, -8, 8.5, math.nan])
 def test_widths_that_cannot_be_composed(bits: int) -> None:
-    """Only 1, 2, 4, 8 and 16 bits; the letter says what to do."""
+    """Only 1, 2, 4, 8 and 16 bits; the message says what to do."""
     with pytest.raises(InputError, match="store the tensor at the next wider"):
         BitFusion().rules(bits, 8)
 

@@ -149,7 +149,7 @@ def test_other_rows_of_the_same_columns(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_a_wrong_table_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    """The letter names the file, the line and what is wrong."""
+    """The message names the file, the line and what is wrong."""
     table = tmp_path / "table.csv"
     table.write_text(text)
     with pytest.raises(InputError, match=words):

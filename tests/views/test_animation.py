@@ -167,7 +167,7 @@ def test_machines_are_animated(tmp_path: Path, machine: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given, letter",
+    "given, message",
     [
         (["gemm:1x16x16"], "say what to write"),
         (["gemm:1x16x16", "-o", "a.svg"], "must be named .html, got a.svg"),
@@ -177,11 +177,11 @@ def test_machines_are_animated(tmp_path: Path, machine: str) -> None:
         (["gemm:1x128x64", "-o", "a.html"], "at most 20,000 firings"),
     ],
 )
-def test_letters(tmp_path: Path, monkeypatch, given: list[str], letter: str) -> None:
+def test_error_messages(tmp_path: Path, monkeypatch, given: list[str], message: str) -> None:
     """What is asked wrongly is refused before anything is written."""
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(command, ["eie", *given])
-    assert isinstance(result.exception, InputError) and letter in str(result.exception)
+    assert isinstance(result.exception, InputError) and message in str(result.exception)
     assert not list(tmp_path.iterdir())
 
 

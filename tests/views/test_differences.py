@@ -20,14 +20,14 @@ from sparqsim.simulator.differences import Step, change_of, differences
 from sparqsim.simulator.report import Report
 from sparqsim.simulator.saved import read_report
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 from sparqsim.workloads.work import load
 
 
 def layer(**fields: int) -> Report:
     """A small layer on EIE."""
     shape = Linear(name="fc", in_features=256, out_features=64)
-    tensors = made_up(shape, np.random.default_rng(0), weight_density=0.2, activation_density=0.4)
+    tensors = synthetic(shape, np.random.default_rng(0), weight_density=0.2, activation_density=0.4)
     return run(EIE(pes=8, **fields), tensors, verify=False, seed=0).report
 
 
@@ -102,7 +102,7 @@ def test_what_one_comparison_has_alone_is_told(tmp_path: Path, capsys) -> None:
 
 
 def test_the_command(reports: tuple[Report, Report], tmp_path: Path, capsys) -> None:
-    """It prints and writes JSON; reports of two kinds, and what is no report, get a letter."""
+    """It prints and writes JSON; reports of two kinds, and what is no report, get an error."""
     paths = []
     machines = {"tpu": get_machine("tpu")()}
     comparison = compare([load("gemm:4x8x8", numbers=False)], machines, verify=False)
@@ -118,14 +118,14 @@ def test_the_command(reports: tuple[Report, Report], tmp_path: Path, capsys) -> 
     cli.main(["diff", paths[2], paths[2]])
     assert "takes the same time" in capsys.readouterr().out
     wrong = tmp_path / "wrong.json"
-    for text, letter in (
+    for text, message in (
         ("[1]", "no report"),
         ('{"a": 1}', "what run --json or compare --json wrote"),
         ('{"critical_path": 3}', "no whole Report"),
         ("[" * 100_000, "no report"),
     ):
         wrong.write_text(text)
-        with pytest.raises(InputError, match=letter):
+        with pytest.raises(InputError, match=message):
             read_report(wrong)
     with pytest.raises(InputError, match="cannot read"):
         read_report(tmp_path / "none.json")

@@ -16,7 +16,7 @@ from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
 from sparqsim.simulator.frames import COLUMNS, rows_of, rows_of_all, rows_of_netlist
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 from sparqsim.workloads.work import load
 
 HOSTILE = "<script>alert(1)</script>"
@@ -29,7 +29,7 @@ def results(tmp_path_factory: pytest.TempPathFactory):
 
     layer = Linear(name=HOSTILE, in_features=16, out_features=8)
     machine = get_machine("bitfusion")()
-    tensors = made_up(layer, np.random.default_rng(0))
+    tensors = synthetic(layer, np.random.default_rng(0))
     result = run(machine, program(machine, tensors))
     network = run_network(machine, load("digits-cnn", numbers=False), verify=False)
     work = [load("gemm:4x8x8", numbers=False)]
@@ -71,7 +71,7 @@ def test_rows_are_those_of_the_report(results) -> None:
 
 
 def test_frames(results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame from each; without pandas a letter that names the extra."""
+    """A frame from each; without pandas an error message that names the extra."""
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pandas", None)
         for each in results:

@@ -10,7 +10,7 @@ from sparqsim.architectures.registry import get_machine, machine_names
 from sparqsim.simulator.load import load_over_time
 from sparqsim.simulator.traffic import moved
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 LAYER = Linear(name="connected", in_features=72, out_features=40, rows=3)
 
@@ -19,7 +19,7 @@ LAYER = Linear(name="connected", in_features=72, out_features=40, rows=3)
 def test_bandwidth_and_load_sum_to_the_report(name: str) -> None:
     """Bits of each memory, and busy cycles of each lane, over all intervals; every memory that the
     report names is there."""
-    tensors = made_up(LAYER, np.random.default_rng(3), weight_density=0.6, activation_density=0.7)
+    tensors = synthetic(LAYER, np.random.default_rng(3), weight_density=0.6, activation_density=0.7)
     result = run(get_machine(name)(), tensors, verify=False)
     report, timeline = result.report, result.timeline
     assert set(result.traffic) == set(report.memory) and report.memory

@@ -20,7 +20,7 @@ from sparqsim.simulator.pages.charts import Axis, RatioScale, with_unit
 from sparqsim.simulator.pages.html import Html, Number, Table, h
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.layers import Linear
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 
 VOID = {"meta", "img", "br", "input"}
 
@@ -29,7 +29,7 @@ VOID = {"meta", "img", "br", "input"}
 def result() -> Result:
     layer = Linear(name="fc <1>", in_features=96, out_features=40)
     rng = np.random.default_rng(0)
-    tensors = made_up(layer, rng, weight_density=0.3, activation_density=0.4)
+    tensors = synthetic(layer, rng, weight_density=0.3, activation_density=0.4)
     return run(EIE(pes=8, act_registers=8), tensors, seed=0)
 
 
@@ -199,7 +199,7 @@ def test_the_same_run_gives_the_same_page(result: Result, text: str) -> None:
 
 
 def test_unwritable(result: Result, tmp_path: Path) -> None:
-    """A folder that is not there is a letter."""
+    """A folder that is not there is an error message."""
     with pytest.raises(InputError, match="cannot write"):
         write(layer_page(result.report), tmp_path / "none" / "run.html")
 

@@ -391,7 +391,7 @@ def test_a_run_of_sums_has_fewer_figures(tmp_path: Path) -> None:
 
 
 def test_a_file_in_the_way(result, tmp_path: Path) -> None:
-    """A folder that cannot be made is a letter."""
+    """A folder that cannot be made is an error message."""
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the folder"):
         plots.save_figures(*result[:2], tmp_path / "file" / "figures")

@@ -261,7 +261,7 @@ def test_sizes_are_foretold(tmp_path: Path, name: str) -> None:
     assert "24,000" not in trace.check_trace_size(timeline, path, limit=10**8, window=part)
 
 
-def test_letters(tmp_path: Path) -> None:
+def test_error_messages(tmp_path: Path) -> None:
     """Bad names, sums, windows and folders are refused, and nothing is left behind."""
     timeline = simulate(bank())
     with pytest.raises(InputError, match=r"named \.json or \.json\.gz .*, got .*t\.txt"):

@@ -179,7 +179,7 @@ def test_needs_neither_torch_nor_scikit_learn() -> None:
     ],
 )
 def test_bad_weights_are_named(weights, message: str) -> None:
-    """A wrong name, shape or a NaN gets a letter."""
+    """A wrong name, shape or a NaN gets an error message."""
     with pytest.raises(InputError, match=message):
         load_digits("mlp").accuracy(weights)
 
@@ -196,13 +196,13 @@ def test_bad_weights_are_named(weights, message: str) -> None:
     ],
 )
 def test_bad_images_are_refused(images) -> None:
-    """Images of another shape or range get a letter."""
+    """Images of another shape or range get an error message."""
     with pytest.raises(InputError, match="digit images must have"):
         load_digits("mlp").forward(images)
 
 
 def test_unknown_network_says_what_there_is() -> None:
-    """The letter for an unknown network lists the known ones."""
+    """The message for an unknown network lists the known ones."""
     with pytest.raises(InputError, match=r"no digits network 'vgg16'; there is mlp, cnn"):
         load_digits("vgg16")
 
@@ -280,7 +280,7 @@ def no_metadata(header, body) -> None:
     ],
 )
 def test_corrupt_network_is_refused(copied: Path, change, message: str) -> None:
-    """A readable file with wrong content is refused, and the letter says what is wrong."""
+    """A readable file with wrong content is refused, and the message says what is wrong."""
     rewrite(copied / "digits_mlp.safetensors", change)
     with pytest.raises(InputError, match=message):
         load_digits("mlp", folder=copied)

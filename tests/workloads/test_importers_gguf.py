@@ -90,7 +90,7 @@ def test_scales_of_blocks_are_named_where_a_machine_has_none(tmp_path: Path) -> 
 
 
 def test_damaged_files(tmp_path: Path) -> None:
-    """A file cut short or of another family ends in a letter."""
+    """A file cut short or of another family ends in an error message."""
     written(tmp_path / "m.gguf", "Q8_0")
     whole = (tmp_path / "m.gguf").read_bytes()
     for cut in (0, 7, 60, 300, len(whole) // 2):

@@ -261,13 +261,13 @@ def test_several_files_and_bfloat16(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_configurations(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """A configuration that describes no network ends in a letter that names its field."""
+    """A configuration that describes no network ends in an error message that names its field."""
     with pytest.raises(InputError, match=says):
         import_folder(folder_of(tmp_path / "bad", TINY | change))
 
 
 def test_damaged_checkpoints(tmp_path: Path) -> None:
-    """A file cut short, a header that lies or a tensor that lacks: a letter, never a traceback."""
+    """A file cut short, a header that lies or a tensor that lacks: an error, never a traceback."""
     path, _ = tiny(tmp_path, "gptq")
     whole = (path / "model.safetensors").read_bytes()
     for cut in (0, 4, 100, len(whole) - 10):

@@ -1,4 +1,4 @@
-"""Is an ONNX file that lies, or asks for what there is not, met by a letter that says which?"""
+"""Is an ONNX file that lies, or asks for what there is not, met by an error that says which?"""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_refused_by_name(
 ) -> None:
     """What cannot be imported is named, with its place."""
     path = saved(tmp_path / "m.onnx", nodes, {"x": shape}, ["y"], constants)
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         import_onnx(path)
-    assert "ONNX file m.onnx" in str(letter.value)
-    assert says in str(letter.value)
+    assert "ONNX file m.onnx" in str(error.value)
+    assert says in str(error.value)
 
 
 def test_control_flow_is_refused(tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_small_file_can_ask_for_little(tmp_path: Path) -> None:
     ):
         constants = {"s": np.array(size)}
         path = saved(tmp_path / "h.onnx", nodes, {"x": [3, size[0]]}, ["y"], constants)
-        with pytest.raises(InputError) as letter:
+        with pytest.raises(InputError) as error:
             import_onnx(path)
-        assert says in str(letter.value)
+        assert says in str(error.value)
 
 
 def corrupted(tmp_path: Path, change: Any) -> Path:
@@ -174,11 +174,11 @@ def empty(model: Any) -> None:
     ],
 )
 def test_hostile_files(tmp_path: Path, change: Any, says: str) -> None:
-    """Each way a file may lie is met by a letter that says which."""
+    """Each way a file may lie is met by an error message that says which."""
     path = corrupted(tmp_path, change)
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         import_onnx(path)
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 def test_unsorted_nodes_are_sorted(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_unreadable(tmp_path: Path, path: str) -> None:
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_damaged_bytes_never_crash(tmp_path: Path, data: st.DataObject) -> None:
-    """A file with bytes changed or cut off either imports or is refused by a letter."""
+    """A file with bytes changed or cut off either imports or is refused by an error message."""
     original = (LIGHT / "light_zfnet512.onnx").read_bytes()
     damaged = bytearray(original[: data.draw(st.integers(0, len(original)))])
     if data.draw(st.booleans()):
@@ -248,8 +248,8 @@ def test_damaged_bytes_never_crash(tmp_path: Path, data: st.DataObject) -> None:
     path.write_bytes(bytes(damaged))
     try:
         import_onnx(path)
-    except InputError as letter:
-        assert str(letter)
+    except InputError as error:
+        assert str(error)
 
 
 SIZES = st.sampled_from([0, 1, -1, 2, 3, 64, 2**31, 2**40, 2**62, -(2**62)])
@@ -298,7 +298,7 @@ def damage(model: Any, data: st.DataObject) -> None:
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_damaged_graphs_never_crash(tmp_path: Path, data: st.DataObject) -> None:
-    """A well-formed file with a nonsensical graph either imports or is refused by a letter."""
+    """A well-formed file with a nonsensical graph either imports or is refused by an error."""
     model = onnx.load(str(LIGHT / "light_zfnet512.onnx"))
     for _ in range(data.draw(st.integers(1, 5))):
         damage(model, data)
@@ -306,8 +306,8 @@ def test_damaged_graphs_never_crash(tmp_path: Path, data: st.DataObject) -> None
     path.write_bytes(model.SerializeToString())
     try:
         import_onnx(path)
-    except InputError as letter:
-        assert str(letter)
+    except InputError as error:
+        assert str(error)
 
 
 # -- what all importers share -------------------------------------------------------------------

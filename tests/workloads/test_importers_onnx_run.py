@@ -354,12 +354,12 @@ NAN[0, 0, 0, 0] = np.nan
     ],
 )
 def test_bad_inputs_are_named(arrays: dict[str, Any], says: str, tmp_path: Path) -> None:
-    """Wrong names, shapes, types and numbers of inputs are letters that name file and array."""
+    """Wrong names, shapes, types and numbers of inputs are errors that name file and array."""
     path, _ = cnn(tmp_path / "net.onnx")
     file = data(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         load(str(path), calibration=file)
-    assert says in str(letter.value) and "bad.npz" in str(letter.value)
+    assert says in str(error.value) and "bad.npz" in str(error.value)
 
 
 def test_several_inputs_come_for_as_many_runs(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_labels_must_be_classes(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_npz(tmp_path: Path) -> None:
-    """A missing file, one cut short, a lone array and plain text are letters."""
+    """A missing file, one cut short, a lone array and plain text are error messages."""
     path, _ = cnn(tmp_path / "net.onnx")
     (tmp_path / "text.npz").write_text("hello")
     np.save(tmp_path / "lone.npy", X)
@@ -454,7 +454,7 @@ def test_a_value_too_large_to_run_is_refused(tmp_path: Path) -> None:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_damaged_networks_run_or_are_refused(tmp_path: Path, data: st.DataObject) -> None:
-    """A nonsensical graph that imports also runs and is judged, or is refused by a letter."""
+    """A nonsensical graph that imports also runs and is judged, or is refused by an error."""
     maker = data.draw(st.sampled_from([cnn, attention, odd_products]))
     path, inputs = maker(tmp_path / "n.onnx")
     model = onnx.load(str(path))
@@ -485,12 +485,12 @@ def test_damaged_networks_run_or_are_refused(tmp_path: Path, data: st.DataObject
         assert network.subject is not None
         network.subject.capture()
         network.subject.judge(None, None)
-    except InputError as letter:
-        assert str(letter)
+    except InputError as error:
+        assert str(error)
 
 
 def test_a_long_chain_of_constants_is_refused(tmp_path: Path) -> None:
-    """A thousand transposes of a weight, or a weight that doubles at each step, is a letter."""
+    """A thousand transposes of a weight, or a weight that doubles at each step, is an error."""
     nodes = [node("Transpose", [f"w{i}"], [f"w{i + 1}"], perm=[1, 0]) for i in range(1000)]
     nodes.append(node("MatMul", ["x", "w1000"], ["y"]))
     path = saved(tmp_path / "t.onnx", nodes, {"x": [2, 4]}, ["y"], {"w0": draw(1, 4, 4)})

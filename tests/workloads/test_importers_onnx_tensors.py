@@ -238,9 +238,9 @@ def test_other_files_are_read_in_the_folder_alone(
     (folder / "link").symlink_to(tmp_path / "net.data")
     (folder / "linked").symlink_to(tmp_path)
     path = with_outside(folder, location, **changes)
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         import_onnx(path)
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:

@@ -66,6 +66,6 @@ def test_grouped_query_attention_reads_a_key_once() -> None:
     "left, right", [((2, 3), (4, 5)), ((), (3,)), ((2, 3, 4), (3, 4, 5)), ((3,), ())]
 )
 def test_what_does_not_multiply_is_refused(left: Shape, right: Shape) -> None:
-    """Scalars, unequal depths and stacks that do not broadcast are letters."""
+    """Scalars, unequal depths and stacks that do not broadcast are error messages."""
     with pytest.raises(InputError):
         product_of(left, right)

@@ -350,7 +350,7 @@ def test_a_dead_channel_is_zero(tmp_path: Path) -> None:
     ],
 )
 def test_bad_scales_are_named(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """Scales that are no scales end in a letter that names the layer or the file."""
+    """Scales that are no scales end in an error message that names the layer or the file."""
     nodes, inputs, constants, kinds = qdq()
     path = saved(tmp_path / "bad.onnx", nodes, inputs, ["y"], constants | change, kinds)
     with pytest.raises(InputError, match=says):

@@ -112,10 +112,10 @@ REPORT = "LayerID, Total Cycles (incl. prefetch), Total Cycles, Overall Util %,\
     ],
 )
 def test_no_topology(tmp_path: Path, text: str, says: str) -> None:
-    """A report, a table of something else and a row without a size are answered by a letter."""
-    with pytest.raises(InputError) as letter:
+    """A report, a table of something else and a row without a size are answered by an error."""
+    with pytest.raises(InputError) as error:
         import_scalesim(write(tmp_path / "t.csv", text))
-    assert says in str(letter.value) and "t.csv" in str(letter.value)
+    assert says in str(error.value) and "t.csv" in str(error.value)
 
 
 def test_no_text(tmp_path: Path) -> None:
@@ -260,10 +260,10 @@ problem:
     ],
 )
 def test_no_problem(tmp_path: Path, text: str, says: str) -> None:
-    """What is no problem, or one that is no layer, is answered by a letter."""
-    with pytest.raises(InputError) as letter:
+    """What is no problem, or one that is no layer, is answered by an error message."""
+    with pytest.raises(InputError) as error:
         import_timeloop(write(tmp_path / "p.yaml", text))
-    assert says in str(letter.value) and "p.yaml" in str(letter.value)
+    assert says in str(error.value) and "p.yaml" in str(error.value)
 
 
 def test_without_pyyaml_the_letter_says_what_to_install(
@@ -318,7 +318,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 def test_a_wrong_table_is_named_by_its_line(
     tmp_path: Path, change: tuple[str, str], says: str
 ) -> None:
-    """Unknown columns and kinds, missing and wrong cells: a letter with the line."""
-    with pytest.raises(InputError) as letter:
+    """Unknown columns and kinds, missing and wrong cells: an error message with the line."""
+    with pytest.raises(InputError) as error:
         load(str(write(tmp_path / "own.csv", OWN.replace(*change, 1))))
-    assert says in str(letter.value)
+    assert says in str(error.value)

@@ -214,9 +214,9 @@ class Grouped(nn.Module):
 )
 def test_refused(make: Callable[[], Any], example: tuple[int, ...], says: str) -> None:
     """What cannot be imported is named, with the submodule; nothing of the module changes."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         import_torch(make(), torch.randn(example))
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 def test_nan_weights_are_named() -> None:

@@ -131,9 +131,9 @@ GOOD = {"in_channels": 4, "out_channels": 4, "input": (4, 4), "kernel": (3, 3)}
 )
 def test_a_wrong_layer_is_refused(wrong: dict[str, object], says: str) -> None:
     """Each field out of range is named, with what was given."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         Conv2d(**({"name": "c"} | GOOD | wrong))
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 def test_unknown_fields_are_refused() -> None:
@@ -153,7 +153,7 @@ def test_a_model_multiplies_repeats() -> None:
 
 
 def test_a_wrong_model_is_refused() -> None:
-    """A model has layers, under names of their own; an unknown layer's letter lists near ones."""
+    """A model has layers, under names of their own; an unknown layer's message lists near ones."""
     layer = Linear(name="fc6", in_features=2, out_features=3)
     with pytest.raises(InputError, match="at least one layer"):
         Model(name="m", source="s", layers=())

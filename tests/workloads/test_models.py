@@ -226,9 +226,9 @@ def test_batch_scales_work_alone(name: str) -> None:
 )
 def test_unknown_models_and_options(name: str, options: dict[str, object], says: str) -> None:
     """A wrong name or option is answered with what there is."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         get_model(name, **options)
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -242,9 +242,9 @@ def test_unknown_models_and_options(name: str, options: dict[str, object], says:
 )
 def test_unknown_layers(path: str, says: str) -> None:
     """A wrong layer is answered with the near ones."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         get_layer(path)
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize("light, ours", [("resnet50", "resnet50"), ("bvlc_alexnet", "alexnet")])
@@ -332,7 +332,7 @@ def test_command_lists_models_and_layers(tmp_path: Path) -> None:
     ],
 )
 def test_command_refuses(arguments: tuple[str, ...], says: str) -> None:
-    """Bad input to the command is answered by a letter."""
-    with pytest.raises(InputError) as letter:
+    """Bad input to the command is answered by an error message."""
+    with pytest.raises(InputError) as error:
         CliRunner().invoke(command, arguments, catch_exceptions=False)
-    assert says in str(letter.value)
+    assert says in str(error.value)

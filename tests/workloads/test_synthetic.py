@@ -1,4 +1,4 @@
-"""Are made-up tensors what was asked for: density, spread, outliers, seed, memory?
+"""Are synthetic tensors what was asked for: density, spread, outliers, seed, memory?
 
 Tolerances are five standard deviations of the estimate under test, so a sound generator fails about
 once in a million seeds and the seeds here are fixed.
@@ -185,6 +185,6 @@ def test_memory_is_that_of_the_result() -> None:
 )
 def test_bad_input(make: object, says: str) -> None:
     """A parameter out of range is named with what was given."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         make()  # type: ignore[operator]
-    assert says in str(letter.value)
+    assert says in str(error.value)

@@ -1,4 +1,4 @@
-"""Are made-up channels dense together as measured ones are, and is it said where they are not?"""
+"""Are synthetic channels dense together as measured ones are, and is it said where they are not?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparqsim.base import InputError
 from sparqsim.scripts.cli import main
 from sparqsim.workloads.layers import Conv2d, Linear
 from sparqsim.workloads.synthetic import channel_densities
-from sparqsim.workloads.tensors import made_up
+from sparqsim.workloads.tensors import synthetic
 from sparqsim.workloads.work import load
 
 # outputs, inputs, pixels, density of weights and of activations, products of two that are not zero,
@@ -43,7 +43,7 @@ def test_products_of_correlated_channels_are_as_many_as_measured() -> None:
                 [
                     products(made.weight if key else made.weight.to_dense(), made.activation)
                     for made in (
-                        made_up(
+                        synthetic(
                             layer, rng, weight_density=weights, activation_density=inputs,
                             correlation=r if key else None,
                         )
@@ -74,7 +74,7 @@ def test_channels_of_grouped_convolutions_meet_their_weights() -> None:
         name="dw", in_channels=2000, out_channels=2000, input=(8, 8), kernel=(5, 5),
         padding=(2, 2), groups=2000,
     )  # fmt: skip
-    made = made_up(
+    made = synthetic(
         layer, np.random.default_rng(2), weight_density=0.5, activation_density=0.5, correlation=0.9
     )
     weights = (made.weight != 0).mean(axis=(1, 2, 3))

@@ -182,7 +182,7 @@ x = np.zeros((4, 24))
     ],
 )
 def test_bad_input_is_named(call: object, message: str) -> None:
-    """Shapes, ranges and order that do not fit get a letter."""
+    """Shapes, ranges and order that do not fit get an error message."""
     with pytest.raises(InputError, match=message):
         call()
 

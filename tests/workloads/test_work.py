@@ -104,9 +104,9 @@ def test_convolutions_by_their_sizes(data: st.DataObject) -> None:
 )
 def test_wrong_sizes_are_named(work: str, says: str) -> None:
     """What lacks, is no number, twice or unknown is answered with how it reads."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         load(work)
-    assert says in str(letter.value) and str(letter.value).startswith(work)
+    assert says in str(error.value) and str(error.value).startswith(work)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_wrong_sizes_are_named(work: str, says: str) -> None:
 )
 def test_what_is_not_there(work: str, says: str) -> None:
     """A network, a layer or a file that does not exist is answered with the nearest."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         load(work)
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -163,9 +163,9 @@ def test_options_that_change_nothing_are_refused(
     work: str, options: dict[str, Any], says: str
 ) -> None:
     """An option applies, or is refused with those that do."""
-    with pytest.raises(InputError) as letter:
+    with pytest.raises(InputError) as error:
         load(work, **options)
-    assert says in str(letter.value)
+    assert says in str(error.value)
 
 
 def test_batch_sequence_and_context() -> None:

@@ -1,4 +1,4 @@
-"""The questions every encoding asks of its arrays; if the answer is no, a letter says so."""
+"""The questions every encoding asks of its arrays; if the answer is no, an error says so."""
 
 from __future__ import annotations
 

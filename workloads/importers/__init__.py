@@ -136,7 +136,7 @@ class Tensors:
 
 
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a file; what is refused ends the import with a letter.
+    """What became of a file; what is refused ends the import with an error.
 
     Attributes
     ----------
@@ -253,7 +253,7 @@ def _finite(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
 
 
 def placed(error: InputError, where: str) -> InputError:
-    """Return the letter with its place in front, unless it says so itself."""
+    """Return the error with its place in front, unless it says so itself."""
     return error if str(error).startswith(where) else InputError(f"{where}: {error}")
 
 

@@ -145,7 +145,7 @@ class ModelFile:
         return self.types.get(value) in REAL
 
     def fail(self, text: str) -> InputError:
-        """Return a letter about this file."""
+        """Return an error about this file."""
         return InputError(f"{self.source}: {text}")
 
     def fed(self) -> Iterator[Any]:
@@ -469,7 +469,7 @@ class ModelFile:
                 )
 
     def _undecided(self) -> InputError:
-        """A letter about control flow whose course is not known."""
+        """An error about control flow whose course is not known."""
         position, node = next(n for n in self.order if n[1].op_type in CONTROL_FLOW)
         place, maker = (
             place_of(node, position),

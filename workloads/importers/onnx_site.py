@@ -153,7 +153,7 @@ class Site:
         return found
 
     def fail(self, text: str) -> InputError:
-        """A letter about this node."""
+        """An error about this node."""
         return self.among.file.fail(f"{self.place} {text}")
 
     def input(self, which: int) -> str:

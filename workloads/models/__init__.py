@@ -3,7 +3,7 @@
 To add a network, write a file with a function that returns a
 :class:`~sparqsim.workloads.layers.Model` and add a row to ``TABLE``. The function's keyword
 arguments (``batch``, ``sequence_length``, ...) are
-the options of :func:`get_model`. Tables hold shapes only; weights are made up
+the options of :func:`get_model`. Tables hold shapes only; weights are synthetic
 (:mod:`sparqsim.workloads.synthetic`), imported (:mod:`sparqsim.workloads.importers`) or loaded
 where a real trained model is at hand.
 """

@@ -9,7 +9,7 @@ import pytest
 
 from sparqsim.base import InputError
 from sparqsim.simulator.engines import simulate
-from sparqsim.simulator.engines.room import check_room
+from sparqsim.simulator.engines.limits import check_limits
 from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.memory.open_row import OpenRow
 from sparqsim.simulator.memory.sram import Sram
@@ -34,14 +34,14 @@ def net(lanes: int = 1, firings: int = 1, servers: int = 1, capacity: int = 2) -
 @pytest.mark.parametrize("engine", ["compiled", "simpy"])
 @pytest.mark.parametrize("what", ["lanes", "firings", "servers"])
 def test_what_memory_cannot_hold_is_refused(what: str, engine: str) -> None:
-    """2^40 of anything is a letter that names the netlist and the limit, on both engines."""
+    """2^40 of anything is an error that names the netlist and the limit, on both engines."""
     with pytest.raises(InputError, match=r"a run of 'net' .* the limit is"):
         simulate(net(**{what: HUGE}), engine=engine)
 
 
 def test_sums_need_no_memory_for_firings_and_few_tokens_none_for_capacity() -> None:
     """2^40 firings may run as sums, and a queue of 2^40 that two tokens pass."""
-    check_room(net(firings=HUGE), "compiled", "summary")
+    check_limits(net(firings=HUGE), "compiled", "summary")
     assert simulate(net(firings=2, capacity=HUGE)).cycles == 3
 
 
@@ -58,10 +58,10 @@ def test_the_estimate_is_near_what_is_taken(
     taken = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     monkeypatch.setenv("SPARQSIM_MEMORY_LIMIT", str(3 * taken))
-    check_room(netlist, engine, "full")
+    check_limits(netlist, engine, "full")
     monkeypatch.setenv("SPARQSIM_MEMORY_LIMIT", str(taken // 3))
     with pytest.raises(InputError, match="would take"):
-        check_room(netlist, engine, "full")
+        check_limits(netlist, engine, "full")
 
 
 def test_cycles_that_64_bits_cannot_count_are_refused() -> None:

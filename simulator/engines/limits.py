@@ -29,7 +29,7 @@ SUMMED = 48  # and of a firing of one actor at a time, when it is asked where it
 OBJECTS_OF_A_LANE, OBJECTS_OF_A_LINK, OBJECTS_OF_A_FIRING = 3000, 1600, 100
 
 
-def check_room(netlist: Netlist, engine: str, record: str) -> None:
+def check_limits(netlist: Netlist, engine: str, record: str) -> None:
     """Refuse a run that would take more memory than there may be, or more cycles than are counted.
 
     Raises
