@@ -144,9 +144,9 @@ def _grid(recipe: Recipe, kind: TensorClass, layer: str, sample: Array) -> Forma
     for field, value in wanted.items():
         if getattr(asked, field) != value:
             raise InputError(
-                f"{where}: training learns one scale per tensor, without zero point; {field} must be "
-                f"{value!r}, got {getattr(asked, field)!r}; write a recipe file with that, or take "
-                "int4, 2:4 or unstructured50"
+                f"{where}: training learns one scale per tensor, without zero point; {field} must "
+                f"be {value!r}, got {getattr(asked, field)!r}; write a recipe file with that, or "
+                "take int4, 2:4 or unstructured50"
             )
     if asked.scheme != "format" or asked.calibration not in ("minmax", "mse"):
         raise InputError(
