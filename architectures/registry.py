@@ -138,7 +138,7 @@ def _loaded(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         lines = [
             f", line {frame.lineno}"
@@ -150,7 +150,7 @@ def _loaded(path: Path) -> ModuleType:
     return module
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
