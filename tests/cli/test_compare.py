@@ -210,7 +210,7 @@ DIGITS = ["compare", "digits-mlp", "--machines"]
         ([*DIGITS, "bitfusion", "--weight-density", "0.5"], "real tensors"),
         ([*DIGITS, "bitfusion", "--jobs", "0"], "--jobs"),
         ([*DIGITS, "bitfusion", "--save", "/proc/x"], "/proc/x"),
-        ([*DIGITS, "bitfusion", "--json", "/absent/x.json"], "/absent"),
+        ([*DIGITS, "bitfusion", "--json", "/dev/null/x.json"], "/dev/null"),
         (["compare", "conv:4x8x8,8x3x3", "--machines", "eie"], "no layer of"),
     ],
 )

@@ -512,12 +512,12 @@ def test_command_bad_table(tmp_path: Path, text: str, says: str) -> None:
 
 
 def test_command_unreadable(tmp_path: Path) -> None:
-    """A missing table and a folder that is not there are error messages too."""
+    """A missing table and a file in the place of a folder are error messages too."""
     missing = CliRunner().invoke(command, ["--against", str(tmp_path / "none.csv")])
     assert isinstance(missing.exception, InputError)
     table = tmp_path / "t.csv"
     table.write_text("\n".join(REFERENCE.read_text().splitlines()[:2]))
     nowhere = CliRunner().invoke(
-        command, ["--against", str(table), "--json", str(tmp_path / "no" / "rows.json")]
+        command, ["--against", str(table), "--json", str(table / "rows.json")]
     )
     assert isinstance(nowhere.exception, InputError)

@@ -199,7 +199,8 @@ def test_the_same_run_gives_the_same_page(result: Result, text: str) -> None:
 
 
 def test_unwritable(result: Result, tmp_path: Path) -> None:
-    """A folder that is not there is an error message."""
+    """A file in the place of a folder is an error message."""
+    (tmp_path / "none").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         write(layer_page(result.report), tmp_path / "none" / "run.html")
 
