@@ -9,7 +9,7 @@ PARTS := simulator architectures workloads scripts
 CHECKED := tests/engine/test_engines_equal.py tests/engine/test_gates.py \
 	tests/engine/test_timeline.py tests/memory/test_dram_engines.py
 
-.PHONY: demo test test-slow venv bench docs lint format clean
+.PHONY: demo test test-slow explore venv bench docs lint format clean
 
 venv: $(STAMP)
 
@@ -34,6 +34,10 @@ test: lint
 test-slow: venv
 	$(BIN)/python -m pytest -n 2 -m "slow and not models"
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/boundscheck $(BIN)/python -m pytest -q $(CHECKED)
+
+# The same tests on other draws than every run has.
+explore: venv
+	$(BIN)/python -m pytest -n 2 -m "not models" --hypothesis-profile afresh
 
 bench: venv
 	$(BIN)/python -m benchmarks.engines

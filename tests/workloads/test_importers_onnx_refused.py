@@ -310,4 +310,15 @@ def test_damaged_graphs_never_crash(tmp_path: Path, data: st.DataObject) -> None
         assert str(error)
 
 
+@pytest.mark.parametrize("name", [b"conv1_b_0", b"fc6_w_0", b"OC2_DUMMY_1", b"bias"])
+def test_names_that_are_no_text(tmp_path: Path, name: bytes) -> None:
+    """A name that is no UTF-8 is refused with its place, whatever it names."""
+    original = (LIGHT / "light_zfnet512.onnx").read_bytes()
+    assert name in original
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(original.replace(name, name[:-1] + b"\xbd", 1))
+    with pytest.raises(InputError, match=r"graph\.\w+\[\d+\].* is no text in UTF-8"):
+        import_onnx(path)
+
+
 # -- what all importers share -------------------------------------------------------------------

@@ -58,7 +58,33 @@ def load_model(path: Path) -> Any:
         ) from None
     if not model.graph.node:
         raise InputError(f"{path} holds no ONNX graph; export it again")
+    place = not_text(model)
+    if place is not None:
+        raise InputError(f"{path}: {place} is no text in UTF-8; export or copy it again")
     return model
+
+
+def not_text(message: Any, path: str = "") -> str | None:
+    """Return the first string field that is no UTF-8, which protobuf hands out as bytes; or None.
+
+    Fields of bytes and of numbers are left alone: they hold the weights.
+    """
+    for field in message.DESCRIPTOR.fields:
+        of_text = field.type == field.TYPE_STRING
+        if not of_text and field.type != field.TYPE_MESSAGE:
+            continue
+        value = getattr(message, field.name)
+        alone = isinstance(value, str | bytes) or hasattr(value, "DESCRIPTOR")
+        if alone and not of_text and not message.HasField(field.name):
+            continue
+        for index, each in enumerate([value] if alone else value):
+            place = f"{path}{field.name}" + ("" if alone else f"[{index}]")
+            found = place if isinstance(each, bytes) else None
+            if not of_text:
+                found = not_text(each, f"{place}.")
+            if found is not None:
+                return found
+    return None
 
 
 def place_of(node: Any, position: int) -> str:
