@@ -83,43 +83,6 @@ def walk_entries(
             ends[j, p] = cursor[p]
 
 
-@_lean
-def first_bad_entry(
-    pointers: Ints,
-    codes: NDArray[np.uint8],
-    runs: NDArray[np.uint8],
-    is_zero: NDArray[np.bool_],
-    rows: int,
-    longest: int,
-) -> tuple[int, int]:
-    """Return (fault, entry); fault 0 is none, else the number of the broken rule.
-
-    1 run too long, 2 past the PE's last row, 3 padding with a short run, 4 padding at the end,
-    5 a weight whose shared value is zero (``is_zero[code]``).
-    """
-    pes, cols = pointers.shape[0], pointers.shape[1] - 1
-    for pe in range(pes):
-        local_rows = (rows - pe + pes - 1) // pes
-        for j in range(cols):
-            at = -1
-            for e in range(pointers[pe, j], pointers[pe, j + 1]):
-                at += runs[e] + 1
-                fault = 0
-                if runs[e] > longest:
-                    fault = 1
-                elif at >= local_rows:
-                    fault = 2
-                elif codes[e]:
-                    fault = 5 * is_zero[codes[e]]
-                elif runs[e] != longest:
-                    fault = 3
-                elif e + 1 == pointers[pe, j + 1]:
-                    fault = 4
-                if fault:
-                    return fault, e
-    return 0, 0
-
-
 @kernel()
 def decode_entries(
     pointers: Ints,

@@ -30,14 +30,6 @@ POINTER_BITS = 16  # published, EIE section IV: 16-bit column pointers
 WEIGHT_BITS = 16  # published, EIE section IV: 16-bit fixed point shared weights
 MOST_PES = 256  # published, EIE section VII: the largest array studied
 
-_FAULTS = {
-    1: "a run length does not fit the index bits",
-    2: "an entry lies past the last row",
-    3: "a padding entry (code 0) must have the longest run",
-    4: "a column ends with padding",
-    5: "a stored weight must not be zero, but the codebook holds 0 for its code",
-}
-
 
 @dataclass(frozen=True, eq=False)
 class RelativeIndexCSC:
@@ -71,8 +63,6 @@ class RelativeIndexCSC:
     index_bits: int = 4
 
     def __post_init__(self) -> None:
-        from sparqsim.workloads.encodings import kernels
-
         rows, cols = dimensions("RelativeIndexCSC.shape", self.shape, 2)
         object.__setattr__(self, "shape", (rows, cols))
         whole_number("RelativeIndexCSC.index_bits", self.index_bits, 1, 8)
@@ -101,17 +91,39 @@ class RelativeIndexCSC:
                 f"RelativeIndexCSC.codes must be below {len(self.codebook)}, the size of the "
                 f"codebook, got {self.codes.max()}"
             )
-        longest = (1 << self.index_bits) - 1
-        fault, entry = kernels.first_bad_entry(
-            pointers, self.codes, self.runs, self.codebook == 0, rows, longest
+        for pe in range(len(pointers)):
+            self._refuse_bad_entry(pe)
+
+    def _refuse_bad_entry(self, pe: int) -> None:
+        """Raise InputError for the first entry of a PE that breaks a rule of the format."""
+        rows, pes = self.shape[0], len(self.pointers)
+        first, last = self.pointers[pe, 0], self.pointers[pe, -1]
+        codes, runs = self.codes[first:last], self.runs[first:last]
+        columns = self.pointers[pe] - first
+        passed = np.concatenate([[0], np.cumsum(runs + np.int64(1))])  # rows before each entry
+        row = passed[1:] - np.repeat(passed[columns[:-1]], np.diff(columns)) - 1
+        ends = np.zeros(len(codes), np.bool_)
+        ends[columns[1:][np.diff(columns) > 0] - 1] = True
+        longest, padding = (1 << self.index_bits) - 1, codes == 0
+        rules = {
+            "a run length does not fit the index bits": runs > longest,
+            "an entry lies past the last row": row >= (rows - pe + pes - 1) // pes,
+            "a padding entry (code 0) must have the longest run": padding & (runs != longest),
+            "a column ends with padding": padding & ends,
+            "a stored weight must not be zero, but the codebook holds 0 for its code": (
+                ~padding & (self.codebook == 0)[codes]
+            ),
+        }
+        broken = np.array(list(rules.values()))
+        if not broken.any():
+            return
+        entry = int(broken.any(axis=0).argmax())
+        rule = list(rules)[int(broken[:, entry].argmax())]
+        column = int(np.searchsorted(columns, entry, side="right")) - 1
+        raise InputError(
+            f"corrupt relative-index data in PE {pe}, column {column}, entry {first + entry} "
+            f"(code {codes[entry]}, run {runs[entry]}): {rule}"
         )
-        if fault:
-            pe = int(np.searchsorted(pointers[:, -1], entry, side="right"))
-            column = int(np.searchsorted(pointers[pe], entry, side="right")) - 1
-            raise InputError(
-                f"corrupt relative-index data in PE {pe}, column {column}, entry {entry} "
-                f"(code {self.codes[entry]}, run {self.runs[entry]}): {_FAULTS[fault]}"
-            )
 
     @classmethod
     def encode(
