@@ -202,7 +202,7 @@ class Sequence:
 
     @cached_property
     def bus_bits(self) -> tuple[Ints, Ints]:
-        """What each pass sends over the input network, padding included: first windows, the rest."""
+        """Of each pass's inputs on the network, padding included: first windows, then the rest."""
         shape = self.shape
         high = (self.order.sizes[:, ROWS] - 1) * shape.stride_height + shape.kernel_height
         return self._streamed(high, shape.kernel_width, shape.columns.reach)
@@ -225,8 +225,8 @@ class Sequence:
     def block_bits(self) -> tuple[Ints, Ints]:
         """Of each block of inputs in DRAM: as it is stored there, and raw.
 
-        A strip's share of a plane is taken in proportion to its rows. Padding is not there, nor what
-        lies beyond the last row and column that outputs reach.
+        A strip's share of a plane is taken in proportion to its rows. Padding is not there, nor
+        what lies beyond the last row and column that outputs reach.
         """
         order, shape, work = self.order, self.shape, self.work
         block = order.loads == 1
