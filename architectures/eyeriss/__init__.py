@@ -19,6 +19,10 @@ first window of every input row, are loaded before the first product, and nothin
 next pass meanwhile. Then computing, the streaming of inputs and the traffic of partial sums
 overlap; the slowest of the three makes the pass.
 
+Zero padding of the input is in no memory: the read port of the GLB inserts it (assumed), and the
+networks and PEs carry it like any zero. The paper's own GLB traffic counts it as stored and read
+(``padded_glb``).
+
 Zeros save power, not time: a zero input gates the PE's filter read, multiplier and partial sum
 update, and activations are run-length coded on their way to and from DRAM. Left out: pooling, the
 configuration scan chain (once a layer), the shape of the networks' trees, DRAM latency.

@@ -76,6 +76,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Width of the link to DRAM.
     off_chip
         Whether DRAM traffic takes time; without it a run is the paper's "processing latency".
+    padded_glb
+        Whether the global buffer holds and reads zero padding too, as the paper's tables count;
+        else its read port inserts it.
     """
 
     name: ClassVar[str] = "eyeriss"
@@ -94,11 +97,14 @@ class Configuration(Machine, frozen=True, kw_only=True):
     ifmap_bus_bits: int = 16  # assumed: likewise
     link_bits: int = 64  # assumed: a word of the run-length code
     off_chip: bool = True
+    padded_glb: bool = False
 
     def __post_init__(self) -> None:
         fields = msgspec.structs.asdict(self)
-        if not isinstance(fields.pop("off_chip"), bool):
-            raise InputError(f"eyeriss.off_chip must be true or false, got {self.off_chip!r}")
+        for choice in ("off_chip", "padded_glb"):
+            if not isinstance(fields.pop(choice), bool):
+                value = getattr(self, choice)
+                raise InputError(f"eyeriss.{choice} must be true or false, got {value!r}")
         check_clock("eyeriss", fields.pop("clock_hz"))
         check_clock("eyeriss", fields.pop("link_hz"), "link_hz")
         if self.clock_hz > MOST_RATIO * self.link_hz:

@@ -172,7 +172,7 @@ def _stores(sequence: Sequence) -> list[Store]:
         Store(
             name="glb",
             capacity_bits=chip.glb_kib * KIB,
-            used_bits=sum(glb_bits(sequence.shape, mapping)),
+            used_bits=sum(glb_bits(chip, sequence.shape, mapping)),
             source="published: 108 KB, 8 of them for filters (assumed)",
             read=glb,
             write=glb,

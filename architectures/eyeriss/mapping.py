@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from sparqsim.architectures.arrays.shapes import ConvShape
+from sparqsim.architectures.arrays.shapes import Axis, ConvShape
 from sparqsim.architectures.eyeriss.config import (
     KIB,
     SPAD_WORDS,
@@ -94,18 +95,46 @@ def unfit(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> str:
         return f"{sets} sets of {taps} x {mapping.e} PEs do not fit {chip.rows} x {chip.columns}"
     if together * mapping.q * mapping.r * taps * wide * WORD_BITS > chip.filter_kib * KIB:
         return f"the filters of a pass exceed {chip.filter_kib} KiB"
-    inputs, psums = glb_bits(shape, mapping)
+    inputs, psums = glb_bits(chip, shape, mapping)
     if inputs + psums > chip.glb_kib * KIB:
         taken = (inputs + psums) / KIB
         return f"inputs and partial sums take {taken:.1f} KiB of the GLB's {chip.glb_kib}"
     return ""
 
 
-def glb_bits(shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
+def real_inputs(axis: Axis, low: Ints, high: Ints) -> Ints:
+    """Inputs between the first and the last that outputs ``low`` to ``high`` reach, less padding.
+
+    Parameters
+    ----------
+    axis : Axis
+    low, high : int64 [spans]
+        Half-open spans of outputs.
+    """
+    begin = np.maximum(low * axis.stride, axis.before)
+    reached = high * axis.stride + axis.span(1) - axis.stride
+    found: Ints = np.maximum(np.minimum(reached, axis.reach - axis.after) - begin, 0)
+    return found
+
+
+@functools.lru_cache(maxsize=65536)
+def areas(shape: ConvShape, strip: int, padded: bool) -> tuple[int, int]:
+    """Inputs of an image's channel: those the GLB has room for while it works on a strip of output
+    rows, and those all strips fetch from DRAM, where no padding is."""
+    rows, columns = shape.rows, shape.columns
+    first = np.arange(0, shape.out_height, strip)
+    whole = np.array([0])
+    wide = int(real_inputs(columns, whole, whole + shape.out_width)[0])
+    strips = real_inputs(rows, first, np.minimum(first + strip, shape.out_height))
+    held = rows.span(strip) * columns.reach if padded else int(strips.max()) * wide
+    return held, int(strips.sum()) * wide
+
+
+def glb_bits(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
     """Bits of inputs and of partial sums a mapping keeps in the GLB."""
-    high, wide = shape.patch(mapping.e, shape.out_width)
     channels = min(mapping.q * mapping.r, shape.in_channels)
-    inputs = mapping.n * channels * high * wide * WORD_BITS
+    held = areas(shape, mapping.e, chip.padded_glb)[0]
+    inputs = mapping.n * channels * held * WORD_BITS
     filters = min(mapping.m, shape.out_channels)
     return inputs, mapping.n * filters * mapping.e * shape.out_width * WORD_BITS
 
@@ -153,8 +182,8 @@ def link_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -
     strips = -(-shape.batch // mapping.n) * -(-shape.out_height // mapping.e)
     once = mapping.q * mapping.r >= shape.in_channels  # then the next round finds them there
     rounds = 1 if once else -(-shape.out_channels // mapping.m)
-    high, wide = shape.patch(mapping.e, shape.out_width)
-    inputs = strips * rounds * mapping.n * shape.in_channels * high * wide
+    fetched = areas(shape, mapping.e, chip.padded_glb)[1]
+    inputs = shape.batch * rounds * shape.in_channels * fetched
     filters = strips * shape.taps * shape.in_channels * shape.out_channels
     rate = chip.link_cycles_a_word * shape.groups
     return int(inputs * rate), int(filters * rate)

@@ -23,6 +23,7 @@ from sparqsim.architectures.eyeriss.config import (
 from sparqsim.architectures.eyeriss.energies import WORD_BITS
 from sparqsim.architectures.eyeriss.mapping import (
     active_pes,
+    areas,
     glb_bits,
     link_cycles,
     most_sets,
@@ -55,9 +56,9 @@ def candidates(chip: Configuration, shape: ConvShape) -> Iterator[RowStationary]
         for r in shares(-(-shape.in_channels // q), most):
             for t in shares(-(-shape.out_channels // p), most // r):
                 one = n * p * t * e * shape.out_width * WORD_BITS
-                high, broad = shape.patch(e, shape.out_width)
                 channels = min(q * r, shape.in_channels)
-                left = chip.glb_kib * KIB - n * channels * high * broad * WORD_BITS
+                held = areas(shape, e, chip.padded_glb)[0]
+                left = chip.glb_kib * KIB - n * channels * held * WORD_BITS
                 rounds = min(left // one, -(-shape.out_channels // (p * t)))
                 if rounds >= 1:
                     yield RowStationary(n=n, m=rounds * p * t, e=e, p=p, q=q, r=r, t=t)
@@ -75,7 +76,7 @@ def rank(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> Key:
     if chip.off_chip:
         inputs, filters = link_cycles(chip, shape, mapping)
         total = max(passes, filters) + inputs
-    return total, passes, sum(glb_bits(shape, mapping))
+    return total, passes, sum(glb_bits(chip, shape, mapping))
 
 
 def search_plain(chip: Configuration, shape: ConvShape) -> RowStationary | None:
@@ -114,7 +115,8 @@ def search(chip: Configuration, shape: ConvShape) -> RowStationary:
     link = chip.link_cycles_a_word * shape.groups if chip.off_chip else 0.0
     best = np.full(10, LARGEST, np.int64)
     for e, p, q, n in interleaved(chip, shape):
-        _try_sets(sizes, link, most_sets(chip, shape.kernel_height, e), n, e, p, q, best)
+        most, inputs = most_sets(chip, shape.kernel_height, e), areas(shape, e, chip.padded_glb)
+        _try_sets(sizes, link, most, inputs, n, e, p, q, best)
     if best[0] == LARGEST:
         raise InputError(
             f"no row-stationary mapping fits a {shape.kernel_height} x {shape.kernel_width} "
@@ -174,21 +176,26 @@ def _processing(sizes: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: A
 
 
 @kernel(error_model="numpy")
-def _rank(sizes: Any, link: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any) -> Any:
+def _rank(
+    sizes: Any, link: Any, areas: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
+) -> Any:
     """:func:`rank`, but words for bits."""
-    batch, out_height, out_width, taps, wide, stride, broad, in_channels, out_channels = sizes[:9]
+    batch, out_height, out_width, taps, wide = sizes[:5]
+    in_channels, out_channels = sizes[7:9]
+    held, fetched = areas
     strips = -(-batch // n) * -(-out_height // e)
     rounds = 1 if q * r >= in_channels else -(-out_channels // m)
-    area = ((e - 1) * stride + taps) * broad
-    inputs = np.int64(strips * rounds * n * in_channels * area * link)
+    inputs = np.int64(batch * rounds * in_channels * fetched * link)
     filters = np.int64(strips * taps * wide * in_channels * out_channels * link)
     passes = _processing(sizes, n, m, e, p, q, r, t)
     psums = n * min(m, out_channels) * e * out_width
-    return max(passes, filters) + inputs, passes, n * min(q * r, in_channels) * area + psums
+    return max(passes, filters) + inputs, passes, n * min(q * r, in_channels) * held + psums
 
 
 @kernel(error_model="numpy")
-def _try_sets(sizes: Any, link: Any, most: Any, n: Any, e: Any, p: Any, q: Any, best: Any) -> None:
+def _try_sets(
+    sizes: Any, link: Any, most: Any, areas: Any, n: Any, e: Any, p: Any, q: Any, best: Any
+) -> None:
     """Try all numbers of sets, r and t; the inner half of :func:`search_plain`, compiled.
 
     Parameters
@@ -200,23 +207,24 @@ def _try_sets(sizes: Any, link: Any, most: Any, n: Any, e: Any, p: Any, q: Any, 
         Cycles in which DRAM's link moves a word, times groups; 0 where it takes no time.
     most : int
         Sets that the grid holds.
+    areas : 2 ints
+        :func:`~sparqsim.architectures.eyeriss.mapping.areas` of the strip.
     best : int64 [10]
         Improved: the rank of the best mapping so far, and its letters in their order.
     """
-    batch, out_height, out_width, taps, wide, stride, broad = sizes[:7]
+    batch, out_height, out_width, taps, wide = sizes[:5]
     in_channels, out_channels, groups, glb, filter_buffer = sizes[7:12]
     macs = groups * batch * out_height * out_width * taps * wide * in_channels * out_channels
-    area = ((e - 1) * stride + taps) * broad
     r = 1
     while 0 < r <= most:
-        left = glb - n * min(q * r, in_channels) * area
+        left = glb - n * min(q * r, in_channels) * areas[0]
         t = 1
         while 0 < t <= most // r and p * t * q * r * taps * wide <= filter_buffer:
             together = p * t
             rounds = min(left // (n * together * e * out_width), -(-out_channels // together))
             if rounds >= 1 and macs // (taps * r * e * t) <= best[0]:
                 m = rounds * together
-                key = _rank(sizes, link, n, m, e, p, q, r, t)
+                key = _rank(sizes, link, areas, n, m, e, p, q, r, t)
                 if key < (best[0], best[1], best[2]):
                     for place, value in enumerate((*key, n, m, e, p, q, r, t)):
                         best[place] = value

@@ -12,7 +12,7 @@ from sparqsim.architectures.account import Port
 from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.eyeriss.config import Configuration, Ints, RowStationary
 from sparqsim.architectures.eyeriss.energies import WORD_BITS
-from sparqsim.architectures.eyeriss.mapping import Pass, place, steps
+from sparqsim.architectures.eyeriss.mapping import Pass, place, real_inputs, steps
 from sparqsim.architectures.fixed_point import FixedPointLayer
 from sparqsim.workloads.encodings.run_length import encoded_bits
 
@@ -184,15 +184,36 @@ class Sequence:
         sizes = self.order.sizes
         return self.shape.taps * sizes[:, CHANNELS] * sizes[:, FILTERS] * WORD_BITS
 
+    @property
+    def _real(self) -> tuple[Ints, int]:
+        """Of the inputs that each pass reaches, rows and columns that are no padding."""
+        low, high = self.order.low[:, ROWS], self.order.high[:, ROWS]
+        return real_inputs(self.shape.rows, low, high), self._real_columns(self.shape.out_width)
+
+    def _real_columns(self, outputs: int) -> int:
+        first = np.array([0])
+        return int(real_inputs(self.shape.columns, first, first + outputs)[0])
+
+    def _streamed(self, high: Ints, window: int, wide: int) -> tuple[Ints, Ints]:
+        """Bits of the first windows of each pass's rows, and of what follows."""
+        sizes = self.order.sizes
+        rows = sizes[:, CHANNELS] * high * WORD_BITS
+        return rows * window, rows * (sizes[:, IMAGES] * wide - window)
+
+    @cached_property
+    def bus_bits(self) -> tuple[Ints, Ints]:
+        """Of each pass's inputs on the network, padding included: first windows, then the rest."""
+        shape = self.shape
+        high = (self.order.sizes[:, ROWS] - 1) * shape.stride_height + shape.kernel_height
+        return self._streamed(high, shape.kernel_width, shape.columns.reach)
+
     @cached_property
     def input_bits(self) -> tuple[Ints, Ints]:
         """What each pass reads of the GLB: first windows, and the inputs that stream after."""
-        shape, sizes = self.shape, self.order.sizes
-        broad = shape.patch(1, shape.out_width)[1]
-        high = (sizes[:, ROWS] - 1) * shape.stride_height + shape.kernel_height
-        rows = sizes[:, CHANNELS] * high * WORD_BITS
-        windows = rows * min(shape.kernel_width, broad)
-        return windows, sizes[:, IMAGES] * rows * broad - windows
+        if self.chip.padded_glb:
+            return self.bus_bits
+        high, wide = self._real
+        return self._streamed(high, self._real_columns(1), wide)
 
     @cached_property
     def psum_bits(self) -> Ints:
@@ -204,27 +225,26 @@ class Sequence:
     def block_bits(self) -> tuple[Ints, Ints]:
         """Of each block of inputs in DRAM: as it is stored there, and raw.
 
-        A strip's share of a plane is taken in proportion to its rows.
+        A strip's share of a plane is taken in proportion to its rows. Padding is not there, nor
+        what lies beyond the last row and column that outputs reach.
         """
         order, shape, work = self.order, self.shape, self.work
         block = order.loads == 1
         low, high, group = order.low[block], order.high[block], order.group[block]
-        top = 0 if work is None else work.placed[1][0]
-        size = shape.patch(shape.out_height, shape.out_width) if work is None else work.x.shape[2:]
-        begin = np.maximum(low[:, ROWS] * shape.stride_height - top, 0)
-        end = (high[:, ROWS] - 1) * shape.stride_height + shape.kernel_height - top
-        rows = np.maximum(np.minimum(end, size[0]) - begin, 0)
-        spans = high - low
-        raw = spans[:, IMAGES] * spans[:, CHANNELS] * rows * size[1] * WORD_BITS
-        if work is None:
+        (rows, wide), spans = self._real, high - low
+        rows = rows[block]
+        raw = spans[:, IMAGES] * spans[:, CHANNELS] * rows * wide * WORD_BITS
+        if work is None or not raw.any():
             return raw, raw
-        coded = encoded_bits(work.x.reshape(-1, size[0] * size[1])).reshape(shape.batch, -1)
-        if coded.sum() >= work.x.size * WORD_BITS:  # dense data are stored as they are
+        tall = int(real_inputs(shape.rows, np.array([0]), np.array([shape.out_height]))[0])
+        x = work.x[:, :, :tall, :wide]
+        coded = encoded_bits(x.reshape(-1, tall * wide)).reshape(shape.batch, -1)
+        if coded.sum() >= x.size * WORD_BITS:  # dense data are stored as they are
             return raw, raw
         first = group * shape.in_channels
         planes = _box_sums(coded, low[:, IMAGES], high[:, IMAGES],
                            first + low[:, CHANNELS], first + high[:, CHANNELS])  # fmt: skip
-        return -(-planes * rows // size[0]), raw
+        return -(-planes * rows // tall), raw
 
     @cached_property
     def round_bits(self) -> tuple[Ints, Ints]:
@@ -259,10 +279,10 @@ class Sequence:
         buffer, and outputs are there when the array has drained.
         """
         order, filters, psums = self.order, self.filter_bits, self.psum_bits
-        windows, stream = self.input_bits
+        (windows, stream), (first, rest) = self.input_bits, self.bus_bits
         back = np.where(order.low[:, CHANNELS] == 0, 0, psums)  # a round starts from zero
         to_filters, to_inputs = self.delivered.T * WORD_BITS
-        at_first = to_inputs * windows // (windows + stream)
+        at_first = to_inputs * first // (first + rest)
         hops = (self.shape.kernel_height - 1) * psums
         return [
             *self._from_dram(),

@@ -14,6 +14,7 @@ from sparqsim.architectures.sparse_tensor_core.cores import TensorCores
 from sparqsim.architectures.sparse_tensor_core.matrices import (
     computes,
     dtype_of,
+    image_of,
     shape_of,
     sparsity_of,
 )
@@ -25,7 +26,7 @@ from sparqsim.base import InputError
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.report import EnergyPart, Macs
 from sparqsim.simulator.timeline import Timeline
-from sparqsim.workloads.encoded import EncodedLayer, as_convolution
+from sparqsim.workloads.encoded import EncodedLayer
 
 
 class SparseTensorCore(Configuration, frozen=True, kw_only=True):
@@ -51,11 +52,15 @@ class SparseTensorCore(Configuration, frozen=True, kw_only=True):
         assert dtype is not None  # else it was refused
         sparsity, told = sparsity_of(self, layer, dtype)
         shape, cores = shape_of(layer.layer, sparsity), TensorCores(self, dtype, sparsity)
-        plan = Plan(cores, shape, best_tiling(cores, shape))
+        image = image_of(layer.layer, sparsity)
+        plan = Plan(cores, shape, best_tiling(cores, shape, image), image)
         product = None if layer.is_outline else Product(plan, layer)
         notes = [told] if told else []
-        if as_convolution(layer.layer).kernel != (1, 1):
-            notes.append("the input is read unfolded (im2col); unfolding it is not timed")
+        if image is not None:
+            notes.append(
+                "implicit GEMM: DRAM gives the image to L2 once, where it fits; it is unfolded on "
+                "the way to shared memory"
+            )
         notes.append(_leaving(layer, cores, product))
         return self._program(plan, layer.name, layer.source, layer.layer.macs, notes, product)
 

@@ -25,6 +25,7 @@ from sparqsim.architectures.sparse_tensor_core.config import (
     Shape,
     Sparsity,
 )
+from sparqsim.architectures.sparse_tensor_core.unfolding import Image
 from sparqsim.simulator.mac import dense
 from sparqsim.workloads.encoded import Coded, EncodedLayer, as_convolution, as_image, as_kernels
 from sparqsim.workloads.encodings.nm import NMSparse
@@ -170,6 +171,15 @@ def shape_of(layer: Layer, sparsity: Sparsity) -> Shape:
         depth=math.prod(conv.kernel) * channels_of(layer, sparsity),
         batch=conv.groups,
     )
+
+
+def image_of(layer: Layer, sparsity: Sparsity) -> Image | None:
+    """The image from which the columns of a layer's products are unfolded; None where each place
+    of the input is in one column."""
+    conv = as_convolution(layer)
+    if conv.kernel == (1, 1) and not any(conv.padding):
+        return None
+    return Image(conv, channels_of(layer, sparsity))
 
 
 def _values(tensor: Coded, kind: Kind) -> NDArray[np.number]:

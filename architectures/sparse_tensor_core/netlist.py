@@ -59,7 +59,16 @@ class BankTimes:
     @cached_property
     def moved(self) -> NDArray[np.float64]:
         """Bytes of each step from L2 to the SM."""
-        steps = self.plan.step_bytes[self.tile].transpose(0, 2, 1)
+        return self._by_firing(self.plan.step_bytes)
+
+    @property
+    def filled(self) -> NDArray[np.float64]:
+        """Bytes that shared memory takes in each step, zeros of padding among them."""
+        return self._by_firing(self.plan.stage_bytes)
+
+    def _by_firing(self, of_tiles: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What tiles and steps have [tiles, steps] by firings and lanes."""
+        steps = of_tiles[self.tile].transpose(0, 2, 1)
         return steps.reshape(self.firings, self.bank.lanes)
 
     @cached_property
@@ -266,7 +275,7 @@ class Diagram:
                 Port(store="dram", actor=f"dram_fetch{x}", read_bits=fetched),
                 Port(store="l2", actor=f"dram_fetch{x}", written_bits=fetched),
                 Port(store="l2", actor=f"l2_read{x}", read_bits=moved),
-                Port(store="shared", actor=f"sm_port{x}", written_bits=moved),
+                Port(store="shared", actor=f"sm_port{x}", written_bits=8 * times.filled),
                 Port(store="l2", actor=f"store{x}", read_bits=written, written_bits=written),
                 Port(store="dram", actor=f"store{x}", written_bits=written),
             ]

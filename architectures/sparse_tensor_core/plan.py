@@ -28,6 +28,7 @@ from sparqsim.architectures.sparse_tensor_core.config import (
     Tiling,
 )
 from sparqsim.architectures.sparse_tensor_core.cores import TensorCores, count_tiles
+from sparqsim.architectures.sparse_tensor_core.unfolding import Image, Touched
 from sparqsim.base import InputError
 
 
@@ -42,11 +43,15 @@ class Bank(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The tiles of a product. Tile t runs on SM t mod SMs, in wave t div SMs."""
+    """The tiles of a product. Tile t runs on SM t mod SMs, in wave t div SMs.
+
+    The right operand lies in memory as it is, or is unfolded from an image.
+    """
 
     cores: TensorCores
     shape: Shape
     tiling: Tiling
+    image: Image | None = None
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -122,20 +127,36 @@ class Plan:
         return np.minimum(self.shape.columns - columns, self.tiling.columns)
 
     @cached_property
-    def _depths(self) -> NDArray[np.int64]:
-        """Elements of the reduction that each part of the depth really has [splits]."""
+    def _parts(self) -> NDArray[np.int64]:
+        """First element of the reduction and the one behind the last of each part [splits, 2]."""
         size = self.tiling.steps * self.tiling.step
         first = np.arange(self.tiling.splits) * size
-        return np.minimum(self.shape.depth - first, size)
+        return np.column_stack([first, np.minimum(first + size, self.shape.depth)])
+
+    @cached_property
+    def _depths(self) -> NDArray[np.int64]:
+        """Elements of the reduction that each step really has [splits, steps]."""
+        low, high = self._parts.T[:, :, None]
+        step = np.arange(self.tiling.steps) * self.tiling.step
+        return np.clip(high - low - step, 0, self.tiling.step)
+
+    @cached_property
+    def stage_bytes(self) -> NDArray[np.float64]:
+        """Bytes shared memory takes in each step of each tile, unfolded [tiles, steps]."""
+        cores = self.cores
+        each = self.heights * cores.weight_bits / 8 + self.widths * cores.kind.bits / 8
+        return each[:, None] * self._depths[self.order[:, 1]]
 
     @cached_property
     def step_bytes(self) -> NDArray[np.float64]:
-        """Bytes each step of each tile brings to its SM [tiles, steps]."""
-        cores = self.cores
-        low = np.arange(self.tiling.steps) * self.tiling.step
-        depth = np.clip(self._depths[:, None] - low, 0, self.tiling.step)  # [splits, steps]
-        each = self.heights * cores.weight_bits / 8 + self.widths * cores.kind.bits / 8
-        return each[:, None] * depth[self.order[:, 1]]
+        """Bytes each step of each tile brings to its SM: those in memory [tiles, steps]."""
+        if self.image is None:
+            return self.stage_bytes
+        cores, t = self.cores, self.tiling
+        loaded = self.image.loaded(t.columns, t.splits * t.steps, t.step)
+        loaded = loaded.reshape(-1, t.splits, t.steps)[self.order[:, 3], self.order[:, 1]]
+        weights = (self.heights * cores.weight_bits / 8)[:, None] * self._depths[self.order[:, 1]]
+        return weights + loaded * cores.kind.bits / 8
 
     @property
     def l2_bytes(self) -> float:
@@ -167,42 +188,59 @@ class Plan:
         """Bytes of both operands and the output."""
         s, cores = self.shape, self.cores
         weights = s.batch * s.rows * s.depth * cores.weight_bits / 8
-        columns = s.batch * s.columns * s.depth * cores.kind.bits / 8
-        return math.ceil(weights + columns) + self.output_bytes
+        places = self.image.elements if self.image else s.batch * s.columns * s.depth
+        return math.ceil(weights + places * cores.kind.bits / 8) + self.output_bytes
 
     @cached_property
     def missed_bytes(self) -> NDArray[np.float64]:
         """Bytes each wave brings from DRAM into L2 [waves].
 
-        Tiles of a wave walk the depth together, so a panel of rows or columns is fetched once
-        for all of them. A panel of an earlier wave is still there if what was read since - a wave's
-        distinct panels for each wave between - fits into the part of L2 that holds it.
+        Tiles of a wave walk the depth together, so a panel of rows or columns, or a row of an
+        image, is fetched once for all of them. What an earlier wave fetched is still there if what
+        was read since - what is distinct of each wave between - fits into the part of L2 that
+        holds it.
         """
-        gpu = self.cores.gpu
-        depth = self._depths[self.order[:, 1]]
-        row_bytes = self.heights * depth * self.cores.weight_bits / 8
-        column_bytes = self.widths * depth * self.cores.kind.bits / 8
-        part = self.order[:, 0] * self.tiling.splits + self.order[:, 1]
-        high = int(self.order[:, 2].max()) + 1
-        wide = int(self.order[:, 3].max()) + 1
-        panels = np.concatenate([part * high + self.order[:, 2], part * wide + self.order[:, 3]])
-        panels[self.tiles :] += (int(part.max()) + 1) * high
-        sizes = np.concatenate([row_bytes, column_bytes])
+        gpu, t = self.cores.gpu, self.tiling
+        product, part, high, wide = self.order.T
+        depth = self._depths.sum(axis=1)[part]
+        panel = (product * t.splits + part) * (int(high.max()) + 1) + high
+        panels = int(panel.max()) + 1
+        panel_bytes = np.zeros(panels)
+        panel_bytes[panel] = self.heights * depth * self.cores.weight_bits / 8
+        touched = self._touched
+        each, keys = len(touched.elements), len(touched.first) - 1
+        key = product * keys + part * (int(wide.max()) + 1) + wide
+        sizes = np.concatenate(
+            [panel_bytes, np.tile(touched.elements * self.cores.kind.bits / 8, self.shape.batch)]
+        )
         capacity = gpu.l2_mib * 2**20 / gpu.l2_partitions
         before = np.zeros(self.waves + 1)  # distinct bytes read by all waves before each
-        last = np.full(int(panels.max()) + 1, -1)
+        last = np.full(len(sizes), -1)
         missed = np.zeros(self.waves)
         for wave in range(self.waves):
-            tiles = np.arange(wave * self.lanes, min((wave + 1) * self.lanes, self.tiles))
-            at = np.concatenate([tiles, tiles + self.tiles])
-            panel, first = np.unique(panels[at], return_index=True)
-            size = sizes[at[first]]
-            before[wave + 1] = before[wave] + size.sum()
-            seen = last[panel]
+            tiles = slice(wave * self.lanes, (wave + 1) * self.lanes)
+            of, which = np.divmod(np.unique(key[tiles]), keys)
+            begin, count = touched.first[which], np.diff(touched.first)[which]
+            inner = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            piece = touched.pieces[np.repeat(begin, count) + inner] + np.repeat(of, count) * each
+            read = np.concatenate([np.unique(panel[tiles]), panels + np.unique(piece)])
+            before[wave + 1] = before[wave] + sizes[read].sum()
+            seen = last[read]
             held = (seen >= 0) & (before[wave] - before[np.maximum(seen, 0)] <= capacity)
-            missed[wave] = size[~held].sum()
-            last[panel] = wave
+            missed[wave] = sizes[read[~held]].sum()
+            last[read] = wave
         return missed
+
+    @property
+    def _touched(self) -> Touched:
+        """What tiles read of the right operand: their panels of it, or rows of the image."""
+        if self.image is not None:
+            return self.image.touched(self.tiling.columns, self._parts)
+        columns, size = self.shape.columns, self.tiling.columns
+        widths = np.minimum(size, columns - np.arange(0, columns, size))
+        elements = (self._depths.sum(axis=1)[:, None] * widths).reshape(-1)
+        number = np.arange(len(elements))
+        return Touched(np.append(number, len(elements)), number, elements)
 
     @cached_property
     def fetch_steps(self) -> int:
@@ -271,6 +309,10 @@ def tilings(cores: TensorCores, shape: Shape) -> Iterator[Tiling]:
         )
 
 
-def best_tiling(cores: TensorCores, shape: Shape) -> Tiling:
+def best_tiling(cores: TensorCores, shape: Shape, image: Image | None = None) -> Tiling:
     """The tiling whose estimated time is least; of equals the first of :data:`~.config.TILES`."""
-    return min(tilings(cores, shape), key=lambda tiling: Plan(cores, shape, tiling).estimate())
+
+    def estimate(tiling: Tiling) -> float:
+        return Plan(cores, shape, tiling, image).estimate()
+
+    return min(tilings(cores, shape), key=estimate)

@@ -38,6 +38,7 @@ from sparqsim.workloads.tensors import LayerTensors, synthetic, with_rows
 
 CHIP = Eyeriss()
 APART = Eyeriss(off_chip=False)
+PADDED = Eyeriss(off_chip=False, padded_glb=True)  # as the paper counts
 MAPPINGS = validation.read_mappings()
 MEASURED = {line.layer: line for line in validation.read_measured(validation.MEASURED)}
 
@@ -76,7 +77,7 @@ def test_the_buffer_holds_what_table_iii_says() -> None:
     with validation.MAPPINGS.open(newline="") as file:
         for line in csv.DictReader(file):
             name = line["layer"].lower()
-            inputs, psums = glb_bits(shape_of(name), MAPPINGS[name])
+            inputs, psums = glb_bits(PADDED, shape_of(name), MAPPINGS[name])
             assert inputs / 8192 == pytest.approx(float(line["ifmap_GLB_KB"]), abs=0.06)
             assert psums / 8192 == pytest.approx(float(line["psum_GLB_KB"]), abs=0.06)
 
@@ -93,7 +94,7 @@ def test_buffer_traffic_is_the_chips_but_for_one_layer() -> None:
     """GLB bytes within 0.5 % of the chip; CONV3's are those of CONV4's mapping, not its own."""
     found = {}
     for layer in MAPPINGS:
-        count = run(APART, under(APART, alexnet(layer), MAPPINGS[layer])).report.counters
+        count = run(PADDED, under(PADDED, alexnet(layer), MAPPINGS[layer])).report.counters
         found[layer] = count["glb_access_bits"] / 8e6
     for layer in ("conv1", "conv2", "conv4", "conv5"):
         assert found[layer] == pytest.approx(MEASURED[layer].glb_mb, rel=0.005)
@@ -219,7 +220,7 @@ def test_zero_points_are_refused() -> None:
 
 def test_an_outline_takes_the_time_of_dense_tensors() -> None:
     """Shapes alone: nothing gated or compressed; dense activations are stored raw, so alike."""
-    layer = msgspec.structs.replace(small(np.random.default_rng(0)).layer, padding=(0, 0))
+    layer = small(np.random.default_rng(0)).layer
     full = synthetic(layer, np.random.default_rng(0), activation_density=1.0)
     bias = np.full(7, 100.0)
     told = run(CHIP, dataclasses.replace(full, bias=bias)).report
@@ -229,6 +230,29 @@ def test_an_outline_takes_the_time_of_dense_tensors() -> None:
     assert alone.counters["macs_gated"] == 0
 
 
+def test_padding_is_stored_only_where_the_paper_counts_it() -> None:
+    """DRAM gives real inputs either way; the paper's buffer takes in and gives padding beside them.
+
+    The image is 9 x 8, one place of padding around it.
+    """
+    tensors = small(np.random.default_rng(0))
+    mapping = RowStationary(n=1, m=7, e=9, p=7, q=1, r=1, t=1)
+    found = {}
+    for padded in (False, True):
+        chip = Eyeriss(padded_glb=padded)
+        layer = outline(tensors.layer, "int16")
+        found[padded] = run(chip, chip.lower_under(layer, mapping)).report
+    plain, paper = found[False].memory, found[True].memory
+    assert plain["dram"] == paper["dram"] and found[False].cycles == found[True].cycles
+    inputs = 2 * 5 * 16  # images, channels, bits
+    assert found[False].counters["dram_ifmap_bits"] == inputs * 9 * 8
+    psums = found[False].counters["ofmap_raw_bits"]  # sums are written once a channel
+    assert plain["glb"].written_bits == inputs * 9 * 8 + 5 * psums
+    assert paper["glb"].written_bits == inputs * 11 * 10 + 5 * psums
+    assert paper["glb"].read_bits - plain["glb"].read_bits == inputs * (11 * 10 - 9 * 8)
+    assert paper["glb"].used_bits - plain["glb"].used_bits == 16 * (11 * 10 - 9 * 8)
+
+
 @pytest.mark.parametrize("chip", [CHIP, APART], ids=["with DRAM", "without"])
 def test_the_account_is_that_of_the_passes(chip: Eyeriss) -> None:
     """Bits of every memory by the loops written out, and the same over time."""
@@ -236,9 +260,10 @@ def test_the_account_is_that_of_the_passes(chip: Eyeriss) -> None:
     layer, mapping = encode(tensors, "int16"), RowStationary(n=1, m=4, e=4, p=2, q=2, r=1, t=2)
     result = run(chip, chip.lower_under(layer, mapping))
     read = written = into = filters = passes = 0
-    for _, e, m in itertools.product((1, 1), (4, 4, 1), (4, 3)):  # images, rows, filters
-        for k in (2, 2, 1):  # channels; the padded image is 10 wide
-            inputs, psums = k * (e + 2) * 10, m * e * 8
+    strips = ((4, 5), (4, 6), (1, 2))  # output rows, and input rows that are no padding
+    for _, (e, rows), m in itertools.product((1, 1), strips, (4, 3)):  # images, rows, filters
+        for k in (2, 2, 1):  # channels
+            inputs, psums = k * rows * 8, m * e * 8
             into += inputs  # every pass has other channels than the one before
             read += inputs + psums  # sums: not before the first pass, but after the last one
             written += psums
@@ -269,7 +294,7 @@ def test_the_compiled_search_finds_what_its_specification_does(data: st.DataObje
         rows=draw(st.integers(1, 12)), columns=draw(st.integers(1, 14)),
         glb_kib=draw(st.integers(1, 100)), filter_kib=draw(st.integers(1, 8)),
         ifmap_bus_bits=draw(st.sampled_from([16, 48])), off_chip=draw(st.booleans()),
-        link_hz=draw(st.sampled_from([1e6, 6e7, 3e8])),
+        link_hz=draw(st.sampled_from([1e6, 6e7, 3e8])), padded_glb=draw(st.booleans()),
     )  # fmt: skip
     shape = ConvShape(
         batch=draw(st.integers(1, 4)), out_height=draw(st.integers(1, 20)),
@@ -277,6 +302,8 @@ def test_the_compiled_search_finds_what_its_specification_does(data: st.DataObje
         kernel_width=draw(st.integers(1, 6)), stride_height=draw(st.integers(1, 3)),
         stride_width=draw(st.integers(1, 3)), in_channels=draw(st.integers(1, 12)),
         out_channels=draw(st.integers(1, 30)), groups=draw(st.integers(1, 2)),
+        pad_top=draw(st.integers(0, 3)), pad_left=draw(st.integers(0, 3)),
+        pad_right=draw(st.integers(0, 3)),
     )  # fmt: skip
     expected = search_plain(chip, shape)
     if expected is None:

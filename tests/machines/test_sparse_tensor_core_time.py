@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparqsim.architectures import presets
+from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.machine import run
 from sparqsim.architectures.sparse_tensor_core import (
     Plan,
@@ -24,9 +25,11 @@ from sparqsim.architectures.sparse_tensor_core import (
     best_tiling,
     tilings,
 )
+from sparqsim.architectures.sparse_tensor_core.matrices import image_of, shape_of
 from sparqsim.architectures.sparse_tensor_core.netlist import whole_cycles
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.traffic import moved
+from sparqsim.workloads.layers import Conv2d
 
 SMALL_GPU = SparseTensorCore(sms=3)  # several waves of small tiles
 PRESETS = presets.names("sparse-tensor-core")
@@ -226,8 +229,8 @@ def naive_misses(plan: Plan, capacity: float) -> list[float]:
         panels: dict[tuple[Any, ...], float] = {}
         for tile in range(wave * plan.lanes, min((wave + 1) * plan.lanes, plan.tiles)):
             product, split, row, column = map(int, plan.order[tile])
-            depth = min(tiling.steps * tiling.step,
-                        plan.shape.depth - split * tiling.steps * tiling.step)  # fmt: skip
+            first = split * tiling.steps * tiling.step
+            depth = max(0, min(tiling.steps * tiling.step, plan.shape.depth - first))
             high = min(tiling.rows, plan.shape.rows - row * tiling.rows)
             wide = min(tiling.columns, plan.shape.columns - column * tiling.columns)
             panels["rows", product, split, row] = high * depth * cores.weight_bits / 8
@@ -259,6 +262,95 @@ def test_l2_against_a_naive_one(
     plan = Plan(machine.cores(), Shape(*shape), tiling)
     assert plan.missed_bytes.tolist() == pytest.approx(naive_misses(plan, mib * 2**20))
     assert sorted(map(tuple, plan.order.tolist())) == sorted(set(map(tuple, plan.order.tolist())))
+
+
+def naive_rows(plan: Plan, capacity: float) -> list[float]:
+    """Bytes of activations and weights each wave misses, tap by tap and place by place."""
+    assert plan.image is not None
+    conv, cores, t = plan.image.conv, plan.cores, plan.tiling
+    used = {x for ox in range(conv.output[1]) for x in places(conv, 1, ox) if x is not None}
+    row_bytes = len(used) * conv.in_channels // conv.groups * cores.kind.bits / 8
+    last: dict[tuple[Any, ...], int] = {}
+    read: list[float] = []
+    missed = []
+    for wave in range(plan.waves):
+        touched: dict[tuple[Any, ...], float] = {}
+        for tile in range(wave * plan.lanes, min((wave + 1) * plan.lanes, plan.tiles)):
+            product, split, high, wide = map(int, plan.order[tile])
+            low = split * t.steps * t.step
+            depth = range(low, min(low + t.steps * t.step, plan.shape.depth))
+            rows = min(t.rows, plan.shape.rows - high * t.rows)
+            touched["weights", product, split, high] = rows * len(depth) * cores.weight_bits / 8
+            ks = {d // plan.image.channels // conv.kernel[1] for d in depth}
+            for c in range(wide * t.columns, min((wide + 1) * t.columns, plan.shape.columns)):
+                image, y = divmod(c // conv.output[1], conv.output[0])
+                for k, row in enumerate(places(conv, 0, y)):
+                    if k in ks and row is not None:
+                        touched["image", product, image, row] = row_bytes
+        gone = [p for p in touched if p not in last or sum(read[last[p] :]) > capacity]
+        missed.append(sum(touched[p] for p in gone))
+        last |= dict.fromkeys(touched, wave)
+        read.append(sum(touched.values()))
+    return missed
+
+
+def places(conv: Conv2d, axis: int, output: int) -> list[int | None]:
+    """Row or column of the image that each tap of an output reads, or None for padding."""
+    first = output * conv.stride[axis] - conv.padding[axis]
+    found = [first + tap * conv.dilation[axis] for tap in range(conv.kernel[axis])]
+    return [place if 0 <= place < conv.input[axis] else None for place in found]
+
+
+def naive_loads(plan: Plan) -> list[float]:
+    """Bytes each tile brings to its SM, tap by tap."""
+    assert plan.image is not None
+    image, cores, t = plan.image, plan.cores, plan.tiling
+    conv, found = image.conv, []
+    for _, split, high, wide in plan.order.tolist():
+        rows = min(t.rows, plan.shape.rows - high * t.rows)
+        loaded = 0.0
+        low = split * t.steps * t.step
+        for d in range(low, min(low + t.steps * t.step, plan.shape.depth)):
+            loaded += rows * cores.weight_bits / 8
+            tap, channel = divmod(d, image.channels)
+            ky, kx = divmod(tap, conv.kernel[1])
+            if channel >= conv.in_channels // conv.groups:
+                continue  # made up to fill a group
+            for c in range(wide * t.columns, min((wide + 1) * t.columns, plan.shape.columns)):
+                y, x = divmod(c % (conv.output[0] * conv.output[1]), conv.output[1])
+                if places(conv, 0, y)[ky] is not None and places(conv, 1, x)[kx] is not None:
+                    loaded += cores.kind.bits / 8
+        found.append(loaded)
+    return found
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_an_image_is_fetched_by_rows_and_loaded_by_taps(data: st.DataObject) -> None:
+    """DRAM misses of rows and loads of taps, written out; a huge L2 reads each row once."""
+    draw = data.draw
+    conv = Conv2d(
+        name="c", in_channels=2 * draw(st.integers(1, 9)), out_channels=2, groups=2,
+        input=(draw(st.integers(3, 8)), draw(st.integers(3, 8))),
+        kernel=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        stride=(draw(st.integers(1, 3)), draw(st.integers(1, 2))),
+        padding=(1, 2, 0, 1), dilation=(draw(st.integers(1, 2)), 1), batch=draw(st.integers(1, 3)),
+    )  # fmt: skip
+    mib = draw(st.sampled_from([0.001, 0.003, 100.0]))
+    machine = SparseTensorCore(sms=draw(st.integers(1, 4)), l2_mib=mib, l2_partitions=1)
+    cores = machine.cores("fp16", draw(st.sampled_from(["native", "dense"])))
+    shape, image = shape_of(conv, cores.sparsity), image_of(conv, cores.sparsity)
+    assert image is not None
+    steps = -(-shape.depth // 16)
+    splits = draw(st.sampled_from([1, 2])) if steps % 2 == 0 else 1
+    plan = Plan(cores, shape, Tiling(2, 16, splits, 16, steps // splits, 3), image)
+    assert plan.missed_bytes.tolist() == pytest.approx(naive_rows(plan, mib * 2**20))
+    assert plan.step_bytes.sum(axis=1).tolist() == pytest.approx(naive_loads(plan))
+    if mib == 100:
+        weights = shape.batch * shape.rows * shape.depth * cores.weight_bits / 8
+        least = ConvShape.of(conv).inputs * 2
+        assert image.elements * 2 == least
+        assert plan.missed_bytes.sum() == pytest.approx(least + weights)
 
 
 @settings(max_examples=50, deadline=None)

@@ -142,13 +142,13 @@ def test_elements_give_the_smallest_published_layers(dataflow) -> None:
 # ---------------------------------------------------------------------------------- tiles
 
 
-def event_driven(case: Case, drain: Drain) -> tuple[int, int]:
-    """Cycles of the netlist and of the authors' model, both with that rule for drains."""
+def event_driven(case: Case, drain: Drain) -> tuple[TiledNetlist, int, int]:
+    """The netlist, its cycles, and those of the authors' model, both with that rule for drains."""
     assert case.rules.authors is not None
     theirs = replace(case.rules.authors, last_store_counted=True)
     rules = replace(case.rules, drain=drain, authors=theirs)
     tiled = tile_netlist(case.shape, rules, case.mapping, clock_hz=5e8)
-    return simulate(tiled.netlist, record="summary").cycles, tiled.analytic.cycles
+    return tiled, simulate(tiled.netlist, record="summary").cycles, tiled.analytic.cycles
 
 
 def cases(table: str) -> list[Case]:
@@ -164,20 +164,45 @@ def cases(table: str) -> list[Case]:
         ("ant_ws_layers.csv", 4, 0.002),
         pytest.param("bitfusion_layers.csv", 1, 0.002, marks=pytest.mark.slow),
         pytest.param("ant_layers.csv", 1, 0.002, marks=pytest.mark.slow),
-        pytest.param("ant_ws_layers.csv", 1, 0.025, marks=pytest.mark.slow),
+        pytest.param("ant_ws_layers.csv", 1, 0.002, marks=pytest.mark.slow),
     ],
 )
 def test_tiles_take_what_the_authors_model_says(table: str, every: int, within: float) -> None:
     """The authors' tilings, layers over 100,000 cycles: within 0.2 % of theirs + fill and drain.
 
-    Both with passes back to back and with short passes held up by what is shifted beside them. Of
-    ANT with weights in place one row (resnet18/7) is 2.3 % longer; its cause is not known.
+    Both with passes back to back and with short passes held up by what is shifted beside them. A
+    row whose bus decides is a test of its own.
     """
     for case in cases(table)[::every]:
         for drain in (Drain.PER_LAYER, Drain.SHORT_PASSES):
-            cycles, analytic = event_driven(case, drain)
-            if analytic > 100_000:
+            _, cycles, analytic = event_driven(case, drain)
+            if analytic > 100_000 and not case.label.endswith(BUS_BOUND):
                 assert cycles == pytest.approx(analytic, rel=within), case.label
+
+
+BUS_BOUND = "resnet18/7"  # of ant_ws_layers.csv
+
+
+def test_a_bus_stands_idle_until_the_first_tile_is_there_to_store() -> None:
+    """ANT with weights in place, ResNet-18's layer 7: 2.3 % over the authors', and all of it that.
+
+    It moves 112,928 cycles of bits, more than the array computes, and in their closed form the bus
+    is never idle. But nothing can be stored before the first tile is computed: it is three times
+    the output buffer, a thirty-second of the layer, and what may be loaded meanwhile is little. At
+    the end, with nothing left to load, the bus waits for the last tile to drain.
+    """
+    (case,) = (each for each in cases("ant_ws_layers.csv") if each.label.endswith(BUS_BOUND))
+    tiled, cycles, analytic = event_driven(case, Drain.PER_LAYER)
+    assert 1.02 < cycles / analytic < 1.025
+    timeline, loaded, moved = simulate(tiled.netlist), 0, 0
+    store = int(timeline.starts_of("output_dma")[0, 0])
+    for name in ("input_dma", "weight_dma", "output_dma"):
+        busy = np.asarray(tiled.netlist.actor(name).busy)[:, 0]
+        moved += int(busy.sum())
+        loaded += int(busy[timeline.starts_of(name)[:, 0] < store].sum())
+    assert moved == pytest.approx(112_928, abs=1)  # theirs, the last store included
+    tail = case.rules.drain_cycles + case.rules.exchange_cycles + POST_STAGES
+    assert cycles == moved + (store - loaded) + tail
 
 
 @st.composite
