@@ -24,6 +24,17 @@ STRETCH = 1 << 16  # firings written out at once
 RARELY = 256  # firings after which what comes at a pace has taken whole cycles, or later
 
 
+def changes(values: NDArray[np.integer], axis: int) -> NDArray[np.int64]:
+    """Where along an axis something differs from the place before, the first place among them."""
+    if values.shape[axis] == 1:
+        return np.zeros(1, np.int64)
+    rows = values.swapaxes(0, axis)
+    differs = rows[1:] != rows[:-1]
+    if differs.ndim > 1:
+        differs = differs.any(axis=tuple(range(1, differs.ndim)))
+    return np.concatenate([[0], 1 + np.flatnonzero(differs)])
+
+
 @dataclass(frozen=True, eq=False)
 class Loops:
     """A number for each firing of nested loops.
@@ -75,8 +86,8 @@ class Loops:
         runs, values = [], np.ones((), np.int64)
         for factor in factors:
             array = np.atleast_1d(np.asarray(factor))
-            first = np.flatnonzero(np.r_[True, array[1:] != array[:-1]])
-            runs.append(tuple(np.diff(np.r_[first, array.size]).tolist()))
+            first = changes(array, 0)
+            runs.append(tuple(np.diff(first, append=array.size).tolist()))
             values = values[..., None] * array[first]
         return cls(tuple(runs), values)
 
@@ -164,10 +175,10 @@ class Loops:
         """The same in as few loops and runs as can be."""
         runs, values, steps = list(self.runs), self.values, list(self.steps)
         for axis in reversed(range(len(runs))):
-            others = tuple(other for other in range(values.ndim) if other != axis)
-            first = np.flatnonzero(np.r_[True, (np.diff(values, axis=axis) != 0).any(axis=others)])
-            runs[axis] = tuple(np.add.reduceat(runs[axis], first).tolist())
-            values = values.take(first, axis)
+            first = changes(values, axis)
+            if len(first) < len(runs[axis]):
+                runs[axis] = tuple(np.add.reduceat(runs[axis], first).tolist())
+                values = values.take(first, axis)
         for axis in reversed(range(1, len(runs))):
             size = sum(runs[axis])
             if len(runs[axis]) == 1 and steps[axis - 1] == size * steps[axis]:
@@ -207,6 +218,8 @@ class Loops:
 
     def least_and_most(self) -> tuple[int, int]:
         """The least and the greatest number there is."""
+        if not any(self.steps):
+            return int(self.values.min()), int(self.values.max())
         low = high = self.values
         for axis, (step, row) in enumerate(zip(self.steps, self.runs, strict=True)):
             shape = [-1 if a == axis else 1 for a in range(len(self.runs))]

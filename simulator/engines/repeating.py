@@ -46,6 +46,7 @@ from sparqsim.simulator.netlist import Netlist
 
 Ints = NDArray[np.int64]
 
+SHORT = 1 << 17  # firings that are sooner gone through one by one than looked at for what repeats
 WINDOW = 8192  # firings of loops written out at once
 FIRST_WINDOW = 512  # and after a jump, since the next may follow soon
 RECENT = 4  # moments at the same place of a loop that are compared with the next one
@@ -56,8 +57,10 @@ WORTH_A_LOOK, FREE_LOOKS = 1024, 128
 
 
 def pays(netlist: Netlist) -> bool:
-    """Whether something is given as loops, and nothing keeps a state that does not repeat."""
+    """Whether much is given as loops, and nothing keeps a state that does not repeat."""
     if any(resource.model is not None for resource in netlist.resources):
+        return False
+    if max(actor.count for actor in netlist.actors) < SHORT:
         return False
     looped = [any(_looped(netlist, i)) for i in range(len(netlist.actors))]
     whole = [
