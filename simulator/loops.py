@@ -9,6 +9,7 @@ kind, and so is a single loop of runs, that is, a run-length code.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,22 +109,38 @@ class Loops:
 
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The numbers of the firings ``first`` to ``last - 1``."""
-        k = np.arange(first, last)
+        inner, axis, outer = len(self), 0, 0
+        place: tuple[int, ...] = ()
+        for axis, (size, step) in enumerate(zip(self.sizes, self.steps, strict=True)):
+            inner //= size
+            index = first // inner % size
+            if first < last and first // inner != (last - 1) // inner:
+                break
+            # All of the window lies in one iteration of this loop.
+            place = (*place, bisect_right(self._bounds[axis], index))
+            outer += step * index
+        else:
+            return np.full(last - first, self.values[place] + outer)
+        k = np.arange(first % (inner * size), first % (inner * size) + last - first)
         places: list[Any] = []
-        stepped = np.zeros(k.size, np.int64)
-        for ends, size, step in zip(
-            self._ends[::-1], self.sizes[::-1], self.steps[::-1], strict=True
-        ):
+        stepped = np.full(k.size, outer, np.int64)
+        inside = (self._ends[axis:], self.sizes[axis:], self.steps[axis:])
+        for ends, size, step in zip(*(part[::-1] for part in inside), strict=True):
             k, index = np.divmod(k, size)
             places.append(np.searchsorted(ends, index, side="right") if len(ends) > 1 else 0)
             if step:
                 stepped += step * index
-        return self.values[tuple(places[::-1])] + stepped
+        return self.values[(*place, *places[::-1])] + stepped
 
     @cached_property
     def _ends(self) -> list[NDArray[np.int64]]:
         """Of each loop, where its runs end."""
         return [np.cumsum(row) for row in self.runs]
+
+    @cached_property
+    def _bounds(self) -> list[list[int]]:
+        """The same, to be searched for one iteration."""
+        return [ends.tolist() for ends in self._ends]
 
     def __getitem__(self, firing: int) -> int:
         return int(self.window(firing, firing + 1)[0])
@@ -340,17 +357,27 @@ class Paced(Loops):
             found.append((found[-1] * np.array(row)).sum(axis=-1))
         return found[::-1]
 
+    @cached_property
+    def _came(self) -> list[NDArray[np.int64]]:
+        """For each loop what comes before each of its runs, ``[runs down to it]``."""
+        whole = [
+            inside * np.array(row) for inside, row in zip(self._inside, self.runs, strict=True)
+        ]
+        return [np.cumsum(each, axis=-1) - each for each in whole]
+
     def _before(self, firing: int) -> int:
         """All that comes before a firing."""
         found, inner = 0, len(self)
+        if firing == inner:
+            return int((self._inside[0] * np.array(self.runs[0])).sum())
         place: tuple[int, ...] = ()
-        for row, ends, size, inside in zip(
-            self.runs, self._ends, self.sizes, self._inside, strict=True
+        for bounds, size, inside, came in zip(
+            self._bounds, self.sizes, self._inside, self._came, strict=True
         ):
             inner //= size
             index, firing = divmod(firing, inner)
-            found += int((np.clip(index - ends + row, 0, row) * inside[place]).sum())
-            if index == size:
-                break
-            place = (*place, int(np.searchsorted(ends, index, side="right")))
+            run = bisect_right(bounds, index)
+            place = (*place, run)
+            begin = bounds[run - 1] if run else 0
+            found += int(came[place]) + (index - begin) * int(inside[place])
         return found

@@ -333,13 +333,13 @@ def test_the_cost_of_a_tile_loop_does_not_grow_with_it(monkeypatch: pytest.Monke
     """For eight and 64 times a million tiles the engine stops no more often and takes no more
     memory; the cycles of what repeats grow in proportion."""
     looks: list[int] = []
-    original = repeating._Moment.of
+    original = repeating.Moment.of
 
     def counted(run: Any) -> Any:
         looks.append(1)
         return original(run)
 
-    monkeypatch.setattr(repeating._Moment, "of", counted)
+    monkeypatch.setattr(repeating.Moment, "of", counted)
     taken, cycles, peaks = [], [], []
     for scale in (1, 8, 64):
         looks.clear()
