@@ -9,6 +9,7 @@ kind, and so is a single loop of runs, that is, a run-length code.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,17 @@ from sparqsim.base import InputError
 
 STRETCH = 1 << 16  # firings written out at once
 RARELY = 256  # firings after which what comes at a pace has taken whole cycles, or later
+
+
+def changes(values: NDArray[np.integer], axis: int) -> NDArray[np.int64]:
+    """Where along an axis something differs from the place before, the first place among them."""
+    if values.shape[axis] == 1:
+        return np.zeros(1, np.int64)
+    rows = values.swapaxes(0, axis)
+    differs = rows[1:] != rows[:-1]
+    if differs.ndim > 1:
+        differs = differs.any(axis=tuple(range(1, differs.ndim)))
+    return np.concatenate([[0], 1 + np.flatnonzero(differs)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +87,8 @@ class Loops:
         runs, values = [], np.ones((), np.int64)
         for factor in factors:
             array = np.atleast_1d(np.asarray(factor))
-            first = np.flatnonzero(np.r_[True, array[1:] != array[:-1]])
-            runs.append(tuple(np.diff(np.r_[first, array.size]).tolist()))
+            first = changes(array, 0)
+            runs.append(tuple(np.diff(first, append=array.size).tolist()))
             values = values[..., None] * array[first]
         return cls(tuple(runs), values)
 
@@ -97,22 +109,38 @@ class Loops:
 
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The numbers of the firings ``first`` to ``last - 1``."""
-        k = np.arange(first, last)
+        inner, axis, outer = len(self), 0, 0
+        place: tuple[int, ...] = ()
+        for axis, (size, step) in enumerate(zip(self.sizes, self.steps, strict=True)):
+            inner //= size
+            index = first // inner % size
+            if first < last and first // inner != (last - 1) // inner:
+                break
+            # All of the window lies in one iteration of this loop.
+            place = (*place, bisect_right(self._bounds[axis], index))
+            outer += step * index
+        else:
+            return np.full(last - first, self.values[place] + outer)
+        k = np.arange(first % (inner * size), first % (inner * size) + last - first)
         places: list[Any] = []
-        stepped = np.zeros(k.size, np.int64)
-        for ends, size, step in zip(
-            self._ends[::-1], self.sizes[::-1], self.steps[::-1], strict=True
-        ):
+        stepped = np.full(k.size, outer, np.int64)
+        inside = (self._ends[axis:], self.sizes[axis:], self.steps[axis:])
+        for ends, size, step in zip(*(part[::-1] for part in inside), strict=True):
             k, index = np.divmod(k, size)
             places.append(np.searchsorted(ends, index, side="right") if len(ends) > 1 else 0)
             if step:
                 stepped += step * index
-        return self.values[tuple(places[::-1])] + stepped
+        return self.values[(*place, *places[::-1])] + stepped
 
     @cached_property
     def _ends(self) -> list[NDArray[np.int64]]:
         """Of each loop, where its runs end."""
         return [np.cumsum(row) for row in self.runs]
+
+    @cached_property
+    def _bounds(self) -> list[list[int]]:
+        """The same, to be searched for one iteration."""
+        return [ends.tolist() for ends in self._ends]
 
     def __getitem__(self, firing: int) -> int:
         return int(self.window(firing, firing + 1)[0])
@@ -164,10 +192,10 @@ class Loops:
         """The same in as few loops and runs as can be."""
         runs, values, steps = list(self.runs), self.values, list(self.steps)
         for axis in reversed(range(len(runs))):
-            others = tuple(other for other in range(values.ndim) if other != axis)
-            first = np.flatnonzero(np.r_[True, (np.diff(values, axis=axis) != 0).any(axis=others)])
-            runs[axis] = tuple(np.add.reduceat(runs[axis], first).tolist())
-            values = values.take(first, axis)
+            first = changes(values, axis)
+            if len(first) < len(runs[axis]):
+                runs[axis] = tuple(np.add.reduceat(runs[axis], first).tolist())
+                values = values.take(first, axis)
         for axis in reversed(range(1, len(runs))):
             size = sum(runs[axis])
             if len(runs[axis]) == 1 and steps[axis - 1] == size * steps[axis]:
@@ -207,6 +235,8 @@ class Loops:
 
     def least_and_most(self) -> tuple[int, int]:
         """The least and the greatest number there is."""
+        if not any(self.steps):
+            return int(self.values.min()), int(self.values.max())
         low = high = self.values
         for axis, (step, row) in enumerate(zip(self.steps, self.runs, strict=True)):
             shape = [-1 if a == axis else 1 for a in range(len(self.runs))]
@@ -327,17 +357,27 @@ class Paced(Loops):
             found.append((found[-1] * np.array(row)).sum(axis=-1))
         return found[::-1]
 
+    @cached_property
+    def _came(self) -> list[NDArray[np.int64]]:
+        """For each loop what comes before each of its runs, ``[runs down to it]``."""
+        whole = [
+            inside * np.array(row) for inside, row in zip(self._inside, self.runs, strict=True)
+        ]
+        return [np.cumsum(each, axis=-1) - each for each in whole]
+
     def _before(self, firing: int) -> int:
         """All that comes before a firing."""
         found, inner = 0, len(self)
+        if firing == inner:
+            return int((self._inside[0] * np.array(self.runs[0])).sum())
         place: tuple[int, ...] = ()
-        for row, ends, size, inside in zip(
-            self.runs, self._ends, self.sizes, self._inside, strict=True
+        for bounds, size, inside, came in zip(
+            self._bounds, self.sizes, self._inside, self._came, strict=True
         ):
             inner //= size
             index, firing = divmod(firing, inner)
-            found += int((np.clip(index - ends + row, 0, row) * inside[place]).sum())
-            if index == size:
-                break
-            place = (*place, int(np.searchsorted(ends, index, side="right")))
+            run = bisect_right(bounds, index)
+            place = (*place, run)
+            begin = bounds[run - 1] if run else 0
+            found += int(came[place]) + (index - begin) * int(inside[place])
         return found

@@ -28,6 +28,7 @@ import difflib
 import enum
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -324,6 +325,8 @@ class Resource:
 class Netlist:
     """The actors, channels and resources of one run; checked when built, then never changed.
 
+    What runs have found of it may be kept in ``known``, by what they record.
+
     Raises
     ------
     InputError
@@ -345,6 +348,7 @@ class Netlist:
     resources: Sequence[Resource] = ()
     clock_hz: float = 1e9
     name: str = "netlist"
+    known: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
     _index: dict[str, int] = field(init=False, repr=False)
     _channel_index: dict[str, int] = field(init=False, repr=False)
 
@@ -452,6 +456,12 @@ class Netlist:
         from sparqsim.simulator.frames import frame, rows_of_netlist
 
         return frame(rows_of_netlist(self))
+
+    def named(self, name: str) -> Netlist:
+        """The same under another name."""
+        same = copy(self)
+        object.__setattr__(same, "name", name)
+        return same
 
     def actor(self, name: str) -> Actor:
         """The actor of that name; raises InputError if there is none."""

@@ -19,6 +19,7 @@ before the first step, and the rest overlaps. :func:`cost` is the specification,
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -192,6 +193,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+@functools.lru_cache(maxsize=64)
 def cost(shape: ConvShape, rules: ArrayRules, mapping: Mapping) -> Cost:
     """Return cycles and traffic of a layer under a given mapping.
 

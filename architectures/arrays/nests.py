@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.simulator.loops import Loops
+from sparqsim.simulator.loops import Loops, changes
 
 Ints = NDArray[np.int64]
 Numbers = NDArray[Any]  # whole, or flags
@@ -66,20 +66,20 @@ class Nest:
         """
         found = np.broadcast_to(np.asarray(values, np.int64), self.shape)
         for axis, step in enumerate(steps):
-            found = found - step * (self.at(axis) - self.begins[axis][0])
+            if step:
+                found = found - step * (self.at(axis) - self.begins[axis][0])
         runs, rises, axis = [], [], 0
         for row, end, step in zip(
             self.begins, self.ends, steps or (0,) * len(self.ends), strict=True
         ):
             if end - row[0] == 1 and found.ndim > 1:
-                found = found.take([0], axis).squeeze(axis)
+                found = found[(*(slice(None),) * axis, 0)]
                 continue
-            others = tuple(other for other in range(found.ndim) if other != axis)
-            differs = (np.diff(found, axis=axis) != 0).any(axis=others)
-            first = np.flatnonzero(np.r_[True, differs])
-            runs.append(tuple(np.diff(np.r_[row[first], end]).tolist()))
+            first = changes(found, axis)
+            runs.append(tuple(np.diff(row[first], append=end).tolist()))
             rises.append(step)
-            found = found.take(first, axis)
+            if len(first) < found.shape[axis]:
+                found = found.take(first, axis)
             axis += 1
         return Loops(tuple(runs), found, tuple(rises))
 

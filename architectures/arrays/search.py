@@ -14,11 +14,12 @@ import enum
 import functools
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.arrays.cost import Cost, Rates, cost, residence_of
+from sparqsim.architectures.arrays.cost import Rates, cost, residence_of
 from sparqsim.architectures.arrays.rules import ArrayRules, Side
 from sparqsim.architectures.arrays.search_kernels import Facts, Prices, Tables, search_all
 from sparqsim.architectures.arrays.shapes import (
@@ -33,10 +34,11 @@ from sparqsim.architectures.arrays.shapes import (
     needed,
     sizes_of,
 )
-from sparqsim.architectures.arrays.tiles import tile_netlist
+from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
 from sparqsim.base import InputError
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.memory.dram import Dram
+from sparqsim.simulator.netlist import Netlist
 
 Ints = NDArray[np.int64]
 NEAR_TIE = 1e-3  # of cycles, within which energy decides
@@ -120,14 +122,12 @@ def _tables(shape: ConvShape, rules: ArrayRules) -> Tables:
             splits(channels, group),
             splits(outputs, rules.output_granule),
         )
+    pairs = list(dict.fromkeys(tried[1]))
+    highs = {high: _axis(rows, high, whole) for high, _ in pairs}
+    wides = {wide: _axis(columns, wide, whole) for _, wide in pairs}
     return Tables(
         batch=_table([_loop(batch, size) for size in tried[0]]),
-        patch=_table(
-            [
-                (*_axis(rows, high, whole), *_axis(columns, wide, whole))
-                for high, wide in dict.fromkeys(tried[1])
-            ]
-        ),
+        patch=_table([(*highs[high], *wides[wide]) for high, wide in pairs]),
         channels=_table([_channels(shape, rules, size) for size in tried[2]]),
         outputs=_table([_outputs(shape, rules, size) for size in tried[3]]),
     )
@@ -165,7 +165,8 @@ def _channels(shape: ConvShape, rules: ArrayRules, size: int) -> tuple[int, ...]
         int(folds.sum()),
         int(_stretched(rules, Side.REDUCTION, folds).sum()),
         rules.weights_room(shape, size, 1),
-        sum(rules.weights_bits(shape, int(each), 1) for each in sizes),
+        (len(sizes) - 1) * rules.weights_bits(shape, size, 1)
+        + rules.weights_bits(shape, int(sizes[-1]), 1),
         int(folds[0]),
         int(folds[-1]),
     )
@@ -207,9 +208,17 @@ def _orders(authors: bool) -> tuple[Ints, Ints]:
     return np.array(rows, np.int64), np.array(starts, np.int64)
 
 
+class Seen(NamedTuple):
+    """A mapping and what the closed form promises of it: cycles, and pJ."""
+
+    mapping: Mapping
+    cycles: float
+    energy: float
+
+
 def _found(
     shape: ConvShape, rules: ArrayRules, rates: Rates, weigh: int, limit: float, count: int
-) -> list[Mapping]:
+) -> list[Seen]:
     """The best mappings by cycles (0), energy (1) or both (2), of at most so many cycles."""
     best = np.zeros((count, 13), np.int64)
     values = np.full((count, 3), math.inf)
@@ -220,25 +229,24 @@ def _found(
         weigh, limit, np.empty(LOOPS, np.int64), np.empty((2, LOOPS)), best, values,
     )  # fmt: skip
     found = []
-    for row, value in zip(best.tolist(), values, strict=True):
-        if math.isinf(value[0]):
+    for row, (first, second, _) in zip(best.tolist(), values.tolist(), strict=True):
+        if math.isinf(first):
             break
         mapping = Mapping(
             tile=Tile(**dict(zip(Tile.__struct_fields__, row[:5], strict=True))),
             order=tuple(Loop(loop) for loop in row[9:4:-1]),  # type: ignore[arg-type]
             kept=tuple(row[10:]),  # type: ignore[arg-type]
         )
-        found.append(mapping)
+        cycles, energy = (first, second) if weigh == 0 else (second, first)
+        found.append(Seen(mapping, cycles, energy / cycles if weigh == 2 else energy))
     return found
 
 
 @functools.lru_cache(maxsize=4096)
-def candidates(
-    shape: ConvShape, rules: ArrayRules, rates: Rates, objective: Objective, count: int = 1
-) -> tuple[Mapping, ...]:
-    """Return the mappings that look best by the closed form, the best first.
-
-    Remembered, so repeated layers of a network cost nothing.
+def seen(
+    shape: ConvShape, rules: ArrayRules, rates: Rates, objective: Objective, count: int
+) -> tuple[Seen, ...]:
+    """The mappings that look best by the closed form, and what it promises, the best first.
 
     Raises
     ------
@@ -253,14 +261,40 @@ def candidates(
             f"(input, weight, output); give the array larger buffers"
         )
     if objective is Objective.CYCLES and rules.authors is None:
-        limit = cost(shape, rules, found[0]).cycles * (1 + NEAR_TIE)
+        limit = found[0].cycles * (1 + NEAR_TIE)
         frugal = _found(shape, rules, rates, 1, limit, count)
-        found = list(dict.fromkeys([*frugal, *found]))
+        found = list({each.mapping: each for each in [*frugal, *found]}.values())
     return tuple(found)
+
+
+def candidates(
+    shape: ConvShape, rules: ArrayRules, rates: Rates, objective: Objective, count: int = 1
+) -> tuple[Mapping, ...]:
+    """The mappings that look best by the closed form (:func:`seen`), the best first."""
+    return tuple(each.mapping for each in seen(shape, rules, rates, objective, count))
 
 
 SETTLED = 8  # candidates that are simulated at most by each measure
 SETTLED_TILES = 65_536  # assumed: of a candidate that is worth simulating
+ROUNDING = 1e-9  # of energies, summed in another order
+
+
+@functools.lru_cache(maxsize=SETTLED)
+def netlist_of(
+    shape: ConvShape,
+    rules: ArrayRules,
+    mapping: Mapping,
+    clock_hz: float,
+    dram: Dram | None = None,
+) -> TiledNetlist:
+    """The netlist of a mapping without tokens; remembered, with its sums once it has run."""
+    return tile_netlist(shape, rules, mapping, clock_hz=clock_hz, dram=dram)
+
+
+def _simulated(netlist: Netlist) -> int:
+    """Cycles of a run, of which the netlist keeps the sums."""
+    netlist.known["summary"] = timeline = simulate(netlist, record="summary")
+    return timeline.cycles
 
 
 @functools.lru_cache(maxsize=4096)
@@ -282,32 +316,31 @@ def best_mapping(
     InputError
         If not even the smallest tile fits the buffers.
     """
-    found = candidates(shape, rules, rates, objective, SETTLED)
+    found = seen(shape, rules, rates, objective, SETTLED)
     if rules.authors is not None or len(found) == 1:
-        return found[0]
-    promised = [cost(shape, rules, mapping) for mapping in found]
+        return found[0].mapping
+    promised = [_weight(objective, each.cycles, each.energy) for each in found]
     tried: list[tuple[float, float, Mapping]] = []  # what it is chosen by, first and second
-    for mapping, each in zip(found, promised, strict=True):
+    for (mapping, *_), promise in zip(found, promised, strict=True):
         least = min((weight for weight, _, _ in tried), default=math.inf)
-        if least <= (1 + NEAR_TIE) * min(_weight(objective, c, rates, c.cycles) for c in promised):
+        if least <= (1 + NEAR_TIE) * min(promised):
             break
-        if _weight(objective, each, rates, each.cycles) > least:
+        if promise > least * (1 + ROUNDING):
             continue
-        cycles = each.cycles
-        if each.tiles <= SETTLED_TILES:
-            tiled = tile_netlist(shape, rules, mapping, clock_hz=clock_hz, dram=dram)
-            cycles = simulate(tiled.netlist, record="summary").cycles
-        energy = each.energy(rates, cycles).total_nj
+        priced = cost(shape, rules, mapping)
+        cycles = priced.cycles
+        if priced.tiles <= SETTLED_TILES:
+            cycles = _simulated(netlist_of(shape, rules, mapping, clock_hz, dram).netlist)
+        energy = 1e3 * priced.energy(rates, cycles).total_nj
         second = energy if objective is Objective.CYCLES else float(cycles)
-        tried.append((_weight(objective, each, rates, cycles), second, mapping))
+        tried.append((_weight(objective, cycles, energy), second, mapping))
     least = min(weight for weight, _, _ in tried)
     tie = NEAR_TIE if objective is Objective.CYCLES else 0
     near = [one for one in tried if one[0] <= least * (1 + tie)]
     return min(near, key=lambda one: one[1])[2]
 
 
-def _weight(objective: Objective, each: Cost, rates: Rates, cycles: int) -> float:
-    energy = each.energy(rates, cycles).total_nj
+def _weight(objective: Objective, cycles: float, energy: float) -> float:
     return {
         Objective.CYCLES: float(cycles),
         Objective.ENERGY: energy,

@@ -16,7 +16,7 @@ from sparqsim.architectures.arrays.energies import with_dram
 from sparqsim.architectures.arrays.machine import DRAM, KIB, ArrayMachine, Timing
 from sparqsim.architectures.arrays.memory import with_banks
 from sparqsim.architectures.arrays.rules import ArrayRules, bandwidth, told
-from sparqsim.architectures.arrays.search import Objective, best_mapping
+from sparqsim.architectures.arrays.search import Objective, best_mapping, netlist_of
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
 from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
 from sparqsim.base import InputError
@@ -94,27 +94,29 @@ class TiledMachine(ArrayMachine, frozen=True, kw_only=True):
         chosen = mapping or best_mapping(
             shape, rules, self.rates, self.objective, self.clock_hz, self.dram
         )
-        tiled = tile_netlist(
-            shape,
-            rules,
-            chosen,
-            clock_hz=self.clock_hz,
-            name=name,
-            dram=self.dram,
-            actions=None if work is None else work.actions,
-            rescale=rescale,
-        )
-        inputs, weights, outputs = (kept.used_bits for kept in tiled.analytic.residences)
+        if work is None and rescale is None:
+            made = netlist_of(shape, rules, chosen, self.clock_hz, self.dram)
+        else:
+            made = tile_netlist(
+                shape,
+                rules,
+                chosen,
+                clock_hz=self.clock_hz,
+                dram=self.dram,
+                actions=None if work is None else work.actions,
+                rescale=rescale,
+            )
+        inputs, weights, outputs = (kept.used_bits for kept in made.analytic.residences)
         return Timing(
-            netlist=tiled.netlist,
-            analytic=tiled.analytic,
+            netlist=made.netlist.named(name),
+            analytic=made.analytic,
             products_per_step=self.products_per_step(rules),
             multiplied=shape.macs * rules.weights_of_group // rules.weight_group,
             repeats=rules.repeats,
             capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
             used=(inputs, weights, outputs),
             rule=f"{told(rules)}; {self._memory()}",
-            ports=tile_ports(tiled),
+            ports=tile_ports(made),
         )
 
     def products_per_step(self, rules: ArrayRules) -> int:

@@ -21,8 +21,7 @@ Work is given as the loops have it (:mod:`.walk`), so that a run can be told by 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,11 +34,6 @@ from sparqsim.architectures.arrays.walk import Walk
 from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.memory.dram import Dram
 from sparqsim.simulator.netlist import Actor, Channel, Execute, Netlist
-
-SHORT = 1 << 17  # firings that are sooner gone through one by one than looked at for what repeats
-
-
-Part = TypeVar("Part", Actor, Channel)
 
 
 class Dma(NamedTuple):
@@ -107,13 +101,9 @@ def tile_netlist(
         builder.loads(label, datum)
     builder.outputs()
     rescales = () if rescale is None else builder.rescales(*rescale)
-    actors, channels = builder.actors, builder.channels
-    if max(actor.count for actor in actors) < SHORT:
-        actors = [_written_out(actor, ("busy", "rank")) for actor in actors]
-        channels = [_written_out(channel, ("produce", "consume")) for channel in channels]
     netlist = Netlist(
-        actors=actors,
-        channels=channels,
+        actors=builder.actors,
+        channels=builder.channels,
         resources=memory.resources,
         clock_hz=clock_hz,
         name=name,
@@ -315,12 +305,3 @@ def _only(firing: int, firings: int) -> Loops:
     """1 for one of so many firings."""
     nest = Nest.cut([(0, firings)], [[firing, firing + 1]])
     return nest.loops(nest.at(0) == firing)
-
-
-def _written_out(part: Part, fields: tuple[str, ...]) -> Part:
-    """The part with arrays where it has loops."""
-    given = {field: getattr(part, field) for field in fields}
-    arrays: dict[str, Any] = {
-        field: np.asarray(each) for field, each in given.items() if isinstance(each, Loops)
-    }
-    return replace(part, **arrays)

@@ -56,6 +56,9 @@ def simulate(
     if engine == "compiled":
         if verify or observers:
             raise InputError("verify='execute' and observers need engine='simpy'")
+        if record in netlist.known:
+            found: Timeline = netlist.known[record]
+            return found
         from sparqsim.simulator.engines.compiled import run_compiled
 
         timeline = run_compiled(netlist, record)

@@ -31,7 +31,7 @@ import simpy
 from simpy.resources.base import BaseResource, Get, Put
 
 from sparqsim.base import InputError
-from sparqsim.simulator.loops import Loops
+from sparqsim.simulator.loops import STRETCH, Loops
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource, check_count
 from sparqsim.simulator.timeline import (
     FREE,
@@ -499,7 +499,7 @@ class Lane:
 def _column(given: Any, lane: int, firings: int) -> Sequence[Any] | Loops:
     """One lane's column of an array ``[1 or firings, 1 or lanes]``, to be read by the firing."""
     if isinstance(given, Loops):
-        return given  # read firing by firing
+        return given if len(given) > STRETCH else given.window(0, len(given)).tolist()
     column = given[:, lane % given.shape[1]].tolist()
     return column * firings if len(column) == 1 else column
 

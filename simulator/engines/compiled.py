@@ -19,6 +19,7 @@ a netlist has one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -388,22 +389,29 @@ class State:
 
         Evaluated are first the first lane of each uniform bank and every lane of the others.
         """
-        layout = self.layout
-        listed = np.ones(layout.lanes, np.bool_)
-        for a in layout.actors[layout.actors["width"] > 1]:
-            listed[a["first_lane"] + 1 : a["first_lane"] + a["lanes"]] = False
-        first = np.flatnonzero(listed)
-        work = np.zeros(1 << (layout.lanes - 1).bit_length(), np.int64)
+        first, is_first, work, listed, before, behind = self._arguments
         work[: first.size] = first
-        is_stateful = bool(layout.resources["model"].any())
-        arguments: Any = (
+        listed[:] = is_first
+        return run(*before, work, listed, first.size, *behind)
+
+    @cached_property
+    def _arguments(self) -> tuple[Any, ...]:
+        layout = self.layout
+        is_first = np.ones(layout.lanes, np.bool_)
+        for a in layout.actors[layout.actors["width"] > 1]:
+            is_first[a["first_lane"] + 1 : a["first_lane"] + a["lanes"]] = False
+        work = np.zeros(1 << (layout.lanes - 1).bit_length(), np.int64)
+        before = (
             *(layout.actors, layout.ports, layout.resources, self.lanes, layout.pool),
             *(layout.requests, self.counts, self.rings, self.times.reshape(-1)),
-            *(self.asked, self.server, self.free, self.waiting, work, listed, first.size),
+            *(self.asked, self.server, self.free, self.waiting),
+        )
+        is_stateful = bool(layout.resources["model"].any())
+        behind = (
             *(self.full, self.starts, self.causes, self.ready, self.ready_causes),
             Memory(layout.params, layout.state, *self.answers) if is_stateful else None,
         )
-        return run(*arguments)
+        return np.flatnonzero(is_first), is_first, work, is_first.copy(), before, behind
 
 
 def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:

@@ -7,6 +7,7 @@ every lane, are equal.
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,15 @@ from sparqsim.simulator.engines import repeating, simulate
 from sparqsim.simulator.loops import Loops, Paced
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim.simulator.timeline import Timeline
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_runs_jump() -> Iterator[None]:
+    """The engine goes through runs as short as these firing by firing, were it not told to jump."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeating, "SHORT", 0)
+        yield
+
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -323,13 +333,13 @@ def test_the_cost_of_a_tile_loop_does_not_grow_with_it(monkeypatch: pytest.Monke
     """For eight and 64 times a million tiles the engine stops no more often and takes no more
     memory; the cycles of what repeats grow in proportion."""
     looks: list[int] = []
-    original = repeating._Moment.of
+    original = repeating.Moment.of
 
     def counted(run: Any) -> Any:
         looks.append(1)
         return original(run)
 
-    monkeypatch.setattr(repeating._Moment, "of", counted)
+    monkeypatch.setattr(repeating.Moment, "of", counted)
     taken, cycles, peaks = [], [], []
     for scale in (1, 8, 64):
         looks.clear()
