@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import recipes
+from sparqsim.workloads.adaptive import pair_axis
 from sparqsim.workloads.brought import NAME, Brought
 from sparqsim.workloads.compress import fitted, fitted_weight, pruned_inputs
 from sparqsim.workloads.encodings.csc import CSC
@@ -31,7 +32,7 @@ from sparqsim.workloads.formats import Format
 from sparqsim.workloads.importers import Range
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.prune import NM, Pattern
-from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, pair_axis, vanished
+from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, vanished
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
 from sparqsim.workloads.synthetic import activations, tensor
 from sparqsim.workloads.tensors import LayerTensors, as_operand_shapes
