@@ -29,6 +29,7 @@ from sparqsim.architectures.arrays.datapath import (
 )
 from sparqsim.architectures.arrays.energies import Point, at_point, shipped_energies
 from sparqsim.architectures.arrays.folds import Dataflow
+from sparqsim.architectures.arrays.scales import GroupScales, Scalings
 from sparqsim.architectures.arrays.search import Objective
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
 from sparqsim.architectures.arrays.shifting import Multiplier
@@ -214,8 +215,16 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
     @property
     def adder(self) -> Entry:
         """A 32-bit addition at the array's border; at the default node that of the table."""
+        return self._at_node("add.int32")
+
+    @property
+    def scaler(self) -> Entry:
+        """A 32-bit multiplication behind the array; at the default node that of the table."""
+        return self._at_node("multiply.int32")
+
+    def _at_node(self, name: str) -> Entry:
         then = type(self)().node_nm  # type: ignore[call-arg]
-        entry = get_table("horowitz").entry("add.int32")
+        entry = get_table("horowitz").entry(name)
         return scaling.follow(entry, [scaling.node(self.node_nm, then)])
 
     @property
@@ -280,11 +289,13 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         mapping: Mapping | None = None,
         work: Multiplied | None = None,
         dynamic: bool = False,
+        groups: GroupScales | None = None,
     ) -> Timing:
         """The netlist of a layer under a mapping, by default the best.
 
         With its ``work`` the firings of the netlist can execute it. ``dynamic`` outputs leave as
-        sums and come back when the last of them has told the scale.
+        sums and come back when the last of them has told the scale. ``groups`` of weights have
+        scales of their own.
         """
         raise NotImplementedError
 
@@ -309,7 +320,8 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         """
         assert isinstance(layer.weight, Coded) and isinstance(layer.activation, Coded)
         shape, widths = self.shape_of(layer.layer, 1), self.stored_widths(layer)
-        notes, work = [], None
+        scalings = Scalings.of(layer)
+        notes, work = scalings.notes, None
         if layer.dynamic:
             notes.append(
                 f"dynamic ranges: outputs leave as {self.sum_bits}-bit sums and come back to be "
@@ -324,10 +336,12 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                     f"{work.wrapped} sums left the {self.sum_bits}-bit accumulators and wrapped "
                     "around"
                 )
-        timing = self.timing(shape, widths, layer.name, work=work, dynamic=layer.dynamic)
+        timing = self.timing(
+            shape, widths, layer.name, work=work, dynamic=layer.dynamic, groups=scalings.groups
+        )
         return self.program_of(
             timing, name=layer.name, macs=layer.layer.macs, work=work, inputs=layer.source,
-            notes=notes,
+            notes=notes, scalings=scalings,
         )  # fmt: skip
 
     def stored_widths(self, layer: EncodedLayer) -> tuple[int, int]:
@@ -344,6 +358,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         work: Multiplied | None = None,
         inputs: str = "shapes alone",
         notes: list[str],
+        scalings: Scalings | None = None,
     ) -> Program:
         """A program of a timing, with the numbers of its work where there are any."""
         cost, table = timing.analytic, self.energies
@@ -356,6 +371,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                 "compute_cycles": cost.compute_cycles,
                 "analytic_cycles": cost.cycles,
             }
+            found |= {} if scalings is None else scalings.counters
             return found | ({"activation_sum_additions": sums} if sums else {})
 
         def energy(timeline: Timeline) -> list[EnergyPart]:
@@ -365,6 +381,11 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                 parts.append(priced_part(part, [(table.entry(rate), timeline.cycles)]))
             if sums:
                 parts.append(priced_part("sums of activations", [(self.adder, sums)]))
+            if scalings is not None and scalings.counters:
+                shares = [
+                    (self.scaler, scalings.multiplications), (self.adder, scalings.additions)
+                ]  # fmt: skip
+                parts.append(priced_part("scaling of sums", shares))
             return parts
 
         return Program(

@@ -17,6 +17,7 @@ from sparqsim.architectures.arrays.datapath import (
     integer_operand,
     integer_products,
 )
+from sparqsim.architectures.arrays.scales import Scalings, tokens_refused
 from sparqsim.architectures.heatvit.config import BOARD_W, SUM_BITS, Configuration
 from sparqsim.architectures.heatvit.diagram import Diagram
 from sparqsim.architectures.heatvit.numbers import Levels, Operands, Pass
@@ -50,7 +51,12 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
 
     def computes(self, layer: EncodedLayer) -> Computes:
         """8-bit integers of either sign, with zero points."""
-        return Computes(weights=FORMATS, activations=FORMATS, zero_points=True)
+        return Computes(
+            weights=FORMATS,
+            activations=FORMATS,
+            zero_points=True,
+            no_tokens=tokens_refused(layer),
+        )
 
     # ------------------------------------------------------------------ one layer
 
@@ -65,7 +71,7 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
         product = product_of(layer.layer)
         inputs = layer.layer.input_elements
         diagram = Diagram(self, [product], inputs, product.results, dynamic=layer.dynamic)
-        notes = []
+        notes = Scalings.of(layer).notes
         if layer.dynamic:
             notes.append(
                 f"dynamic ranges: sums of {SUM_BITS} bits wait on the chip until the last of them "
