@@ -321,14 +321,14 @@ def _blank(quantizer: Quantizer, shape: tuple[int, ...]) -> NDArray[np.unsignedi
 
 
 def _one(quantizer: Quantizer) -> Quantizer:
-    """A quantizer with the first of its formats and scales alone."""
+    """A quantizer with the first of its formats and scales alone, and a zero point if any has."""
     zero = quantizer.zero_point
     return replace(
         quantizer,
         formats=quantizer.formats[:1],
         choice=None,
         scale=quantizer.scale[:1],
-        zero_point=None if zero is None else zero[:1],
+        zero_point=None if zero is None else zero[[int(np.argmax(zero != 0))]],
     )
 
 

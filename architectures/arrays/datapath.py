@@ -170,7 +170,6 @@ Multiply = Callable[[NDArray[Any], NDArray[Any], Operand, Operand], NDArray[np.i
 class Multiplied(Computed, Protocol):
     """What a program and its netlist of tiles take of a layer's numbers; see :class:`Work`."""
 
-    activation_sums: int
     lost_steps: float
     tokens: TileTokens | None
 
@@ -199,8 +198,6 @@ class Work:
         Requantized, in the layer's output shape; real value ``output_scale * (output - zero)``.
     effectual : int
         Products of two operands that are not zero.
-    activation_sums : int
-        Additions for the sums of activations that zero points of weights need.
     """
 
     def __init__(
@@ -227,7 +224,6 @@ class Work:
                 dense.unfold_weights(self.right != 0, conv.groups), strict=True,
             )
         )  # fmt: skip
-        self.activation_sums = rows.size if w.zero.any() else 0
         self.lost_steps = 0.0
         # Real value of 1 in a sum, by channel, and what an input of 1 everywhere would give.
         if self.groups is not None:
@@ -359,13 +355,3 @@ def requantized(sums: Ints, multipliers: list[Multiplier], zero: int, low: int, 
     factor = np.array([m.m0_q31 for m in multipliers], np.int64).reshape(shape)
     right = np.array([m.right_shift for m in multipliers], np.int64).reshape(shape)
     return np.clip(by_definition(sums, factor, right) + zero, low, high)
-
-
-def activation_sum_note(work: Work) -> list[str]:
-    """What zero points of weights cost, in words."""
-    if not work.activation_sums:
-        return []
-    return [
-        f"weights have zero points: {work.activation_sums:,} additions at the array's border make "
-        "the sums of activations"
-    ]

@@ -246,8 +246,6 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
 class TruncatedWork(FixedPointLayer):
     """A layer in fixed point whose tiles can be executed by tokens."""
 
-    activation_sums = 0
-
     def __init__(self, layer: EncodedLayer) -> None:
         super().__init__(layer)
         self.tokens: TileTokens | None = TileTokens(self.conv, self.x, self.w, self._products)

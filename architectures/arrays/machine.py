@@ -23,7 +23,6 @@ from sparqsim.architectures.arrays.datapath import (
     Multiplied,
     Operand,
     Work,
-    activation_sum_note,
     integer_operand,
     integer_products,
 )
@@ -330,7 +329,6 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         if not layer.is_outline:
             x, w = self.operand(layer, "activations"), self.operand(layer, "weights")
             work = Work(layer, x, w, self.multiply, self.sum_bits)
-            notes += activation_sum_note(work)
             if work.wrapped:
                 notes.append(
                     f"{work.wrapped} sums left the {self.sum_bits}-bit accumulators and wrapped "
@@ -363,7 +361,6 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         """A program of a timing, with the numbers of its work where there are any."""
         cost, table = timing.analytic, self.energies
         slots = cost.compute_cycles // timing.repeats * timing.products_per_step
-        sums = 0 if work is None else work.activation_sums
 
         def counters(timeline: Timeline) -> dict[str, int]:
             found = {
@@ -371,17 +368,17 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                 "compute_cycles": cost.compute_cycles,
                 "analytic_cycles": cost.cycles,
             }
-            found |= {} if scalings is None else scalings.counters
-            return found | ({"activation_sum_additions": sums} if sums else {})
+            return found | ({} if scalings is None else scalings.counters)
 
         def energy(timeline: Timeline) -> list[EnergyPart]:
             dynamic = table.entry("core_dynamic_per_compute_cycle")
             parts = [priced_part("array dynamic", [(dynamic, cost.compute_cycles)])]
             for part, rate in _CYCLES.items():
                 parts.append(priced_part(part, [(table.entry(rate), timeline.cycles)]))
-            if sums:
-                parts.append(priced_part("sums of activations", [(self.adder, sums)]))
-            if scalings is not None and scalings.counters:
+            if scalings is not None and scalings.activation_sums:
+                shares = [(self.adder, scalings.activation_sums)]
+                parts.append(priced_part("sums of activations", shares))
+            if scalings is not None and scalings.multiplications:
                 shares = [
                     (self.scaler, scalings.multiplications), (self.adder, scalings.additions)
                 ]  # fmt: skip

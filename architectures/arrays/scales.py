@@ -304,7 +304,7 @@ def _by_channel(each: NDArray[Any]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, kw_only=True)
 class Scalings:
-    """How many sums of a layer are scaled beside the requantization.
+    """What finer scales, and zero points of weights, cost beside products and requantization.
 
     Attributes
     ----------
@@ -314,17 +314,20 @@ class Scalings:
         Sums that are scaled for their group, and for their token.
     zeros : int
         Products of a token's zero point with the sum of the weights.
+    activation_sums : int
+        Additions for the sums of activations that zero points of weights need.
     """
 
     groups: GroupScales | None
     of_groups: int
     of_tokens: int
     zeros: int
+    activation_sums: int
 
     @classmethod
     def of(cls, layer: EncodedLayer) -> Scalings:
         """Those of a layer."""
-        assert isinstance(layer.activation, Coded)
+        assert isinstance(layer.activation, Coded) and isinstance(layer.weight, Coded)
         groups, outputs = GroupScales.of(layer), layer.layer.output_elements
         tokens = layer.activation.quantizer.slices.tokens
         return cls(
@@ -332,6 +335,7 @@ class Scalings:
             of_groups=0 if groups is None else groups.scalings(layer.layer),
             of_tokens=outputs if tokens else 0,
             zeros=outputs if tokens and layer.activation.zero_point.any() else 0,
+            activation_sums=_unfolded(layer.layer) if layer.weight.zero_point.any() else 0,
         )
 
     @property
@@ -341,6 +345,7 @@ class Scalings:
             "group_scalings": self.of_groups,
             "token_scalings": self.of_tokens,
             "token_zero_products": self.zeros,
+            "activation_sum_additions": self.activation_sums,
         }
         return {name: count for name, count in named.items() if count}
 
@@ -369,4 +374,15 @@ class Scalings:
                 f"one scale for each token: {self.of_tokens:,} sums are brought to one scale "
                 "behind the array"
             )
+        if self.activation_sums:
+            found.append(
+                f"weights have zero points: {self.activation_sums:,} additions at the array's "
+                "border make the sums of activations"
+            )
         return found
+
+
+def _unfolded(layer: Layer) -> int:
+    """Inputs of a layer, each once for every output pixel and tap that needs it."""
+    conv = as_convolution(layer)
+    return conv.macs // (conv.out_channels // conv.groups)

@@ -87,6 +87,22 @@ def test_groups_on_ant(name: str) -> None:
     assert report.verification.status == "exact"
 
 
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("machine", ["plain", "bitfusion"])
+def test_an_outline_takes_the_time_of_the_numbers(machine: str, asymmetric: bool) -> None:
+    """Shapes and formats alone give the cycles, bits and energy of a verified run: scales, zero
+    points and sums of activations included."""
+    weights = TensorRecipe(format="int4", granularity="group:16", pad=True, asymmetric=asymmetric)
+    inputs = TensorRecipe(format="int8_signed", dynamic=True, granularity="token")
+    work, used = tensors(LAYERS["connected"]), recipe(weights, inputs)
+    whole = run(GROUPED[machine], work, recipe=used).report
+    alone = run(GROUPED[machine], outline(LAYERS["connected"], used)).report
+    assert (alone.cycles, alone.memory, alone.counters) == (
+        whole.cycles, whole.memory, whole.counters,
+    )  # fmt: skip
+    assert alone.energy == whole.energy
+
+
 def test_a_step_covers_one_group() -> None:
     """Closed form: with G = 32 the 64 places along Bit Fusion's reduction at 4 x 4 bits do half of
     what they do with a scale a channel; with G = 64 all of it. Scales travel with the weights."""
