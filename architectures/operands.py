@@ -4,8 +4,9 @@ The rules are the same for every machine. Codes of a format that the machine com
 are. Codes whose every value one of its formats holds exactly (int4, flint4 or small powers of two
 in int8) are stored in that format: a table from code to code, no rounding. Anything else is
 refused, or rounded again by the machine's own recipe where the user asks for it. Scales may differ
-by tensor or output channel; one scale for a group of values along the reduction would have to be
-applied before sums are complete, which no machine here does, so it is refused by name.
+by tensor or output channel. One scale for a group of weights along the reduction has to be applied
+before sums are complete, and one for each token row by row: machines that do so say it, the others
+refuse them by name.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ from sparqsim.workloads.formats.integer import Int
 from sparqsim.workloads.quantize import Quantizer
 from sparqsim.workloads.recipes import Recipe
 
+NO_GROUPS = (
+    "but sums over the whole reduction are scaled once; choose the granularity channel or tensor, "
+    "or a machine that scales sums at the end of a group, such as plain or bitfusion"
+)
+NO_TOKENS = (
+    "but outputs are scaled by channel; choose the granularity tensor, or a machine that "
+    "requantizes row by row, such as plain or bitfusion"
+)
 LARGEST_RAISE = 32  # exponents below 0 are raised at most so far, so that integers hold them
 ROLES = ("weights", "activations")
 
@@ -45,12 +54,17 @@ class Computes:
         Whether operands may have one.
     channel_formats : bool
         Whether output channels of weights may differ in format.
+    no_groups, no_tokens : str
+        Why weights may not have a scale for every few values of a channel, and activations one for
+        each token, in words that follow the scale; empty where they may.
     """
 
     weights: tuple[str, ...]
     activations: tuple[str, ...]
     zero_points: bool = False
     channel_formats: bool = False
+    no_groups: str = NO_GROUPS
+    no_tokens: str = NO_TOKENS
 
     def of(self, role: str) -> tuple[str, ...]:
         """The formats of ``weights`` or ``activations``."""
@@ -92,7 +106,7 @@ def take(
     found: dict[str, Operand] = {}
     for role, field in zip(ROLES, ("weight", "activation"), strict=True):
         tensor: Tensor = getattr(layer, field)
-        stored = None if _unfit(tensor, computes) else _held(tensor, computes, role)
+        stored = None if _unfit(tensor, computes, role) else _held(tensor, computes, role)
         if stored is None:
             if not requantize:
                 raise InputError(_refusal(machine, layer, tensor, computes, role, own))
@@ -102,7 +116,7 @@ def take(
                 else encode(layer.given, own, own=own)  # its pruning is not for pruned weights
             )
             fresh: Tensor = getattr(again, field)
-            stored = None if _unfit(fresh, computes) else _held(fresh, computes, role)
+            stored = None if _unfit(fresh, computes, role) else _held(fresh, computes, role)
             if stored is None:
                 raise InputError(_refusal(machine, again, fresh, computes, role, own))
             found[role] = _told(tensor, stored, "rounded again")
@@ -120,7 +134,11 @@ def _name(tensor: Tensor) -> str:
 def _told(before: Tensor, after: Tensor, how: str) -> Operand:
     slices = after.quantizer.slices if isinstance(after, Coded) else None
     granularity = "tensor"
-    if slices is not None and slices.axis is not None:
+    if slices is not None and slices.tokens:
+        granularity = "token"
+    elif slices is not None and slices.group is not None:
+        granularity = f"group of {slices.group}"
+    elif slices is not None and slices.axis is not None:
         granularity = "channel"
     return Operand(
         format=_name(before),
@@ -131,21 +149,17 @@ def _told(before: Tensor, after: Tensor, how: str) -> Operand:
     )
 
 
-def _unfit(tensor: Tensor, computes: Computes) -> str:
+def _unfit(tensor: Tensor, computes: Computes, role: str) -> str:
     """Why scales or zero points do not suit the machine, or nothing."""
     if not isinstance(tensor, Coded):
         return ""
     slices = tensor.quantizer.slices
-    if slices.group is not None:
-        return (
-            f"one scale for every {slices.group} values of a channel, but sums over the whole "
-            "reduction are scaled once; choose the granularity channel or tensor"
+    if slices.group is not None and (computes.no_groups or role == "activations"):
+        return f"one scale for every {slices.group} values of a channel, " + (
+            computes.no_groups or "which only weights may have; choose the granularity tensor"
         )
-    if slices.tokens:
-        return (
-            "one scale for each token, but a machine's outputs are requantized by channel; choose "
-            "the granularity tensor"
-        )
+    if slices.tokens and computes.no_tokens:
+        return f"one scale for each token, {computes.no_tokens}"
     if not computes.zero_points and np.any(tensor.zero_point):
         return "a zero point, which its multipliers do not take; leave out asymmetric"
     return ""
@@ -286,7 +300,7 @@ def _refusal(
     machine: str, layer: EncodedLayer, tensor: Tensor, computes: Computes, role: str, own: Recipe
 ) -> str:
     where = f"layer {layer.name!r}, recipe {layer.recipe!r}: {machine}"
-    why = _unfit(tensor, computes)
+    why = _unfit(tensor, computes, role)
     if why:
         return f"{where} cannot take {role} with {why}"
     known, given = ", ".join(computes.of(role)), _name(tensor)

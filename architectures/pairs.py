@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.simulator.mac import flint, olive
+from sparqsim.workloads.adaptive import pair_axis
 from sparqsim.workloads.encoded import Coded
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.formats.integer import Int
 from sparqsim.workloads.formats.pairs import OutlierVictim, outlier_victim
-from sparqsim.workloads.quantize import pair_axis
 
 # Formats of pairs, and of what is a pair without outliers.
 FOUR = ("int4_narrow", "flint4_signed", "ovp_int4", "ovp_flint4")

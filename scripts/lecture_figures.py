@@ -219,7 +219,8 @@ def bitfusion() -> Figure:
 
 def ant() -> Figure:
     """SQNR of types of four bits by the shape of the tensor, and what ANT's own search chooses."""
-    from sparqsim.workloads.quantize import fit, fit_ant
+    from sparqsim.workloads.adaptive import fit_ant
+    from sparqsim.workloads.quantize import fit
 
     rng = np.random.default_rng(0)
     tensors = {
@@ -250,7 +251,8 @@ def ant() -> Figure:
 
 def olive() -> Figure:
     """Values with outliers, and what three ways of four bits make of them."""
-    from sparqsim.workloads.quantize import fit_ant, fit_olive, quantize
+    from sparqsim.workloads.adaptive import fit_ant, fit_olive
+    from sparqsim.workloads.quantize import quantize
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=10_000)

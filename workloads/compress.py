@@ -25,20 +25,12 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import formats, storage
+from sparqsim.workloads.adaptive import fit_ant, fit_olive, pair_axis
 from sparqsim.workloads.calibrate import Method, Percentile
 from sparqsim.workloads.models.real import Subject
 from sparqsim.workloads.observers import MovingAverage
 from sparqsim.workloads.prune import density_of, prune
-from sparqsim.workloads.quantize import (
-    QuantizedTensor,
-    Quantizer,
-    fit,
-    fit_ant,
-    fit_olive,
-    pair_axis,
-    sqnr_db,
-    vanished,
-)
+from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, fit, sqnr_db, vanished
 from sparqsim.workloads.recipes import KEEP, Recipe, TensorRecipe, settled, signed_or_not
 from sparqsim.workloads.slices import Slices, checked
 from sparqsim.workloads.storage import StoredTensor

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import recipes
+from sparqsim.workloads.adaptive import pair_axis
 from sparqsim.workloads.brought import NAME, Brought
 from sparqsim.workloads.compress import fitted, fitted_weight, pruned_inputs
 from sparqsim.workloads.encodings.csc import CSC
@@ -31,7 +32,7 @@ from sparqsim.workloads.formats import Format
 from sparqsim.workloads.importers import Range
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 from sparqsim.workloads.prune import NM, Pattern
-from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, pair_axis, vanished
+from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, vanished
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
 from sparqsim.workloads.synthetic import activations, tensor
 from sparqsim.workloads.tensors import LayerTensors, as_operand_shapes
@@ -320,14 +321,14 @@ def _blank(quantizer: Quantizer, shape: tuple[int, ...]) -> NDArray[np.unsignedi
 
 
 def _one(quantizer: Quantizer) -> Quantizer:
-    """A quantizer with the first of its formats and scales alone."""
+    """A quantizer with the first of its formats and scales alone, and a zero point if any has."""
     zero = quantizer.zero_point
     return replace(
         quantizer,
         formats=quantizer.formats[:1],
         choice=None,
         scale=quantizer.scale[:1],
-        zero_point=None if zero is None else zero[:1],
+        zero_point=None if zero is None else zero[[int(np.argmax(zero != 0))]],
     )
 
 

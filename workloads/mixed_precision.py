@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
+from sparqsim.workloads.adaptive import fit_ant, fit_olive
 from sparqsim.workloads.calibrate import Method
 from sparqsim.workloads.compress import compress_weight, stored
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.models.real import Subject
-from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, fit, fit_ant, fit_olive
+from sparqsim.workloads.quantize import QuantizedTensor, Quantizer, fit
 from sparqsim.workloads.recipes import Override, Recipe
 
 MOST_STATES = 2_000_000  # assumed: about 100 MB of front; real networks need some thousands

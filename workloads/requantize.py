@@ -75,6 +75,24 @@ class Multiplier:
         return math.ldexp(self.m0_q31, -31 - self.right_shift)
 
 
+def fixed_points(factors: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """:meth:`Multiplier.of` of many factors: ``m0_q31`` and ``right_shift``, in their shape.
+
+    Raises
+    ------
+    InputError
+        If a factor is not positive and finite, or 2**31 and above.
+    """
+    each = np.asarray(factors, np.float64)
+    wrong = ~(np.isfinite(each) & (each > 0) & (each < 2**31))
+    if wrong.any():
+        Multiplier.of(float(each[wrong].flat[0]))
+    significands, exponents = np.frexp(each)
+    m0_q31 = np.floor(significands * 2**31 + 0.5).astype(np.int64)
+    up = m0_q31 == 2**31  # as there: the next power of two
+    return np.where(up, 2**30, m0_q31), -(exponents.astype(np.int64) + up)
+
+
 @kernel()
 def high_multiply(a: int, b: int) -> int:
     """Saturating rounding doubling high multiply of int32: ``a * b / 2**31``, a half goes up."""
@@ -168,6 +186,17 @@ def requantize(
         shift = np.array([m.right_shift for m in row], np.int64)
         flat = np.ascontiguousarray(array.astype(np.int64)).reshape(-1, channels)
         _requantize(flat, m0, shift, zero_point, low, high, out.reshape(-1, channels))
+    return out
+
+
+def scaled(
+    acc: NDArray[np.int64], m0_q31: NDArray[np.int64], right_shift: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Steps 1 and 2 alone, within int32: ``acc`` [..., channels], a multiplier a channel."""
+    out = np.empty(acc.shape, np.int64)
+    if acc.size:
+        flat = np.ascontiguousarray(acc).reshape(-1, acc.shape[-1])
+        _requantize(flat, m0_q31, right_shift, 0, INT32_MIN, INT32_MAX, out.reshape(flat.shape))
     return out
 
 

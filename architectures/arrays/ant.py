@@ -93,12 +93,13 @@ class Ant(GangedMachine, frozen=True, kw_only=True):
             not isinstance(tensor, Coded) or tensor.bits > 4
             for tensor in (layer.weight, layer.activation)
         ):
-            return Computes(weights=INT8, activations=INT8)
+            return Computes(weights=INT8, activations=INT8, **self.finer_scales(layer, 8))
         types = tuple(
             f"{kind}4_{sign}" for kind in ("int", "flint", "pot", "float_e3_")
             for sign in ("unsigned", "signed")
         )  # fmt: skip
-        return Computes(weights=types, activations=types, channel_formats=True)
+        finer = self.finer_scales(layer, 4)
+        return Computes(weights=types, activations=types, channel_formats=True, **finer)
 
     def recipe_for(self, layer: Layer) -> Recipe:
         """8-bit integers where a table of layers publishes them, else ANT's types."""

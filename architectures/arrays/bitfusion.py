@@ -31,6 +31,11 @@ from sparqsim.architectures.arrays.cost import Cost, cost
 from sparqsim.architectures.arrays.datapath import Operand
 from sparqsim.architectures.arrays.folds import back_to_back_cycles, column_edge
 from sparqsim.architectures.arrays.rules import ArrayRules, AuthorsModel, Drain, Layout
+from sparqsim.architectures.arrays.scales import (
+    AUTHORS_GROUPS,
+    groups_refused,
+    tokens_refused,
+)
 from sparqsim.architectures.arrays.search import Objective, candidates
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.arrays.tiled import BankedMachine
@@ -232,7 +237,14 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
     def computes(self, layer: EncodedLayer) -> Computes:
         """Signs, and integers of 2 to 16 bits with or without a sign, in any two widths."""
         widths = ("sign", *(f"int{b}_{s}" for b in WIDTHS[1:] for s in ("unsigned", "signed")))
-        return Computes(weights=widths, activations=widths, zero_points=True)
+        why = AUTHORS_GROUPS if self.authors_model else ""
+        return Computes(
+            weights=widths,
+            activations=widths,
+            zero_points=True,
+            no_groups=groups_refused(layer, why=why),
+            no_tokens=tokens_refused(layer),
+        )
 
     def recipe_for(self, layer: Layer) -> Recipe:
         """The widths that a table of layers publishes, else the machine's own recipe."""

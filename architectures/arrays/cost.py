@@ -414,6 +414,8 @@ def array_bits(
         tiles_of_pixels = trips[Loop.BATCH] * trips[Loop.ROWS] * trips[Loop.COLUMNS]
         macs = shape.macs * rules.weights_of_group // rules.weight_group
         sums = shape.outputs * trips[Loop.INPUTS]
+        if rules.scaled_channels:
+            sums = shape.outputs * -(-shape.in_channels // rules.scaled_channels)
         unfolded = shape.macs // shape.out_channels
         once = (unfolded * trips[Loop.OUTPUTS], shape.weights * tiles_of_pixels)
     each = (

@@ -9,8 +9,9 @@ they are:
 The second term does not depend on the input and is folded into the bias ahead of time, padding
 included, since a padded place holds the code Z_x. The third needs the sum of the activations of
 each output pixel, which adders at the array's border make; it is only there where weights have a
-zero point. Outputs are compared with a convolution that never unfolds, of the decoded whole
-numbers, requantized by the formula written out.
+zero point. Scales of groups along the reduction and of tokens: :mod:`.scales`. Outputs are compared
+with a convolution that never unfolds, of the decoded whole numbers, requantized by the formula
+written out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.arrays.scales import (
+    Groups,
+    Ints,
+    Tokens,
+    by_definition,
+    spread,
+    with_outputs,
+)
 from sparqsim.architectures.arrays.tokens import TileTokens
 from sparqsim.architectures.arrays.walk import Walk
 from sparqsim.architectures.machine import Computed
@@ -55,9 +64,9 @@ class Operand:
         core takes them.
     levels : float64, of the shape of ``codes``
         The whole numbers the codes stand for, by the format's table.
-    scale : float64 [1] or [out]
-        Real value of one.
-    zero : int64 [1] or [out]
+    scale : float64 [scales]
+        Real value of one: of the tensor, by output channel, or finer (:mod:`.scales`).
+    zero : int64 [scales]
         The level that stands for 0.
     signed : bool
         Whether levels may be negative.
@@ -74,13 +83,6 @@ class Operand:
     signed: bool
     bits: int
     tensor: Coded
-
-    @property
-    def without_zero(self) -> NDArray[np.float64]:
-        """Levels counted from the zero point."""
-        if not self.zero.any():
-            return self.levels
-        return self.levels - self.zero.reshape(-1, *(1,) * (self.levels.ndim - 1))
 
 
 def in_shape(layer: EncodedLayer, role: Role, array: NDArray[Any]) -> NDArray[Any]:
@@ -168,7 +170,6 @@ Multiply = Callable[[NDArray[Any], NDArray[Any], Operand, Operand], NDArray[np.i
 class Multiplied(Computed, Protocol):
     """What a program and its netlist of tiles take of a layer's numbers; see :class:`Work`."""
 
-    activation_sums: int
     lost_steps: float
     tokens: TileTokens | None
 
@@ -197,8 +198,6 @@ class Work:
         Requantized, in the layer's output shape; real value ``output_scale * (output - zero)``.
     effectual : int
         Products of two operands that are not zero.
-    activation_sums : int
-        Additions for the sums of activations that zero points of weights need.
     """
 
     def __init__(
@@ -209,41 +208,65 @@ class Work:
         geometry = self.geometry = (
             conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups,
         )  # fmt: skip
-        fill = int(x.zero[0])  # a padded place holds the code of zero
-        rows = dense.unfold(x.codes, *geometry, fill=fill)
+        self.by_token = Tokens.of(layer, x)
+        self.fill = 0 if self.by_token else int(x.zero[0])  # a padded place holds the code of zero
+        unit = float(x.scale[0]) if self.by_token is None else self.by_token.unit
+        grouped = w.tensor.quantizer.slices.group is not None
+        self.groups = Groups(layer, x, w, unit, sum_bits) if grouped else None
+        self.left, self.right = without_zeros(layer, "activations", x), without_zeros(
+            layer, "weights", w
+        )  # fmt: skip
+        rows = dense.unfold(x.codes, *geometry, fill=self.fill)
         columns = dense.unfold_weights(w.codes, conv.groups)
         self.effectual = sum(
             dense.effectual(r, c) for r, c in zip(
-                dense.unfold(x.without_zero != 0, *geometry),
-                dense.unfold_weights(w.without_zero != 0, conv.groups), strict=True,
+                dense.unfold(self.left != 0, *geometry),
+                dense.unfold_weights(self.right != 0, conv.groups), strict=True,
             )
         )  # fmt: skip
-        sums = np.stack([multiply(r, c, x, w) for r, c in zip(rows, columns, strict=True)]).astype(
-            np.int64
-        )
-        scale = x.scale * w.scale  # real value of 1 in an accumulator, by channel
-        units = np.rint(layer.bias / scale)
+        self.lost_steps = 0.0
+        # Real value of 1 in a sum, by channel, and what an input of 1 everywhere would give.
+        if self.groups is not None:
+            self.unit = unit * self.groups.unit
+            offset = self.groups.offset
+        else:
+            self.unit = unit * w.scale
+            offset = self.right.sum(axis=(1, 2, 3)).astype(np.int64)
+        self.zeros = with_outputs(layer, x.tensor, x.zero)[..., None, None]
+        self.ahead = -self.zeros * offset.reshape(-1, 1, 1)
+        units = np.rint(layer.bias / self.unit)
         self.bias = np.clip(units, -ACCUMULATOR_LIMIT, ACCUMULATOR_LIMIT).astype(np.int64)
-        self.activation_sums, self.lost_steps = 0, 0.0
-        ahead = np.zeros(conv.out_channels, np.int64)
-        if fill:
-            depth = int(np.prod(w.levels.shape[1:]))
-            of_weights = w.levels.sum(axis=(1, 2, 3)).astype(np.int64)
-            ahead = -fill * (of_weights - depth * w.zero)
-        folded = dense.fold_outputs(sums, conv.batch, conv.output)
-        if w.zero.any():
-            each = rows.sum(axis=2, dtype=np.int64)[:, :, None]  # of each pixel and group
-            self.activation_sums = rows.size
-            spread = np.repeat(each, conv.out_channels // conv.groups, axis=2)
-            folded -= w.zero.reshape(-1, 1, 1) * dense.fold_outputs(spread, conv.batch, conv.output)
-        self.sums = dense.wrap(folded + (self.bias + ahead)[:, None, None], sum_bits)
-        self._requantize(scale)
+        self.sums = self._finished(self._summed(rows, columns, multiply) + self.ahead)
+        self._requantize()
         self.tokens: TileTokens | None = None  # of a netlist whose firings execute
 
-    def _requantize(self, scale: NDArray[np.float64]) -> None:
+    def _summed(self, rows: NDArray[Any], columns: NDArray[Any], multiply: Multiply) -> Ints:
+        """Sums of products ``[batch, out, oh, ow]``, zero points of the weights taken off."""
+        conv = self.conv
+        if self.groups is not None:
+            sums = self.groups.sums(rows, columns, multiply)
+            return dense.fold_outputs(sums, conv.batch, conv.output)
+        each = [multiply(r, c, self.x, self.w) for r, c in zip(rows, columns, strict=True)]
+        folded = dense.fold_outputs(np.stack(each).astype(np.int64), conv.batch, conv.output)
+        if self.w.zero.any():
+            of_pixels = rows.sum(axis=2, dtype=np.int64)[:, :, None]  # of each pixel and group
+            spread = np.repeat(of_pixels, conv.out_channels // conv.groups, axis=2)
+            sums = dense.fold_outputs(spread, conv.batch, conv.output)
+            folded -= self.w.zero.reshape(-1, 1, 1) * sums
+        return folded
+
+    def _finished(self, sums: Ints, expected: bool = False) -> Ints:
+        """Sums without zero points, at one scale, with the bias; ``expected``: by definition."""
+        if self.by_token is not None:
+            held = dense.wrap(sums, self.sum_bits)
+            sums = self.by_token.expected(held) if expected else self.by_token.scaled(held)
+        return dense.wrap(sums + self.bias[:, None, None], self.sum_bits)
+
+    def _requantize(self) -> None:
         """Fit the range of the outputs, as calibration would, and bring the sums to codes."""
         bits = max(self.x.bits, 2)
-        real = self.sums * np.broadcast_to(scale, (len(self.sums[0]),))[:, None, None]
+        scale = np.broadcast_to(self.unit, (self.conv.out_channels,))
+        real = self.sums * scale[:, None, None]
         low, high = float(real.min(initial=0)), float(real.max(initial=0))
         self.output_zero = 0
         if self.layer.relu:
@@ -257,42 +280,38 @@ class Work:
             self.low, self.high = -(2 ** (bits - 1) - 1), 2 ** (bits - 1) - 1
             span = max(-low, high) / self.high
         self.output_scale = span if span > 0 else 1.0
-        self.multipliers = [
-            Multiplier.of(float(one) / self.output_scale)
-            for one in np.broadcast_to(scale, (self.conv.out_channels,))
-        ]
+        self.multipliers = [Multiplier.of(float(one) / self.output_scale) for one in scale]
         last = np.moveaxis(self.sums, 1, -1)
         found = requantize(last, self.multipliers, self.output_zero, self.low, self.high)
         self.outputs = as_output(self.layer.layer, np.moveaxis(found, -1, 1))
 
-    def _biased(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
-        return dense.wrap(sums + self.bias[:, None, None], self.sum_bits)
-
     @cached_property
-    def exact(self) -> NDArray[np.int64]:
-        """The sums of the reference, before they wrap; ``[batch, out, height, width]``."""
-        products = dense.convolve_levels(
-            self.x.without_zero, self.w.without_zero, *self.geometry[1:]
-        )
-        return products.astype(np.int64) + self.bias[:, None, None]
+    def exact(self) -> Ints:
+        """The reference's sums without bias, unwrapped; ``[batch, out, height, width]``."""
+        if self.groups is not None:
+            return self.groups.expected(self.left, self.zeros) + self.ahead
+        products = dense.convolve_levels(self.left, self.right, *self.geometry[1:])
+        return products.astype(np.int64)
 
     @property
     def wrapped(self) -> int:
         """Sums beyond the accumulators; needs no reference where none can be so large."""
+        if self.groups is not None:
+            return self.groups.wrapped  # sums of all groups fit
         depth = int(np.prod(self.w.levels.shape[1:]))
-        largest = [float(np.abs(each).max(initial=0)) for each in
-                   (self.x.without_zero, self.w.without_zero)]  # fmt: skip
+        largest = [float(np.abs(each).max(initial=0)) for each in (self.left, self.right)]
         bound = largest[0] * largest[1] * depth + float(np.abs(self.bias).max(initial=0))
         if bound < 2 ** (self.sum_bits - 1):
             return 0
-        return int(np.count_nonzero(self.exact != dense.wrap(self.exact, self.sum_bits)))
+        sums = self.exact if self.by_token else self.exact + self.bias[:, None, None]
+        return int(np.count_nonzero(sums != dense.wrap(sums, self.sum_bits)))
 
     def verify(self) -> Verification:
         """Compare with the reference, bit by bit."""
         expected = as_output(
             self.layer.layer,
             requantized(
-                dense.wrap(self.exact, self.sum_bits), self.multipliers, self.output_zero,
+                self._finished(self.exact, expected=True), self.multipliers, self.output_zero,
                 self.low, self.high,
             ),
         )  # fmt: skip
@@ -306,40 +325,33 @@ class Work:
 
     def actions(self, walk: Walk) -> dict[str, Execute]:
         """What the actors of a netlist of tiles do with their tokens, for ``verify="execute"``."""
-        self.tokens = TileTokens(self.conv, self.x.without_zero, self.w.without_zero)
+        if self.groups is None:
+            self.tokens = TileTokens(self.conv, self.left, self.right)
+        else:  # zero points come off behind the scaling
+            self.tokens = TileTokens(
+                self.conv, self.x.levels, self.right, self.groups.products, self.fill
+            )
         return self.tokens.actions(walk)
 
     def executed(self) -> bool:
         """Whether the tokens of the last ``verify="execute"`` run carried the kernel's sums."""
         carried = None if self.tokens is None else self.tokens.sums()
-        return carried is not None and np.array_equal(self._biased(carried), self.sums)
+        if carried is None:
+            return False
+        ahead = 0 if self.groups is None else self.ahead
+        return np.array_equal(self._finished(carried + ahead), self.sums)
 
 
-def requantized(
-    sums: NDArray[np.int64], multipliers: list[Multiplier], zero: int, low: int, high: int
-) -> NDArray[np.int64]:
-    """Requantize ``[batch, channels, ...]`` by the definition, for checks.
+def without_zeros(layer: EncodedLayer, role: Role, operand: Operand) -> NDArray[np.float64]:
+    """Levels counted from the zero point of each."""
+    if not operand.zero.any():
+        return operand.levels
+    return operand.levels - in_shape(layer, role, spread(operand.tensor, operand.zero))
 
-    A doubling high product rounded to the nearest, then a rounded division, half away from zero.
-    """
+
+def requantized(sums: Ints, multipliers: list[Multiplier], zero: int, low: int, high: int) -> Ints:
+    """Requantize ``[batch, channels, ...]`` by the definition, for checks."""
     shape = (-1, *(1,) * (sums.ndim - 2))
     factor = np.array([m.m0_q31 for m in multipliers], np.int64).reshape(shape)
     right = np.array([m.right_shift for m in multipliers], np.int64).reshape(shape)
-    left = np.minimum(np.maximum(-right, 0), 31)
-    held = np.clip(sums << left, -(2**31), 2**31 - 1)
-    product = held * factor
-    nudged = product + np.where(product >= 0, 2**30, 1 - 2**30)
-    high_part = np.sign(nudged) * (np.abs(nudged) // 2**31)
-    divisor = np.int64(1) << np.minimum(np.maximum(right, 0), 40)
-    rounded = np.sign(high_part) * ((2 * np.abs(high_part) + divisor) // (2 * divisor))
-    return np.clip(rounded + zero, low, high)
-
-
-def activation_sum_note(work: Work) -> list[str]:
-    """What zero points of weights cost, in words."""
-    if not work.activation_sums:
-        return []
-    return [
-        f"weights have zero points: {work.activation_sums:,} additions at the array's border make "
-        "the sums of activations"
-    ]
+    return np.clip(by_definition(sums, factor, right) + zero, low, high)

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from sparqsim.architectures.arrays.datapath import Multiplied
 from sparqsim.architectures.arrays.machine import Timing
 from sparqsim.architectures.arrays.rules import ArrayRules, Drain, Reuse
+from sparqsim.architectures.arrays.scales import GroupScales
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.arrays.tiled import TiledMachine
 from sparqsim.architectures.arrays.tokens import TileTokens
@@ -185,6 +186,7 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
         mapping: Mapping | None = None,
         work: Multiplied | None = None,
         dynamic: bool = False,
+        groups: GroupScales | None = None,
     ) -> Timing:
         """The netlist of a layer, its actors named for the blocks of the NFU.
 
@@ -244,8 +246,6 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
 class TruncatedWork(FixedPointLayer):
     """A layer in fixed point whose tiles can be executed by tokens."""
 
-    activation_sums = 0
-
     def __init__(self, layer: EncodedLayer) -> None:
         super().__init__(layer)
         self.tokens: TileTokens | None = TileTokens(self.conv, self.x, self.w, self._products)
@@ -260,7 +260,9 @@ class TruncatedWork(FixedPointLayer):
         carried = None if self.tokens is None else self.tokens.sums()
         return carried is not None and np.array_equal(dense.wrap(carried, fixed16.BITS), self.sums)
 
-    def _products(self, pixels: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.int64]:
+    def _products(
+        self, pixels: NDArray[Any], weights: NDArray[Any], group: int, inputs: slice, outputs: slice
+    ) -> NDArray[np.int64]:
         """A tile in the NFU: every product loses its low bits before it is added."""
         sums = np.zeros((*pixels.shape[:-2], weights.shape[-1]), np.int64)
         for tap, channel in np.ndindex(*weights.shape[:2]):

@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from sparqsim.architectures.arrays.datapath import Operand, term_products
 from sparqsim.architectures.arrays.folds import Dataflow
 from sparqsim.architectures.arrays.rules import ArrayRules, Drain, ant_authors_rules, grid_rules
+from sparqsim.architectures.arrays.scales import (
+    AUTHORS_GROUPS,
+    groups_refused,
+    tokens_refused,
+)
 from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.arrays.tiled import BankedMachine
 from sparqsim.base import InputError
+from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Layer
 
 
@@ -65,6 +71,16 @@ class GangedMachine(BankedMachine, frozen=True, kw_only=True):
     def port_bits(self) -> tuple[float, float, float]:
         """A side of the array each."""
         return self.side_at_8_bits, self.side_at_8_bits, self.side_at_8_bits
+
+    def finer_scales(self, layer: EncodedLayer, bits: int) -> dict[str, str]:
+        """Why operands of a width may not have scales of groups or tokens, for ``Computes``."""
+        stays = self.stationary is not Dataflow.OUTPUT_STATIONARY
+        rows = self.side(bits) if stays else None
+        why = AUTHORS_GROUPS if self.authors_model else ""
+        return {
+            "no_groups": groups_refused(layer, rows=rows, why=why),
+            "no_tokens": tokens_refused(layer),
+        }
 
     def rules(self, bits: int, *, drain: Drain = Drain.NONE) -> ArrayRules:
         """The model of ANT's authors with both operands at ``bits``.

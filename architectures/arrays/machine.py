@@ -23,12 +23,12 @@ from sparqsim.architectures.arrays.datapath import (
     Multiplied,
     Operand,
     Work,
-    activation_sum_note,
     integer_operand,
     integer_products,
 )
 from sparqsim.architectures.arrays.energies import Point, at_point, shipped_energies
 from sparqsim.architectures.arrays.folds import Dataflow
+from sparqsim.architectures.arrays.scales import GroupScales, Scalings
 from sparqsim.architectures.arrays.search import Objective
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
 from sparqsim.architectures.arrays.shifting import Multiplier
@@ -214,8 +214,16 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
     @property
     def adder(self) -> Entry:
         """A 32-bit addition at the array's border; at the default node that of the table."""
+        return self._at_node("add.int32")
+
+    @property
+    def scaler(self) -> Entry:
+        """A 32-bit multiplication behind the array; at the default node that of the table."""
+        return self._at_node("multiply.int32")
+
+    def _at_node(self, name: str) -> Entry:
         then = type(self)().node_nm  # type: ignore[call-arg]
-        entry = get_table("horowitz").entry("add.int32")
+        entry = get_table("horowitz").entry(name)
         return scaling.follow(entry, [scaling.node(self.node_nm, then)])
 
     @property
@@ -280,11 +288,13 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         mapping: Mapping | None = None,
         work: Multiplied | None = None,
         dynamic: bool = False,
+        groups: GroupScales | None = None,
     ) -> Timing:
         """The netlist of a layer under a mapping, by default the best.
 
         With its ``work`` the firings of the netlist can execute it. ``dynamic`` outputs leave as
-        sums and come back when the last of them has told the scale.
+        sums and come back when the last of them has told the scale. ``groups`` of weights have
+        scales of their own.
         """
         raise NotImplementedError
 
@@ -309,7 +319,8 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         """
         assert isinstance(layer.weight, Coded) and isinstance(layer.activation, Coded)
         shape, widths = self.shape_of(layer.layer, 1), self.stored_widths(layer)
-        notes, work = [], None
+        scalings = Scalings.of(layer)
+        notes, work = scalings.notes, None
         if layer.dynamic:
             notes.append(
                 f"dynamic ranges: outputs leave as {self.sum_bits}-bit sums and come back to be "
@@ -318,16 +329,17 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         if not layer.is_outline:
             x, w = self.operand(layer, "activations"), self.operand(layer, "weights")
             work = Work(layer, x, w, self.multiply, self.sum_bits)
-            notes += activation_sum_note(work)
             if work.wrapped:
                 notes.append(
                     f"{work.wrapped} sums left the {self.sum_bits}-bit accumulators and wrapped "
                     "around"
                 )
-        timing = self.timing(shape, widths, layer.name, work=work, dynamic=layer.dynamic)
+        timing = self.timing(
+            shape, widths, layer.name, work=work, dynamic=layer.dynamic, groups=scalings.groups
+        )
         return self.program_of(
             timing, name=layer.name, macs=layer.layer.macs, work=work, inputs=layer.source,
-            notes=notes,
+            notes=notes, scalings=scalings,
         )  # fmt: skip
 
     def stored_widths(self, layer: EncodedLayer) -> tuple[int, int]:
@@ -344,11 +356,11 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         work: Multiplied | None = None,
         inputs: str = "shapes alone",
         notes: list[str],
+        scalings: Scalings | None = None,
     ) -> Program:
         """A program of a timing, with the numbers of its work where there are any."""
         cost, table = timing.analytic, self.energies
         slots = cost.compute_cycles // timing.repeats * timing.products_per_step
-        sums = 0 if work is None else work.activation_sums
 
         def counters(timeline: Timeline) -> dict[str, int]:
             found = {
@@ -356,15 +368,21 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                 "compute_cycles": cost.compute_cycles,
                 "analytic_cycles": cost.cycles,
             }
-            return found | ({"activation_sum_additions": sums} if sums else {})
+            return found | ({} if scalings is None else scalings.counters)
 
         def energy(timeline: Timeline) -> list[EnergyPart]:
             dynamic = table.entry("core_dynamic_per_compute_cycle")
             parts = [priced_part("array dynamic", [(dynamic, cost.compute_cycles)])]
             for part, rate in _CYCLES.items():
                 parts.append(priced_part(part, [(table.entry(rate), timeline.cycles)]))
-            if sums:
-                parts.append(priced_part("sums of activations", [(self.adder, sums)]))
+            if scalings is not None and scalings.activation_sums:
+                shares = [(self.adder, scalings.activation_sums)]
+                parts.append(priced_part("sums of activations", shares))
+            if scalings is not None and scalings.multiplications:
+                shares = [
+                    (self.scaler, scalings.multiplications), (self.adder, scalings.additions)
+                ]  # fmt: skip
+                parts.append(priced_part("scaling of sums", shares))
             return parts
 
         return Program(

@@ -31,6 +31,7 @@ from sparqsim.architectures.arrays.datapath import Operand
 from sparqsim.architectures.arrays.energies import ANT_ENERGY, borrowed
 from sparqsim.architectures.arrays.folds import NM, Dataflow
 from sparqsim.architectures.arrays.rules import ArrayRules, grid_rules
+from sparqsim.architectures.arrays.scales import groups_refused, tokens_refused
 from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.arrays.shifting import (
     Multiplier,
@@ -159,7 +160,23 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
         """Integers of the array's width; weights that are shifts, sums of powers of two."""
         held = (f"int{self.bits}_unsigned", f"int{self.bits}_signed")
         weights = held if self.multiplier is Multiplier.INTEGER else formats(self.bits)
-        return Computes(weights=weights, activations=held, zero_points=True)
+        return Computes(
+            weights=weights,
+            activations=held,
+            zero_points=True,
+            no_groups=self._no_groups(layer),
+            no_tokens=tokens_refused(layer),
+        )
+
+    def _no_groups(self, layer: EncodedLayer) -> str:
+        """Why weights may not have scales of groups, or nothing."""
+        why = ""
+        if self.multiplier is Multiplier.SHIFT:
+            why = "which is not modelled beside shifts; choose the multiplier integer"
+        elif self.kept is not None:
+            why = f"which is not modelled beside sparsity {self.sparsity}; choose dense"
+        stays = self.dataflow is not Dataflow.OUTPUT_STATIONARY
+        return groups_refused(layer, rows=self.rows if stays else None, why=why)
 
     def recipe_for(self, layer: Layer) -> Recipe:
         """Integers of the array's width; powers of two of 4 bits as weights where it shifts."""

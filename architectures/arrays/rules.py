@@ -131,6 +131,9 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         the M of N:M sparse ones.
     weights_of_group : int
         How many of them are multiplied.
+    scaled_channels : int
+        Channels after which a sum leaves the array to be scaled (:mod:`.scales`), of layers of one
+        tap; 0: when the reduction of a tile ends. Then ``sums_in_buffer``.
     sum_bits, output_bits : int
         Width of a partial sum, and of an output as it leaves.
     sums_in_buffer : bool
@@ -168,6 +171,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     weight_bits: int
     weight_group: int = 1
     weights_of_group: int = 1
+    scaled_channels: int = 0
     sum_bits: int
     output_bits: int
     sums_in_buffer: bool = True
@@ -185,7 +189,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         fields = msgspec.structs.asdict(self)
-        for field in ("drain_cycles", "exchange_cycles", "store_cycles"):
+        for field in ("drain_cycles", "exchange_cycles", "store_cycles", "scaled_channels"):
             check_whole("ArrayRules", least=0, **{field: fields.pop(field)})
         if self.exchange_cycles > self.drain_cycles:
             raise InputError(
@@ -231,11 +235,22 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         self, shape: ConvShape, pixels: Ints, channels: Ints, outputs: Ints
     ) -> tuple[Ints, Ints, Ints]:
         """Array-sized parts of tiles along each :class:`Side`; arrays broadcast."""
-        if self.taps_joined:
+        if self.scaled_channels:
+            reduction = self.scalings(channels) * self.folds_of_scaled
+        elif self.taps_joined:
             reduction = -(-shape.taps * channels // self.reduction_per_step)
         else:
             reduction = shape.taps * -(-channels // self.reduction_per_step)
         return (-(-pixels // self.pixels_per_step), -(-outputs // self.outputs_per_step), reduction)
+
+    def scalings(self, channels: Ints) -> Ints:
+        """How often sums of so many channels are scaled; a short last group takes a whole one."""
+        return -(-channels // self.scaled_channels)
+
+    @property
+    def folds_of_scaled(self) -> int:
+        """Array-sized parts of the channels after which a sum is scaled."""
+        return -(-self.scaled_channels // self.reduction_per_step)
 
     def times(
         self, shape: ConvShape, pixels: Ints, channels: Ints, outputs: Ints
@@ -246,6 +261,8 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         passes = np.ones_like(steps)
         if self.streams is not None:
             passes = steps // (folds[self.streams] * self.repeats)
+        if self.scaled_channels and self.streams is Side.REDUCTION:
+            passes = passes * self.scalings(channels)
         lost: Ints = passes * self.between(steps // passes)
         return steps, passes, steps + lost
 

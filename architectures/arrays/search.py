@@ -119,7 +119,7 @@ def _tables(shape: ConvShape, rules: ArrayRules) -> Tables:
         tried = (
             splits(batch),
             patches(shape, rules.pixels_per_step),
-            splits(channels, group),
+            [size for size in splits(channels, group) if _whole_groups(shape, rules, size)],
             splits(outputs, rules.output_granule),
         )
     pairs = list(dict.fromkeys(tried[1]))
@@ -152,7 +152,17 @@ def _stretched(rules: ArrayRules, side: Side, folds: Ints) -> Ints:
     """Cycles of passes whose streaming side has so many steps; else the folds as they are."""
     if rules.streams is not side:
         return folds
+    if rules.scaled_channels and side is Side.REDUCTION:  # a pass is what is scaled at once
+        each = np.array(rules.folds_of_scaled * rules.repeats)
+        return folds // rules.folds_of_scaled * (each + rules.between(each))
     return folds * rules.repeats + rules.between(folds * rules.repeats)
+
+
+def _whole_groups(shape: ConvShape, rules: ArrayRules, channels: int) -> bool:
+    """Whether tiles of so many channels cut none of those whose sum is scaled by itself."""
+    if not rules.scaled_channels or channels == shape.in_channels:
+        return True
+    return channels % rules.scaled_channels == 0
 
 
 def _channels(shape: ConvShape, rules: ArrayRules, size: int) -> tuple[int, ...]:

@@ -68,6 +68,7 @@ class Facts(NamedTuple):
     weight_bits: int
     weight_group: int
     weights_of_group: int
+    scalings: int  # of a sum; 0: none before the outputs are requantized
     sum_bits: int
     output_bits: int
     sums_in_buffer: bool
@@ -111,6 +112,7 @@ class Facts(NamedTuple):
             weight_bits=rules.weight_bits,
             weight_group=rules.weight_group,
             weights_of_group=rules.weights_of_group,
+            scalings=-(-shape.in_channels // rules.scaled_channels) if rules.scaled_channels else 0,
             sum_bits=rules.sum_bits,
             output_bits=rules.output_bits,
             sums_in_buffer=rules.sums_in_buffer,
@@ -287,6 +289,7 @@ def _tiled(
     least_w = f.groups * channels[5] * f.out_channels
     least_out = f.outputs * f.output_bits
     w_once = f.weights * trips[0] * trips[1] * trips[2]
+    sums = f.outputs * (f.scalings if f.scalings else trips[3])
     least = _bus_cycles(f, least_in + least_w + least_out, 0)
     return Tiled(
         piece_in=max(1, batch[0] * patch[3] * patch[9] * channels[0] * f.input_bits),
@@ -298,9 +301,7 @@ def _tiled(
         least_back=0,
         occupied=occupied,
         least_cycles=max(occupied + f.tail, least),
-        energy=_priced(
-            f, p, steps, f.macs, f.outputs * trips[3], f.unfolded * trips[4], w_once, split
-        ),
+        energy=_priced(f, p, steps, f.macs, sums, f.unfolded * trips[4], w_once, split),
     )
 
 

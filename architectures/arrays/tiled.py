@@ -16,6 +16,7 @@ from sparqsim.architectures.arrays.energies import with_dram
 from sparqsim.architectures.arrays.machine import DRAM, KIB, ArrayMachine, Timing
 from sparqsim.architectures.arrays.memory import with_banks
 from sparqsim.architectures.arrays.rules import ArrayRules, bandwidth, told
+from sparqsim.architectures.arrays.scales import GroupScales, with_groups
 from sparqsim.architectures.arrays.search import Objective, best_mapping, netlist_of
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Mapping
 from sparqsim.architectures.arrays.tiles import TiledNetlist, tile_netlist
@@ -82,9 +83,12 @@ class TiledMachine(ArrayMachine, frozen=True, kw_only=True):
         mapping: Mapping | None = None,
         work: Multiplied | None = None,
         dynamic: bool = False,
+        groups: GroupScales | None = None,
     ) -> Timing:
         """The netlist of a layer under a mapping, by default the best."""
         rules = self.layer_rules(shape, widths)
+        if groups is not None:
+            rules = with_groups(rules, groups)
         if self.dram is not None:
             rules = with_banks(rules, self.dram, self.clock_hz)
         rescale = None

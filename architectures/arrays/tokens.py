@@ -21,15 +21,18 @@ from sparqsim.simulator.mac import dense
 from sparqsim.simulator.netlist import Execute
 from sparqsim.workloads.layers import Conv2d
 
-# Pixels [..., taps, channels] by weights [taps, channels, outputs]: int64 sums [..., outputs].
-Products = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.int64]]
+# Pixels [..., taps, channels] by weights [taps, channels, outputs], of a group, of those channels
+# and outputs of it: int64 sums [..., outputs].
+Products = Callable[[NDArray[Any], NDArray[Any], int, slice, slice], NDArray[np.int64]]
 Spans = dict[Loop | None, slice]
 Tokens = dict[str, list[Any]]
 # Where sums lie in the DRAM, the sums, and whether they were read back before.
 Sums = list[tuple[tuple[slice, ...], NDArray[np.int64], bool]]
 
 
-def whole_products(pixels: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.int64]:
+def whole_products(
+    pixels: NDArray[Any], weights: NDArray[Any], group: int, inputs: slice, outputs: slice
+) -> NDArray[np.int64]:
     """Products of whole numbers, none of their bits dropped."""
     found: NDArray[np.int64] = np.tensordot(
         pixels.astype(np.float64, copy=False),
@@ -47,10 +50,12 @@ class TileTokens:
     conv
         The convolution that the layer is.
     x : whole numbers [batch, channels, height, width]
-        Inputs, of which 0 stands for 0.
+        Inputs, of which ``fill`` stands for 0.
     w : whole numbers [out, channels of a group, kh, kw]
     products
         What the array makes of a block of pixels and one of weights.
+    fill : int
+        What a padded place holds.
     """
 
     def __init__(
@@ -59,8 +64,9 @@ class TileTokens:
         x: NDArray[Any],
         w: NDArray[Any],
         products: Products = whole_products,
+        fill: int = 0,
     ) -> None:
-        self.conv, self.x, self.w, self.products = conv, x, w, products
+        self.conv, self.x, self.w, self.products, self.fill = conv, x, w, products, fill
         self.carried = np.zeros(0, np.int64)  # [groups, batch, oh, ow, out], in the DRAM
 
     def actions(self, walk: Walk) -> dict[str, Execute]:
@@ -90,7 +96,8 @@ class TileTokens:
         conv, shape = self.conv, self._shape
         groups, depth = conv.groups, (shape.taps, conv.in_channels // conv.groups)
         image = (shape.batch, shape.out_height, shape.out_width)
-        rows = dense.unfold(self.x, conv.kernel, conv.stride, conv.padding, conv.dilation, groups)
+        geometry = (conv.kernel, conv.stride, conv.padding, conv.dilation, groups)
+        rows = dense.unfold(self.x, *geometry, fill=self.fill)
         self._pixels = rows.reshape(groups, *image, *depth)
         columns = dense.unfold_weights(self.w, groups)
         self._weights = columns.reshape(groups, *depth, shape.out_channels)
@@ -147,7 +154,7 @@ class TileTokens:
         made = np.zeros(self.carried[where].shape, np.int64)
         if left.shape[:-2] == made.shape[:-1] and left.shape[-2:] == right.shape[:2]:
             # A piece of another shape, from a token that lost its way, makes nothing.
-            made += self.products(left, right)
+            made += self.products(left, right, w[None].start, w[Loop.INPUTS], w[Loop.OUTPUTS])
         return self._add(firing, where, made, got.get("psums", []))
 
     def _add(

@@ -34,6 +34,7 @@ from sparqsim.architectures.arrays.cost import Cost, Residence, Traffic
 from sparqsim.architectures.arrays.datapath import Multiplied
 from sparqsim.architectures.arrays.machine import KIB, ArrayMachine, Timing
 from sparqsim.architectures.arrays.rules import POST_STAGES, bandwidth
+from sparqsim.architectures.arrays.scales import GroupScales, tokens_refused
 from sparqsim.architectures.arrays.shapes import ConvShape, Mapping
 from sparqsim.architectures.machine import Area, Program
 from sparqsim.architectures.operands import Computes
@@ -47,6 +48,10 @@ WEIGHT_BITS = ACTIVATION_BITS = 8  # published
 WIDE_BITS = 16  # published: at half speed in one operand, at a quarter in both
 ACCUMULATOR_BITS = 32  # published
 SIDE = 256  # published
+WHOLE_SUMS = (
+    "but the accumulators add whole sums and nothing scales what enters them; choose the "
+    "granularity channel or tensor, or a machine that does, such as plain or bitfusion"
+)
 TILE_KIB = SIDE * SIDE * WEIGHT_BITS // KIB  # 64
 
 
@@ -132,7 +137,13 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     def computes(self, layer: EncodedLayer) -> Computes:
         """Integers of 8 bits, and of 16 in several passes; narrower ones gain nothing."""
         held = ("int8_unsigned", "int8_signed", "int16_unsigned", "int16_signed")
-        return Computes(weights=held, activations=held, zero_points=True)
+        return Computes(
+            weights=held,
+            activations=held,
+            zero_points=True,
+            no_groups=WHOLE_SUMS,
+            no_tokens=tokens_refused(layer),
+        )
 
     def published_widths(self, layer: Layer) -> tuple[int, int]:
         """8 bits, or 16 where a layer needs more; a narrower one gains nothing."""
@@ -155,6 +166,7 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         mapping: Mapping | None = None,
         work: Multiplied | None = None,
         dynamic: bool = False,
+        groups: GroupScales | None = None,
     ) -> Timing:
         """The block diagram walked tile by tile; there is nothing to search.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sparqsim.architectures.arrays.datapath import (
     Operand,
     Work,
-    activation_sum_note,
     integer_operand,
     integer_products,
 )
+from sparqsim.architectures.arrays.scales import Scalings, tokens_refused
 from sparqsim.architectures.heatvit.config import BOARD_W, SUM_BITS, Configuration
 from sparqsim.architectures.heatvit.diagram import Diagram
 from sparqsim.architectures.heatvit.numbers import Levels, Operands, Pass
@@ -50,7 +50,12 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
 
     def computes(self, layer: EncodedLayer) -> Computes:
         """8-bit integers of either sign, with zero points."""
-        return Computes(weights=FORMATS, activations=FORMATS, zero_points=True)
+        return Computes(
+            weights=FORMATS,
+            activations=FORMATS,
+            zero_points=True,
+            no_tokens=tokens_refused(layer),
+        )
 
     # ------------------------------------------------------------------ one layer
 
@@ -65,14 +70,17 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
         product = product_of(layer.layer)
         inputs = layer.layer.input_elements
         diagram = Diagram(self, [product], inputs, product.results, dynamic=layer.dynamic)
-        notes = []
+        scalings = Scalings.of(layer)
+        notes = scalings.notes
         if layer.dynamic:
             notes.append(
                 f"dynamic ranges: sums of {SUM_BITS} bits wait on the chip until the last of them "
                 "is known, and are read again to be scaled"
             )
         if layer.is_outline:
-            return self._program(diagram, layer.name, layer.source, notes=notes)
+            return self._program(
+                diagram, layer.name, layer.source, notes=notes, counted=scalings.counters
+            )
         x, w = integer_operand(layer, "activations"), integer_operand(layer, "weights")
         done: list[tuple[NDArray[Any], ...]] = []
 
@@ -83,7 +91,6 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
             return done[-1][2]
 
         work = Work(layer, x, w, multiply, SUM_BITS)
-        notes += activation_sum_note(work)
         operands = Operands()
         left, right, sums = (np.stack(each) for each in zip(*done, strict=True))
         operands.known[0] = (left, right, sums.astype(np.int64))
@@ -94,7 +101,7 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
             notes=notes,
             operands=operands,
             effectual=work.effectual,
-            sums=work.activation_sums,
+            counted=scalings.counters,
             outputs=work.outputs,
             output_scale=work.output_scale,
             output_zero=work.output_zero,
@@ -220,7 +227,7 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
         notes: list[str],
         operands: Operands | None = None,
         effectual: int | None = None,
-        sums: int = 0,
+        counted: Mapping[str, int] | None = None,
         **numbers: Any,
     ) -> Program:
         """The program of a diagram; ``numbers`` are outputs and their check."""
@@ -239,7 +246,7 @@ class HeatViT(Configuration, frozen=True, kw_only=True):
                 "selections": len(chosen),
                 "tokens_dropped": sum(s.seen - s.left for s in chosen),
             }
-            return found | ({"activation_sum_additions": sums} if sums else {})
+            return found | dict(counted or {})
 
         return Program(
             netlist=diagram.netlist(name, {} if operands is None else operands.actions(tiles)),

@@ -15,15 +15,9 @@ from matplotlib.figure import Figure
 
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.workloads import formats
+from sparqsim.workloads.adaptive import fit_ant, fit_olive, pair_statistics
 from sparqsim.workloads.calibrate import METHODS, parameters
-from sparqsim.workloads.quantize import (
-    QuantizedTensor,
-    fit,
-    fit_ant,
-    fit_olive,
-    pair_statistics,
-    quantize,
-)
+from sparqsim.workloads.quantize import QuantizedTensor, fit, quantize
 from sparqsim.workloads.rounding_errors import squared_errors
 from sparqsim.workloads.slices import Samples
 

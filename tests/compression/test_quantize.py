@@ -12,21 +12,17 @@ from paths import DATA
 
 from sparqsim.base import InputError
 from sparqsim.workloads import formats
-from sparqsim.workloads.formats.pairs import outlier_victim
-from sparqsim.workloads.observers import Observer
-from sparqsim.workloads.quantize import (
+from sparqsim.workloads.adaptive import (
     ANT_SCAN,
     OLIVE_SCAN,
-    Quantizer,
     ant_candidates,
-    fit,
     fit_ant,
     fit_olive,
     pair_statistics,
-    quantize,
-    sqnr_db,
-    vanished,
 )
+from sparqsim.workloads.formats.pairs import outlier_victim
+from sparqsim.workloads.observers import Observer
+from sparqsim.workloads.quantize import Quantizer, fit, quantize, sqnr_db, vanished
 from sparqsim.workloads.slices import Slices
 
 seeds = st.integers(0, 2**32 - 1)

@@ -15,10 +15,10 @@ from sparqsim.architectures.machine import run
 from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError
 from sparqsim.scripts.validation.ant import command, headlines
+from sparqsim.workloads.adaptive import fit_ant
 from sparqsim.workloads.encoded import encode
 from sparqsim.workloads.layers import Conv2d, Linear
 from sparqsim.workloads.models import get_model
-from sparqsim.workloads.quantize import fit_ant
 from sparqsim.workloads.tensors import LayerTensors, from_digits
 from sparqsim.workloads.work import load
 

@@ -60,10 +60,10 @@ def test_blocks_are_what_llama_cpp_decodes(tmp_path: Path, kind: str, bits: int 
     for name, expected in weights.items():
         np.testing.assert_array_equal(network.weights[name], expected)
         assert network.model.layer(name).weight_bits == bits
-        if bits is not None:  # a scale may be negative; its sign lies in codes of 5 bits then
+        if bits is not None:  # a scale may be negative: the zero point is -1 then
             held = network.brought[name].weight
             assert isinstance(held, QuantizedTensor)
-            assert (held.format.bits, held.quantizer.slices.group) == ({4: 5, 8: 8}[bits], 32)
+            assert (held.format.bits, held.quantizer.slices.group) == (bits, 32)
             np.testing.assert_array_equal(held.dequantize(), expected)
     assert network.report is not None
     said = f"taken as real numbers: weights of {kind}" in network.report.notes
@@ -82,11 +82,20 @@ def test_counts(tmp_path: Path) -> None:
     assert decoding.macs == 2 * (block + 2 * 100 * WIDTH) + WORDS * WIDTH
 
 
-def test_scales_of_blocks_are_named_where_a_machine_has_none(tmp_path: Path) -> None:
-    """A scale for every 32 inputs would be applied within the sum: refused by name."""
-    written(tmp_path / "m.gguf", "Q4_0")
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
+def test_blocks_run_as_they_are(tmp_path: Path, kind: str) -> None:
+    """Machines that scale sums at the end of a group multiply the file's codes, those of Bit Fusion
+    at 4 bits; one that does not refuses them by name."""
+    written(tmp_path / "m.gguf", kind)
+    work = load(f"{tmp_path}/m.gguf/blk.0.ffn_up", sequence=4)
+    for machine in ("plain", "bitfusion"):
+        report = run_layer(get_machine(machine)(), work).report
+        operand = report.operands["weights"]
+        assert (report.verification.status, operand.granularity) == ("exact", "group of 32")
+        if machine == "bitfusion":
+            assert (operand.how, operand.bits) == ("as it is", {"Q4_0": 4, "Q8_0": 8}[kind])
     with pytest.raises(InputError, match="one scale for every 32 values"):
-        run_layer(get_machine("plain")(), load(f"{tmp_path}/m.gguf/blk.0.ffn_up", sequence=4))
+        run_layer(get_machine("tpu")(), work)
 
 
 def test_damaged_files(tmp_path: Path) -> None:

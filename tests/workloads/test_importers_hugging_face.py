@@ -230,6 +230,18 @@ def test_a_checkpoint_of_8_bits_runs_as_it_is(tmp_path: Path) -> None:
     assert len(whole.rows) >= 19
 
 
+@pytest.mark.parametrize("kind", ["gptq", "awq", "int4"])
+def test_groups_of_a_checkpoint_run_as_they_are(tmp_path: Path, kind: str) -> None:
+    """4-bit codes with a scale, and a zero point where there is one, for 16 inputs: bit by bit on
+    Bit Fusion, at 4 bits."""
+    path, _ = tiny(tmp_path, kind)
+    work = load(f"{path}/layers.0.mlp.down_proj", sequence=4)
+    report = run_layer(get_machine("bitfusion")(), work, record="summary").report
+    operand = report.operands["weights"]
+    assert (report.verification.status, operand.how, operand.bits) == ("exact", "as it is", 4)
+    assert operand.granularity == "group of 16"
+
+
 def test_several_files_and_bfloat16(tmp_path: Path) -> None:
     """An index names the files; bfloat16 is read exactly; what is not there is told."""
     path, _ = tiny(tmp_path, "float")

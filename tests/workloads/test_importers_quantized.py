@@ -187,11 +187,17 @@ def test_the_file_computes_the_same(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_codes_run_as_they_are(tmp_path: Path, name: str) -> None:
-    """A machine of 8 bits multiplies the file's codes, bit by bit, and says "as it is"."""
+    """A machine of 8 bits multiplies the file's codes, bit by bit, and says "as it is"; those of 4
+    bits with a scale for 16 it holds exactly, and Bit Fusion has them as they are."""
     network = with_inputs(name, tmp_path)
     if name == "nbits":
+        for machine, how in (("plain", "held exactly"), ("bitfusion", "as it is")):
+            ran = run_layer(get_machine(machine)(), network, record="summary").report
+            operand = ran.operands["weights"]
+            assert (ran.verification.status, operand.how) == ("exact", how)
+            assert operand.granularity == "group of 16"
         with pytest.raises(InputError, match="one scale for every 16 values"):
-            run_layer(get_machine("plain")(), network)
+            run_layer(get_machine("tpu")(), network)
         return
     report = run_layer(get_machine("plain")(), network, record="summary").report
     assert report.verification.status == "exact"

@@ -1,9 +1,9 @@
 """Networks in GGUF, as llama.cpp keeps them: decoders of the families Llama, Qwen and GPT-2.
 
 Sizes come from the file's fields, which biases there are and every other parameter from its
-tensors. Blocks of Q4_0 and Q8_0 are codes with a scale for every 32 inputs, and stay so; a scale of
-Q4_0 may be negative, and with its sign in the codes, -8 to 8, they take 5 bits here. Other block
-formats are real numbers here: those of K add an offset that is no whole multiple of the scale
+tensors. Blocks of Q4_0 and Q8_0 are codes with a scale for every 32 inputs, and stay so. A scale of
+Q4_0 may be negative: ``d q = |d| ((-q - 1) - (-1))``, codes of 4 bits with the zero point -1. Other
+block formats are real numbers here: those of K add an offset that is no whole multiple of the scale
 (Q4_K: ``d * s * q - m * o``), so no whole zero point is exact. A Llama's queries and keys have the
 order of rows that llama.cpp gives them. Needs the extra ``gguf``.
 
@@ -145,11 +145,11 @@ class _File:
 
         def numbers() -> NDArray[Any]:
             held = read(blocks()[..., 2:]).reshape(shape)
-            return np.where(scale() < 0, -held, held) if q4 else held
+            return np.where(scale() < 0, -held - np.int8(1), held) if q4 else held
 
-        zero = Later(shape, lambda: np.broadcast_to(np.int32(0), shape))
+        zero = Later(shape, lambda: -(scale() < 0).astype(np.int32) * q4)
         sizes = Later(shape, lambda: np.abs(scale()) if q4 else scale())
-        return Codes(Later(shape, numbers), sizes, zero, Int(5 if q4 else 8))
+        return Codes(Later(shape, numbers), sizes, zero, Int(BITS[self.kind(name)]))
 
 
 def _q4_0(packed: NDArray[np.uint8]) -> NDArray[np.int8]:

@@ -79,7 +79,7 @@ def best_type(x):
 best = {name: best_type(x) for name, x in tensors.items()}  # solution
 
 # %% check
-from sparqsim.workloads.quantize import fit_ant
+from sparqsim.workloads.adaptive import fit_ant
 
 assert best["flat"] == "int4_signed" and best["tailed"] != "int4_signed"
 print(best, "ANT chooses", {name: fit_ant(x).format.name for name, x in tensors.items()})
@@ -111,7 +111,8 @@ print({name: f"{db:.1f} dB, {reports[name].cycles} cycles" for name, db in noise
 # (`fit_ant`) and with OliVe (`fit_olive`).
 
 # %%
-from sparqsim.workloads.quantize import fit_olive, quantize
+from sparqsim.workloads.adaptive import fit_olive
+from sparqsim.workloads.quantize import quantize
 
 x = np.random.default_rng(1).normal(size=10_000)
 x[::500] *= 15
