@@ -63,9 +63,9 @@ class Topology(msgspec.Struct, frozen=True):
     """The parts of a netlist and how they are joined, without their work."""
 
     name: str
-    actors: list[DrawnActor]
-    channels: list[DrawnChannel]
-    resources: list[DrawnResource]
+    actors: tuple[DrawnActor, ...]
+    channels: tuple[DrawnChannel, ...]
+    resources: tuple[DrawnResource, ...]
 
     def index(self, actor: str) -> int:
         """The place of an actor in the order of declaration."""
@@ -84,15 +84,12 @@ def topology_of(netlist: Netlist) -> Topology:
         if r.model is not None:
             detail = r.model.kind.replace("_", " ")
         resources.append(DrawnResource(r.name, detail))
-    return Topology(
-        netlist.name,
-        [DrawnActor(a.name, a.part, int(a.lanes), a.resource) for a in netlist.actors],
-        [
-            DrawnChannel(c.name, c.source, c.target, c.pattern.value, int(c.capacity), c.offset)
-            for c in netlist.channels
-        ],
-        resources,
+    actors = (DrawnActor(a.name, a.part, int(a.lanes), a.resource) for a in netlist.actors)
+    channels = (
+        DrawnChannel(c.name, c.source, c.target, c.pattern.value, int(c.capacity), c.offset)
+        for c in netlist.channels
     )
+    return Topology(netlist.name, tuple(actors), tuple(channels), tuple(resources))
 
 
 # ------------------------------------------------------------------ the layout
