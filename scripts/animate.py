@@ -86,7 +86,7 @@ def _check_outputs(given: dict[str, Any]) -> None:
 
 
 def _animate(machine: Machine, network: Any, given: dict[str, Any]) -> None:
-    from sparqsim.simulator.animation import write_animation, write_frame
+    from sparqsim.simulator.animation import check_cycle, write_animation, write_frame
 
     result = run_layer(
         machine,
@@ -99,6 +99,8 @@ def _animate(machine: Machine, network: Any, given: dict[str, Any]) -> None:
         activation_density=given["activation_density"],
         correlation=given["correlation"],
     )
+    for cycle, _ in given["frame"]:
+        check_cycle(result.timeline, cycle)  # before the page is written
     title = f"{machine.name}, {given['work']}"
     written = []
     if given["out"]:

@@ -314,10 +314,12 @@ def _time(found: Report | None, repeat: int) -> str:
 
 def _show_totals(screen: Console, network: ComparedNetwork) -> None:
     """A row a machine: sums, ratios to the first, then what ran and how right it is."""
-    ran = max(len(each.report.runs) for each in network.machines)
-    shared, first = len(network.shared_layers), network.machines[0].label
-    over = "all layers" if shared == ran else f"the {shared} layers that run on every machine"
-    sums = table(f"{network.network}: totals over {over}", ("machine",), (*RATIOS.values(), "use"))
+    first = network.machines[0].label
+    sums = table(
+        f"{network.network}: totals over {network.summed_over}",
+        ("machine",),
+        (*RATIOS.values(), "use"),
+    )
     what = table("", ("machine", "recipe"), ("layers", "MACs", "verified", "accuracy"))
     for each in network.machines:
         sums.add_row(escape(each.label), *_sums(each.shared))

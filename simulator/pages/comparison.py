@@ -183,9 +183,7 @@ def _means(report: ComparisonReport) -> list[Html]:
 
 
 def _totals(network: ComparedNetwork) -> list[Html]:
-    ran = max(len(each.report.runs) for each in network.machines)
-    shared = len(network.shared_layers)
-    over = "all layers" if shared == ran else f"the {shared} layers that run on every machine"
+    over = network.summed_over
     rows = []
     for each in network.machines:
         totals, report = each.shared, each.report
@@ -341,10 +339,11 @@ def _paths(network: ComparedNetwork) -> list[Html]:
         steps = summed_path(each.report)
         drawn = path_bar(steps)
         if drawn is not None:
-            found.append(join([h("h3", each.label), drawn]))
+            told = f"{each.label}, {network.ran_on(each)}"
+            found.append(join([h("h3", told), drawn]))
     if not found:
         return []
-    return [h("p", "Critical paths of all layers that ran, one after the other."), *found]
+    return [h("p", "Critical paths of the layers, one after the other."), *found]
 
 
 # ------------------------------------------------------------------ figures
@@ -399,7 +398,8 @@ def _accuracy(network: ComparedNetwork) -> Html:
     for place, label, measure, edp in found:
         plot.dot(edp, measure[1], f"dot {hue(place)}", f"{label}: {edp:.3g} Js, {measure[1]:.4f}")
     labels = [each.label for each in network.machines]
-    caption = f"Energy times time of all layers that ran against {name}: up and left is better."
+    over = network.ran_on_each
+    caption = f"Energy times time of {over} against {name}: up and left is better."
     return section(
         f"{network.network}: accuracy", machine_legend(labels), captioned(plot.html(), caption)
     )

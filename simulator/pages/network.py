@@ -58,7 +58,9 @@ def network_page(report: NetworkReport) -> str:
         _stalls(report),
         _roofline(report),
         section("Over the run", *_over_time(report)),
-        section("Energy", energy_table(report.totals.energy, "Energy by part, all layers")),
+        section(
+            "Energy", energy_table(report.totals.energy, "Energy by part, over the layers that ran")
+        ),
         section("Layers", *_layers(report, sketches)),
         _beside(report),
         provenance(report.provenance),
@@ -80,7 +82,7 @@ def _headline(report: NetworkReport) -> Html:
         ("MACs run", with_unit(totals.macs, ""), f"of {with_unit(totals.macs_of_network, '')}"),
         ("Multipliers busy", percent(totals.utilization), "on effectual MACs"),
         ("Energy", joules(totals.energy.total_pj), edp),
-        ("Outputs", report.status, "of all layers that run, bit by bit"),
+        ("Outputs", report.status, "of the layers that ran, bit by bit"),
     ]
     if totals.dram_read_bits is not None and totals.dram_written_bits is not None:
         read, written = totals.dram_read_bits / 8, totals.dram_written_bits / 8
