@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sparqsim.base import (
     InputError,
@@ -84,6 +85,14 @@ def refuse_twice(files: Mapping[str, str | None]) -> None:
         if place in places and place != os.devnull:
             raise InputError(f"{places[place]} and {option} would both be written to {path}")
         places[place] = option
+
+
+def refuse_given(context: click.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options that were given though they would change nothing."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{flags[name]} changes nothing {why}; leave it out")
 
 
 json_option = click.option(

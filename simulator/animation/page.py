@@ -29,7 +29,7 @@ border-radius:6px;background:var(--paper);color:var(--ink);cursor:pointer}
 table{border-collapse:collapse;width:100%;font-size:.9rem}th,td{text-align:left;vertical-align:top;
 padding:3px 8px;border-bottom:1px solid var(--faint)}th[scope=row]{white-space:nowrap}
 caption{text-align:left}.now{table-layout:fixed}
-.now th[scope=row]{width:30%;white-space:normal}.now th,.now td{overflow-wrap:anywhere}
+.now th[scope=row]{width:min(12em,32%);white-space:normal}.now th,.now td{overflow-wrap:anywhere}
 .scroll{overflow-x:auto}.scroll td{min-width:9em}
 .note{color:var(--muted);font-size:.9rem}
 :focus-visible{outline:2px solid #0072b2;outline-offset:2px}
