@@ -76,6 +76,8 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
             refuse_given(context, ("title",), "without a figure or a page")
     if not given["figures_of"]:
         refuse_given(context, ("folder",), "without --figures-of")
+    if given["output"] and not given["output"].endswith((".png", ".svg")):
+        raise InputError(f"--output must be named .png or .svg, got {given['output']}")
     files = {"--csv": "csv_path", "--parquet": "parquet", "--page": "page", "--output": "output"}
     refuse_twice({option: given[name] for option, name in files.items()})
 
