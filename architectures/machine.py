@@ -43,6 +43,7 @@ from sparqsim.simulator.report import (
     stalls_of,
     utilization_of,
 )
+from sparqsim.simulator.sketch import sketch_of
 from sparqsim.simulator.timeline import Timeline
 from sparqsim.simulator.traffic import Traffic
 from sparqsim.workloads import recipes
@@ -386,7 +387,8 @@ def run(
         As for :func:`program`.
     engine, record
         As for :func:`sparqsim.simulator.engines.simulate`. ``record="path"`` keeps every firing
-        for the critical path, and sums alone of a layer of more than :data:`MOST_OF_A_PATH`.
+        for the critical path and a sketch of the run, and sums alone of a layer of more than
+        :data:`MOST_OF_A_PATH`.
     verify
         Compare the outputs with an independent reference, and with the float layer.
     execute
@@ -406,7 +408,8 @@ def run(
             f"the firings of {machine.name} carry no arithmetic for {work.layer!r}; "
             "leave out execute (outputs are verified all the same)"
         )
-    if record == "path":
+    sketched = record == "path"
+    if sketched:
         record = "full" if work.netlist.lane_firings <= MOST_OF_A_PATH else "summary"
     timeline = simulate(
         work.netlist, engine=engine, record=record, verify="execute" if execute else None
@@ -447,6 +450,7 @@ def run(
         roof=Roof(
             macs_per_s=work.multipliers * work.netlist.clock_hz, bytes_per_s=machine.bandwidth()
         ),
+        sketch=sketch_of(timeline, work.worker) if sketched else None,
     )
     return Result(report, timeline, work)
 

@@ -13,8 +13,10 @@ from sparqsim.base import InputError, check_can_write
 from sparqsim.scripts.output import console, refuse_early, refuse_twice
 from sparqsim.scripts.run import (
     RunGroup,
+    asked_of_layers,
     configure,
     load_work,
+    machine_choice,
     machine_options,
     parse_window,
     tensor_options,
@@ -39,9 +41,7 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
 
     @click.argument("work")
     @tensor_options
-    @click.option("--recipe", metavar="FILE|NAME", help="Prune and round; else the machine's own.")
-    @click.option("--config", metavar="FILE", help="The machine's configuration in TOML.")
-    @click.option("--preset", metavar="NAME", help="A configuration that ships with Sparqsim.")
+    @machine_choice
     @click.option("-o", "--out", metavar="FILE", callback=refuse_early,
                   help="Write the page (.html).")  # fmt: skip
     @click.option("--window", metavar="FROM:TO", callback=parse_window,
@@ -86,19 +86,11 @@ def _check_outputs(given: dict[str, Any]) -> None:
 
 
 def _animate(machine: Machine, network: Any, given: dict[str, Any]) -> None:
-    from sparqsim.simulator.animation import write_animation, write_frame
+    from sparqsim.simulator.animation import check_cycle, write_animation, write_frame
 
-    result = run_layer(
-        machine,
-        network,
-        recipe=given["recipe"],
-        requantize=given["requantize"],
-        verify=given["verify"],
-        seed=given["seed"],
-        weight_density=given["weight_density"],
-        activation_density=given["activation_density"],
-        correlation=given["correlation"],
-    )
+    result = run_layer(machine, network, **asked_of_layers(given))
+    for cycle, _ in given["frame"]:
+        check_cycle(result.timeline, cycle)  # before the page is written
     title = f"{machine.name}, {given['work']}"
     written = []
     if given["out"]:

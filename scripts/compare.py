@@ -22,6 +22,7 @@ from sparqsim.scripts.output import (
     json_option,
     refuse_early,
     refuse_folder,
+    refuse_given,
     refuse_twice,
     table,
     write_csv,
@@ -30,9 +31,9 @@ from sparqsim.scripts.output import (
 from sparqsim.scripts.run import (
     OF_TENSORS,
     all_cores,
+    asked_of_tensors,
     configure,
     load_work,
-    refuse_given,
     tensor_options,
 )
 from sparqsim.scripts.show import NOT_KNOWN, duration, joules, million, size
@@ -123,14 +124,9 @@ def command(
             recipes=recipes,
             equal=equal,
             progress=bar,
-            requantize=given["requantize"],
-            verify=given["verify"],
-            seed=given["seed"],
-            weight_density=given["weight_density"],
-            activation_density=given["activation_density"],
-            correlation=given["correlation"],
             paths=bool(json_path or page),
             jobs=given["jobs"] or all_cores(),
+            **asked_of_tensors(given),
         )
     if figures:
         from sparqsim.simulator.comparison_plots import save_comparison_figures
@@ -314,10 +310,12 @@ def _time(found: Report | None, repeat: int) -> str:
 
 def _show_totals(screen: Console, network: ComparedNetwork) -> None:
     """A row a machine: sums, ratios to the first, then what ran and how right it is."""
-    ran = max(len(each.report.runs) for each in network.machines)
-    shared, first = len(network.shared_layers), network.machines[0].label
-    over = "all layers" if shared == ran else f"the {shared} layers that run on every machine"
-    sums = table(f"{network.network}: totals over {over}", ("machine",), (*RATIOS.values(), "use"))
+    first = network.machines[0].label
+    sums = table(
+        f"{network.network}: totals over {network.summed_over}",
+        ("machine",),
+        (*RATIOS.values(), "use"),
+    )
     what = table("", ("machine", "recipe"), ("layers", "MACs", "verified", "accuracy"))
     for each in network.machines:
         sums.add_row(escape(each.label), *_sums(each.shared))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import textwrap
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sparqsim.base import (
     InputError,
@@ -85,6 +87,14 @@ def refuse_twice(files: Mapping[str, str | None]) -> None:
         places[place] = option
 
 
+def refuse_given(context: click.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options that were given though they would change nothing."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{flags[name]} changes nothing {why}; leave it out")
+
+
 json_option = click.option(
     "--json",
     "json_path",
@@ -113,6 +123,12 @@ def console() -> Console:
 def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: str = "") -> Table:
     """A plain table: columns of text to the left, then of numbers to the right."""
     from rich.table import Table as RichTable
+    from rich.text import Text
+
+    def told(text: str, style: str) -> Text:
+        """Words above or below a table, which may be wider than it."""
+        lines = textwrap.fill(printable(text, MOST), WIDTH)
+        return Text(lines, style, no_wrap=True, overflow="ignore")
 
     class Table(RichTable):
         """A table whose cells stay within a few lines."""
@@ -122,13 +138,12 @@ def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: st
             super().add_row(*kept, **options)
 
     made = Table(
-        title=title,
+        title=told(title, "bold") if title else None,
         title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=None,
         pad_edge=False,
-        caption=caption or None,
+        caption=told(caption, "dim italic") if caption else None,
         caption_justify="left",
     )
     for heading in left:

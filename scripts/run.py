@@ -9,12 +9,11 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 import msgspec
-from click.core import ParameterSource
 
 from sparqsim.architectures.machine import Machine, Result, run
 from sparqsim.architectures.network import run_layer, run_network
@@ -26,6 +25,7 @@ from sparqsim.scripts.output import (
     json_option,
     refuse_early,
     refuse_folder,
+    refuse_given,
     refuse_twice,
     write_csv,
     write_json,
@@ -154,6 +154,32 @@ def tensor_options(function: F) -> F:
     return data_options(work_options(function))
 
 
+def machine_choice(function: F) -> F:
+    """Add how a machine is configured, and what recipe its operands are made by."""
+    for option in (
+        click.option("--preset", metavar="NAME", help="A configuration that ships with Sparqsim."),
+        click.option("--config", metavar="FILE", help="The machine's configuration in TOML."),
+        click.option(
+            "--recipe", metavar="FILE|NAME", help="Prune and round; else the machine's own."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def asked_of_tensors(given: dict[str, Any]) -> dict[str, Any]:
+    """Of the options of a command that runs tensors, those that every run takes."""
+    names = (
+        "requantize", "verify", "seed", "weight_density", "activation_density", "correlation",
+    )  # fmt: skip
+    return {name: given[name] for name in names}
+
+
+def asked_of_layers(given: dict[str, Any]) -> dict[str, Any]:
+    """Likewise where there is one machine, with its recipe."""
+    return {"recipe": given["recipe"], **asked_of_tensors(given)}
+
+
 def all_cores() -> int:
     """How many processes can run at once here."""
     if hasattr(os, "sched_getaffinity"):
@@ -194,9 +220,7 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
 
     @click.argument("work", required=not machine.takes_counts)
     @tensor_options
-    @click.option("--recipe", metavar="FILE|NAME", help="Prune and round; else the machine's own.")
-    @click.option("--config", metavar="FILE", help="The machine's configuration in TOML.")
-    @click.option("--preset", metavar="NAME", help="A configuration that ships with Sparqsim.")
+    @machine_choice
     @click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled")
     @click.option("--execute", is_flag=True, help="Compute in every firing (SimPy engine).")
     @click.option("--summary", is_flag=True, help="Keep sums only: memory stays constant.")
@@ -252,14 +276,6 @@ def check_outputs(given: dict[str, Any]) -> None:
         check_trace_name(given["trace"])
 
 
-def refuse_given(context: click.Context, names: Iterable[str], why: str) -> None:
-    """Refuse options that were given though they would change nothing."""
-    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for name in names:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise InputError(f"{flags[name]} changes nothing {why}; leave it out")
-
-
 def _only_counts(context: click.Context, given: dict[str, Any]) -> None:
     if given["work"] is not None:
         raise InputError("give WORK or --counts, not both")
@@ -307,16 +323,10 @@ def _layer(
             result = run_layer(
                 machine,
                 network,
-                recipe=given["recipe"],
-                requantize=given["requantize"],
                 engine=given["engine"],
-                verify=given["verify"],
                 record=record,
                 execute=given["execute"],
-                seed=given["seed"],
-                weight_density=given["weight_density"],
-                activation_density=given["activation_density"],
-                correlation=given["correlation"],
+                **asked_of_layers(given),
             )
         _draw_layer(result, bar, given)
     return result.report
@@ -352,17 +362,11 @@ def _network(machine: Machine, network: Network, given: dict[str, Any]) -> Netwo
         report = run_network(
             machine,
             network,
-            recipe=given["recipe"],
-            requantize=given["requantize"],
             engine=given["engine"],
-            verify=given["verify"],
-            seed=given["seed"],
-            weight_density=given["weight_density"],
-            activation_density=given["activation_density"],
-            correlation=given["correlation"],
             paths=bool(given["json_path"] or given["page"]),
             jobs=given["jobs"] or all_cores(),
             progress=bar,
+            **asked_of_layers(given),
         )
         if given["figures"]:
             from sparqsim.simulator.network_plots import save_network_figures

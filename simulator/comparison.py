@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sparqsim.simulator.report import NetworkReport, Totals, joint_status
+from sparqsim.simulator.report import Beside, NetworkReport, Totals, joint_status
 
 
 class Contender(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +71,35 @@ class ComparedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     shared_layers: list[str]
     machines: list[Compared]
+
+    @property
+    def layers(self) -> int:
+        """How many layers the network has, each counted once."""
+        return sum(not isinstance(row, Beside) for row in self.machines[0].report.rows)
+
+    @property
+    def summed_over(self) -> str:
+        """Over which layers the sums that are compared are, in words."""
+        shared, whole = len(self.shared_layers), self.layers
+        return (
+            "all layers"
+            if shared == whole
+            else (f"the {shared} of {whole} layers that run on every machine")
+        )
+
+    def ran_on(self, machine: Compared) -> str:
+        """Which layers ran on a machine, in words."""
+        ran, whole = len(machine.report.runs), self.layers
+        return "all layers" if ran == whole else f"{ran} of {whole} layers"
+
+    @property
+    def ran_on_each(self) -> str:
+        """Likewise of every machine."""
+        told = {each.label: self.ran_on(each) for each in self.machines}
+        alike = set(told.values())
+        if len(alike) == 1:
+            return alike.pop()
+        return "what ran on each machine (" + ", ".join(map(" ".join, told.items())) + ")"
 
 
 class MeanRatios(msgspec.Struct, frozen=True, kw_only=True):

@@ -228,12 +228,14 @@ def edp_over_accuracy(network: ComparedNetwork, ax: Axes | None = None) -> Axes:
     for place, each, _, value, edp in found:
         ax.plot(edp, value, "o", ms=7, color=_colour(place))
         label = printable(each.label, MOST_CHARACTERS)
-        ax.annotate(f"{label} ({each.report.recipe})", (edp, value), (6, 4),
+        ran = network.ran_on(each)
+        told = each.report.recipe if ran == "all layers" else f"{each.report.recipe}, {ran}"
+        ax.annotate(f"{label} ({told})", (edp, value), (6, 4),
                     textcoords="offset points", fontsize=SMALL, color=INK)  # fmt: skip
     _by_factors(ax, "x")
     ax.margins(x=0.25, y=0.2)
     title = f"{network.network}: up and left is better"
-    return dress(ax, title, "energy x time (Js), all layers that ran", found[0][2])
+    return dress(ax, title, "energy x time (Js)", found[0][2])
 
 
 def comparison_figures(report: ComparisonReport) -> dict[str, Figure]:

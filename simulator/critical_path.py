@@ -22,8 +22,8 @@ from sparqsim.simulator.timeline import FREE, GRANT, INPUT, PREVIOUS, Timeline
 
 COMPUTING, FULL_QUEUE, RESOURCE = "computing", "full queue", "resource"
 
-# So many steps are walked in plain Python: to compile the kernel, or to load it, takes longer.
-PLAIN_STEPS = 10_000
+# So many firings are looked at in plain Python: to compile the kernel, or to load it, takes longer.
+PLAIN_LOOKS = 20_000
 
 Ints = NDArray[np.int64]
 
@@ -137,10 +137,15 @@ def _walk(
     holders: Any,
     banks: Any,
     path: Any,
+    most_looks: int,
 ) -> int:
-    """Fill ``path`` with rows (actor, lane, firing, code, cycles), last first; how many."""
-    count, code = 0, -1
-    while count < path.shape[0]:
+    """Fill ``path`` with rows (actor, lane, firing, code, cycles), last first; how many.
+
+    It gives -1 where ``path`` is too short, or more firings would have to be looked at.
+    """
+    count, code, looks = 0, -1, 0
+    while count < path.shape[0] and looks < most_looks:
+        looks += 1
         actor = actors[a]
         at = actor.starts + k * actor.lanes + lane
         start, cause = starts[at], causes[at]
@@ -176,6 +181,7 @@ def _walk(
         if port.each:
             low, high = lane + port.shift, lane + port.shift + 1
         for other in range(low, high):
+            looks += 1
             lane, k, above = other, 0, peer.firings
             moved, width = port.other_at + lane % port.other_width, port.other_width
             while above - k > 1:  # the firing that moved the token
@@ -192,6 +198,7 @@ def _walk(
             # Tokens do not overtake: an earlier one may have held this one back.
             after = token + 1
             while k >= 0:
+                looks += 1
                 at = peer.starts + k * peer.lanes + lane
                 before = sums[moved + k * width]
                 if before < after and starts[at] + shown[at] >= start:
@@ -238,13 +245,14 @@ def critical_path(timeline: Timeline) -> CriticalPath:
     flat = (_flat(starts, np.int64), _flat(causes, np.int32), _flat(latencies, np.int64))
     begin = (last[1], place[1], place[0], timeline.cycles)
     tables = (*flat, sums, holder_ends, holders, banks)
-    path = np.zeros((min(size + 1, PLAIN_STEPS), 5), np.int64)
-    count = _walk.py_func(*begin, actors, ports, *tables, path)  # type: ignore[attr-defined]
+    # A step may cover no cycles only where a firing is busy for none, so firings bound them.
+    path = np.zeros((min(size + 1, PLAIN_LOOKS), 5), np.int64)
+    plain = _walk.py_func  # type: ignore[attr-defined]
+    count = plain(*begin, actors, ports, *tables, path, PLAIN_LOOKS)
     if count < 0:
-        # A step may cover no cycles only where a firing is busy for none, so firings bound them.
         path = np.zeros((size + 1, 5), np.int64)
         rows = np.array(actors, row_type(_ActorRow)), np.array(ports, row_type(_PortRow))
-        count = _walk(*begin, *rows, *tables, path)
+        count = _walk(*begin, *rows, *tables, path, np.iinfo(np.int64).max)
     assert count >= 0, "a chain of causes that does not end"
     return CriticalPath(netlist, *path[:count][::-1].T.copy())
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sparqsim.base import InputError, output_folder, printable, written_whole
+from sparqsim.simulator.diagram import draw_topology
 from sparqsim.simulator.palette import (
     BLUE,
     DPI,
@@ -37,7 +38,6 @@ from sparqsim.simulator.palette import (
 from sparqsim.simulator.queues import held, intervals, is_countable
 from sparqsim.simulator.report import Balance, PathStep, Report, Stalls
 from sparqsim.simulator.timeline import Timeline
-from sparqsim.simulator.topology import draw_topology
 from sparqsim.simulator.traffic import Access, Traffic, moved
 
 if TYPE_CHECKING:

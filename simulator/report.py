@@ -16,6 +16,7 @@ import msgspec
 from sparqsim.base import InputError
 from sparqsim.simulator.critical_path import COMPUTING, FULL_QUEUE, PathShare, critical_path
 from sparqsim.simulator.energy.tables import Basis
+from sparqsim.simulator.sketch import Sketch
 from sparqsim.simulator.timeline import Timeline
 
 TOO_SMALL = " is too small"  # in the note of a memory that would have to hold more than it can
@@ -191,7 +192,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     "activations"). ``output_sqnr_db`` is signal to noise of the machine's outputs against the float
     layer before the recipe: verified outputs are exact, not accurate. It is None where nothing was
     computed or nothing differs. ``bound_by`` names what the time hangs on: see :func:`bound_of`.
-    ``roof`` is None in reports from before it was there.
+    ``roof`` is None in reports from before it was there. ``sketch`` is what the run looked like;
+    None unless it was asked for.
     """
 
     machine: str
@@ -214,6 +216,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     provenance: Provenance
     notes: list[str] = []
     roof: Roof | None = None
+    sketch: Sketch | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

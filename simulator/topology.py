@@ -1,11 +1,7 @@
-"""A netlist drawn as a block diagram, left to right in the direction of the data.
+"""What a netlist is made of, and where its parts stand in a block diagram.
 
-Actors are boxes, a bank of lanes a stack of them; channels are arrows with their name and what each
-queue holds; resources are ellipses beneath the actors that hold them. A broadcast ends in a fan, a
-gather begins in one, a shift is dashed, and a bundle of lanes is struck through, as in a circuit
-diagram. What flows back is led over the top.
-
-The layout is the layered one of Sugiyama: channels that close a cycle are set aside, an actor
+A :class:`Topology` is a netlist without its work: small enough to stand in a report. The layout is
+the layered one of Sugiyama: channels that close a cycle are set aside, an actor
 stands right of all that feed it, channels across several columns keep a row of their own in each,
 and rows are ordered by the mean place of their neighbours. Lengths are inches on paper.
 """
@@ -15,16 +11,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from sparqsim.simulator.netlist import Netlist
-from sparqsim.simulator.palette import BLUE, DPI, GREEN, GREY, INK, MUTED, PURPLE, TITLE, lighter
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Point = tuple[float, float]
 
@@ -37,13 +30,69 @@ FAN = 0.2  # where a bundle spreads
 CURVE = 0.34  # where a channel changes its row
 DEPTH = 0.07  # by how much a bank's boxes behind the first stand out
 MARGIN = 0.14
-STYLES: dict[str, tuple[str, float, Any, str]] = {
-    "lane": (INK, 1.0, "-", "lane to lane (struck through: a bundle)"),
-    "broadcast": (BLUE, 2.0, "-", "broadcast: one to all lanes"),
-    "gather": (GREEN, 2.0, "-", "gather: all lanes to one"),
-    "shift": (PURPLE, 1.0, (0, (4, 2)), "shift: from lane to lane beside it"),
-    "holds": (MUTED, 1.0, (0, (1, 2)), "holds a resource"),
-}
+
+
+class DrawnActor(msgspec.Struct, frozen=True):
+    """An actor: its name, the part of the machine it stands for, and the resource it holds."""
+
+    name: str
+    part: str
+    lanes: int
+    resource: str | None
+
+
+class DrawnChannel(msgspec.Struct, frozen=True):
+    """A channel: its pattern, and the tokens that each of its queues can hold."""
+
+    name: str
+    source: str
+    target: str
+    pattern: str
+    capacity: int
+    offset: int
+
+
+class DrawnResource(msgspec.Struct, frozen=True):
+    """A resource, and what it is in words: ``2 servers``."""
+
+    name: str
+    detail: str
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """The parts of a netlist and how they are joined, without their work."""
+
+    name: str
+    actors: tuple[DrawnActor, ...]
+    channels: tuple[DrawnChannel, ...]
+    resources: tuple[DrawnResource, ...]
+
+    def index(self, actor: str) -> int:
+        """The place of an actor in the order of declaration."""
+        return next(place for place, each in enumerate(self.actors) if each.name == actor)
+
+    def lanes(self, actor: str) -> int:
+        """How many lanes an actor has."""
+        return self.actors[self.index(actor)].lanes
+
+
+def topology_of(netlist: Netlist) -> Topology:
+    """The topology of a netlist."""
+    resources = []
+    for r in netlist.resources:
+        detail = f"{r.servers} {'bank' if r.banked else 'server'}{'s' * (r.servers != 1)}"
+        if r.model is not None:
+            detail = r.model.kind.replace("_", " ")
+        resources.append(DrawnResource(r.name, detail))
+    actors = (DrawnActor(a.name, a.part, int(a.lanes), a.resource) for a in netlist.actors)
+    channels = (
+        DrawnChannel(c.name, c.source, c.target, c.pattern.value, int(c.capacity), c.offset)
+        for c in netlist.channels
+    )
+    return Topology(netlist.name, tuple(actors), tuple(channels), tuple(resources))
+
+
+# ------------------------------------------------------------------ the layout
 
 
 @dataclass(eq=False)
@@ -148,6 +197,7 @@ class Layout:
         return [b for column in self.columns if box in column for b in column if b.name]
 
 
+@cache
 def text_width(text: str, points: float) -> float:
     """Width of a line of text in inches."""
     from matplotlib.textpath import TextPath
@@ -155,82 +205,33 @@ def text_width(text: str, points: float) -> float:
     return float(TextPath((0, 0), text, size=points).get_extents().width) / 72 if text else 0.0
 
 
-def draw_topology(netlist: Netlist, ax: Axes | None = None) -> Axes:
-    """Draw the actors, channels and resources of a netlist; a new figure is as large as it needs.
-
-    On a given ``ax`` the diagram is scaled to fit.
-    """
-    layout = arrange(netlist)
-    left, right, low, high = extent(layout)
-    width, height = right - left, high - low
-    below, above = 0.32, 0.35  # legend and title
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        size = (max(width, 5.0), height + below + above)
-        figure = Figure(figsize=size, dpi=DPI)
-        ax = figure.add_axes((0, below / size[1], width / size[0], height / size[1]))
-        scale = 1.0
-    else:
-        place = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-        scale = min(place.width / width, place.height / height)
-    ax.set_axis_off()
-    ax.set_aspect("equal", anchor="W")
-    ax.set(xlim=(left, right), ylim=(low, high))
-    pen = _Pen(ax, scale)
-    for store in layout.stores:
-        pen.store(store)
-    for wire in layout.forward:
-        pen.forward(wire)
-    for wire in layout.back:
-        pen.backward(wire)
-    for box in layout.boxes.values():
-        pen.box(box)
-    kinds = {wire.pattern for wire in (*layout.forward, *layout.back)}
-    pen.legend(kinds | {"holds"} if layout.stores else kinds)
-    told = [
-        f"{len(parts)} {kind}{'s' * (len(parts) != 1)}"
-        for kind, parts in (
-            *(("actor", netlist.actors), ("channel", netlist.channels)),
-            ("resource", netlist.resources),
-        )
-        if parts
-    ]
-    title = f"{netlist.name}: {', '.join(told)}"
-    ax.set_title(title, loc="left", x=MARGIN / width, fontsize=TITLE * min(scale, 1), color=INK)
-    return ax
-
-
-# ------------------------------------------------------------------ layout
-
-
-def arrange(netlist: Netlist, least: Mapping[str, Point] | None = None) -> Layout:
+def arrange(topology: Topology, least: Mapping[str, Point] | None = None) -> Layout:
     """Place the actors and lead the channels.
 
     ``least`` gives boxes, by the names of their actors, a least width and height.
     """
     import networkx
 
-    closing = _closing_channels(netlist)
-    boxes = {actor.name: _box(actor.name, actor.part, actor.lanes) for actor in netlist.actors}
+    closing = _closing_channels(topology)
+    boxes = {actor.name: _box(actor.name, actor.part, actor.lanes) for actor in topology.actors}
     for name, (width, height) in (least or {}).items():
         boxes[name].width = max(boxes[name].width, width)
         boxes[name].height = max(boxes[name].height, height)
     plan = networkx.DiGraph()
     plan.add_nodes_from(boxes)
-    plan.add_edges_from((c.source, c.target) for c in netlist.channels if c.name not in closing)
+    plan.add_edges_from((c.source, c.target) for c in topology.channels if c.name not in closing)
     columns = [
-        [boxes[name] for name in sorted(names, key=netlist.index)]
+        [boxes[name] for name in sorted(names, key=topology.index)]
         for names in networkx.topological_generations(plan)
     ]
     column_of = {box.name: i for i, column in enumerate(columns) for box in column}
-    layout = Layout(columns, boxes, stores=_stores(netlist))
-    for c in netlist.channels:
+    layout = Layout(columns, boxes, stores=_stores(topology))
+    for c in topology.channels:
         detail = f"holds {c.capacity:,}"
-        if c.pattern.value == "shift":
+        if c.pattern == "shift":
             detail += f", {c.offset:+d}"
-        lanes = max(netlist.actor(c.source).lanes, netlist.actor(c.target).lanes)
-        wire = Wire(c.name, detail, c.pattern.value, lanes)
+        lanes = max(topology.lanes(c.source), topology.lanes(c.target))
+        wire = Wire(c.name, detail, c.pattern, lanes)
         ends = boxes[c.source], boxes[c.target]
         if c.name in closing:
             wire.stops = list(ends)
@@ -243,14 +244,14 @@ def arrange(netlist: Netlist, least: Mapping[str, Point] | None = None) -> Layou
         layout.forward.append(wire)
     _order_rows(layout)
     _place_rows(layout)
-    _place_columns(layout, netlist)
+    _place_columns(layout, topology)
     _straighten(layout)
     _lead_back(layout)
-    _lead_down(layout, netlist)
+    _lead_down(layout, topology)
     return layout
 
 
-def _closing_channels(netlist: Netlist) -> set[str]:
+def _closing_channels(topology: Topology) -> set[str]:
     """Channels to set aside so that no cycle is left, none of them needlessly.
 
     They are sought among those within a strongly connected part that lead to an actor declared no
@@ -259,17 +260,19 @@ def _closing_channels(netlist: Netlist) -> set[str]:
     import networkx
 
     part: dict[str, int] = {}
-    for number, members in enumerate(networkx.strongly_connected_components(netlist.graph)):
+    graph = networkx.DiGraph((c.source, c.target) for c in topology.channels)
+    graph.add_nodes_from(actor.name for actor in topology.actors)
+    for number, members in enumerate(networkx.strongly_connected_components(graph)):
         part.update(dict.fromkeys(members, number))
-    place = netlist.index
+    place = topology.index
     suspects = [
         c
-        for c in netlist.channels
+        for c in topology.channels
         if part[c.source] == part[c.target] and place(c.target) <= place(c.source)
     ]
     names = {c.name for c in suspects}
-    kept = networkx.DiGraph((c.source, c.target) for c in netlist.channels if c.name not in names)
-    kept.add_nodes_from(actor.name for actor in netlist.actors)
+    kept = networkx.DiGraph((c.source, c.target) for c in topology.channels if c.name not in names)
+    kept.add_nodes_from(actor.name for actor in topology.actors)
     closing = set()
     for c in sorted(suspects, key=lambda c: place(c.source) - place(c.target)):
         if networkx.has_path(kept, c.target, c.source):
@@ -287,14 +290,11 @@ def _box(name: str, part: str, lanes: int) -> Box:
     return Box(name, tuple(lines), lanes, max(wide + 0.22, 0.7), 0.3 + 0.135 * len(lines))
 
 
-def _stores(netlist: Netlist) -> list[Store]:
+def _stores(topology: Topology) -> list[Store]:
     stores = []
-    for r in netlist.resources:
-        detail = f"{r.servers} {'bank' if r.banked else 'server'}{'s' * (r.servers != 1)}"
-        if r.model is not None:
-            detail = r.model.kind.replace("_", " ")
-        wide = max(text_width(r.name, NAME + 0.6), text_width(detail, SMALL))
-        stores.append(Store(r.name, detail, 1.25 * wide + 0.3))
+    for r in topology.resources:
+        wide = max(text_width(r.name, NAME + 0.6), text_width(r.detail, SMALL))
+        stores.append(Store(r.name, r.detail, 1.25 * wide + 0.3))
     return stores
 
 
@@ -355,12 +355,12 @@ def _spread(column: list[Box], wanted: list[float]) -> None:
         box.y = row + shift
 
 
-def _place_columns(layout: Layout, netlist: Netlist) -> None:
+def _place_columns(layout: Layout, topology: Topology) -> None:
     """Leave room between columns for labels, and for lines that go around other boxes."""
     x = 0.0
     up_from = [w.stops[0] for w in layout.back if not layout.is_top(w.stops[0])]
     up_to = [w.stops[1] for w in layout.back if not layout.is_top(w.stops[1])]
-    holders = [layout.boxes[a.name] for a in netlist.actors if a.resource]
+    holders = [layout.boxes[a.name] for a in topology.actors if a.resource]
     down_from = [box for box in holders if not layout.is_bottom(box)]
     for column in layout.columns:
         width = max(box.width for box in column)
@@ -464,12 +464,12 @@ def _lead_back(layout: Layout) -> None:
         wire.path = [*out, (begin, y), (end, y), *back]
 
 
-def _lead_down(layout: Layout, netlist: Netlist) -> None:
+def _lead_down(layout: Layout, topology: Topology) -> None:
     """Put the resources beneath all boxes, near the actors that hold them, and lead lines there."""
     stubs, tracks = _Stubs(), _Tracks()
     base = min(box.bottom for column in layout.columns for box in column) - 0.55
     for store in layout.stores:
-        holders = [layout.boxes[a.name] for a in netlist.actors if a.resource == store.name]
+        holders = [layout.boxes[a.name] for a in topology.actors if a.resource == store.name]
         begins: list[list[Point]] = []
         for box in holders:
             if layout.is_bottom(box):
@@ -504,172 +504,3 @@ def extent(layout: Layout) -> tuple[float, float, float, float]:
         xs += [store.x - store.width / 2, store.x + store.width / 2]
         ys.append(store.y - 0.22)
     return min(xs) - MARGIN, max(xs) + MARGIN, min(ys) - MARGIN, max(ys) + MARGIN
-
-
-# ------------------------------------------------------------------ drawing
-
-
-class _Pen:
-    """Draws boxes and wires on axes whose unit is an inch, at a scale."""
-
-    def __init__(self, ax: Axes, scale: float) -> None:
-        self.ax, self.scale = ax, scale
-
-    def text(self, x: float, y: float, text: str, size: float = SMALL, **options: Any) -> None:
-        options = {"color": INK, "ha": "center", "va": "center"} | options
-        self.ax.text(x, y, text, fontsize=size * self.scale, zorder=6, **options)
-
-    def box(self, box: Box) -> None:
-        from matplotlib.patches import FancyBboxPatch
-
-        fill = lighter(BLUE, 0.88) if box.lanes > 1 else "white"
-        for behind in (DEPTH, DEPTH / 2, 0.0) if box.lanes > 1 else (0.0,):
-            self.ax.add_patch(
-                FancyBboxPatch(
-                    *((box.left + behind, box.bottom + behind), box.width, box.height),
-                    boxstyle="round,pad=0,rounding_size=0.05",
-                    facecolor=fill,
-                    edgecolor=INK,
-                    linewidth=0.8 * self.scale,
-                    zorder=4,
-                )
-            )
-        first = box.y + 0.0675 * len(box.lines)
-        self.text(box.x, first, box.name, NAME, weight="bold")
-        for i, line in enumerate(box.lines):
-            self.text(box.x, first - 0.145 - 0.13 * i, line, color=MUTED)
-
-    def store(self, store: Store) -> None:
-        from matplotlib.patches import Ellipse
-
-        for path in store.paths:
-            self.line(path, "holds", zorder=1)
-        self.ax.add_patch(
-            Ellipse(
-                *((store.x, store.y), store.width, 0.42),
-                facecolor=lighter(GREY, 0.5),
-                edgecolor=MUTED,
-                linewidth=0.8 * self.scale,
-                zorder=4,
-            )
-        )
-        self.text(store.x, store.y + 0.07, store.name, NAME, weight="bold")
-        self.text(store.x, store.y - 0.07, store.detail, color=MUTED)
-
-    def line(
-        self,
-        points: list[Point],
-        pattern: str,
-        arrow: bool = False,
-        width: float | None = None,
-        zorder: float = 3,
-    ) -> None:
-        """A line through points: straight along an axis, else in a smooth step."""
-        from matplotlib.patches import FancyArrowPatch
-        from matplotlib.path import Path
-
-        colour, usual, dashes, _ = STYLES[pattern]
-        codes, places = [Path.MOVETO], [points[0]]
-        for (x0, y0), (x1, y1) in pairwise(points):
-            if x0 == x1 or y0 == y1 or x1 - x0 <= FAN:
-                codes.append(Path.LINETO)
-                places.append((x1, y1))
-            else:
-                middle = (x0 + x1) / 2
-                codes += [Path.CURVE4] * 3
-                places += [(middle, y0), (middle, y1), (x1, y1)]
-        self.ax.add_patch(
-            FancyArrowPatch(
-                path=Path(places, codes),
-                arrowstyle="-|>,head_length=3,head_width=1.6" if arrow else "-",
-                mutation_scale=self.scale,
-                linewidth=(usual if width is None else width) * self.scale,
-                linestyle=dashes,
-                color=colour,
-                joinstyle="round",
-                capstyle="butt",
-                shrinkA=0,
-                shrinkB=0,
-                zorder=zorder,
-            )
-        )
-
-    def label(self, wire: Wire, x: float, y: float) -> None:
-        """Name above the line, what each queue holds under it."""
-        self.text(x, y + 0.035, wire.name, va="bottom")
-        self.text(x, y - 0.035, wire.detail, va="top", color=MUTED)
-
-    def forward(self, wire: Wire) -> None:
-        source, target = wire.stops[0], wire.stops[-1]
-        turn = source.label_x + wire.straight
-        points = [(source.right, wire.leave), (turn, wire.leave)]
-        for stop in wire.stops[1:-1]:
-            points += [(stop.left, stop.y), (stop.right, stop.y)]
-        self.ends(wire, [*points, (target.left, wire.enter)])
-        self.label(wire, turn - wire.label_width / 2, wire.leave)
-
-    def backward(self, wire: Wire) -> None:
-        self.ends(wire, wire.path)
-        height, (begin, end) = wire.track
-        self.label(wire, (begin + end) / 2, height)
-
-    def ends(self, wire: Wire, points: list[Point]) -> None:
-        """A line with the ends its pattern asks for: a fan, an arrow, a stroke."""
-        pattern = wire.pattern
-        if pattern == "gather":
-            begin = points[0]
-            points = [_toward(begin, points[1], FAN), *points[1:]]
-            for across in (-0.1, 0.0, 0.1):
-                tip = _beside(begin, points[0], across)
-                self.line([tip, points[0]], pattern, width=1.0)
-        if pattern == "broadcast":
-            goal = points[-1]
-            fork = _toward(goal, points[-2], FAN)
-            self.line([*points[:-1], fork], pattern)
-            for across in (-0.1, 0.0, 0.1):
-                self.line([fork, _beside(goal, fork, across)], pattern, arrow=True, width=1.0)
-            return
-        self.line(points, pattern, arrow=True)
-        if pattern == "lane" and wire.lanes > 1:
-            x, y = _toward(points[-1], points[-2], 0.17)
-            self.ax.plot(
-                *((x - 0.03, x + 0.03), (y - 0.06, y + 0.06)),
-                color=INK,
-                linewidth=0.9 * self.scale,
-                zorder=3,
-            )
-
-    def legend(self, kinds: set[str]) -> None:
-        from matplotlib.lines import Line2D
-
-        handles = [
-            Line2D([], [], color=colour, linewidth=width, linestyle=dashes, label=label)
-            for kind, (colour, width, dashes, label) in STYLES.items()
-            if kind in kinds
-        ]
-        self.ax.legend(
-            handles=handles,
-            loc="upper left",
-            bbox_to_anchor=(MARGIN / (self.ax.get_xlim()[1] - self.ax.get_xlim()[0]), 0),
-            borderpad=0.0,
-            borderaxespad=0.0,
-            ncols=max(len(handles), 1),
-            frameon=False,
-            labelcolor=INK,
-            fontsize=SMALL * self.scale,
-            handlelength=2.2,
-        )
-
-
-def _toward(end: Point, neighbour: Point, by: float) -> Point:
-    """The point ``by`` inches (or less, on a short line) inward of its end, along its axis."""
-    if end[0] == neighbour[0]:
-        return end[0], end[1] + float(np.clip(0.8 * (neighbour[1] - end[1]), -by, by))
-    return end[0] + float(np.clip(0.8 * (neighbour[0] - end[0]), -by, by)), end[1]
-
-
-def _beside(end: Point, neighbour: Point, across: float) -> Point:
-    """The point ``across`` inches beside the end of a line."""
-    if end[0] == neighbour[0]:
-        return end[0] + across, end[1]
-    return end[0], end[1] + across

@@ -131,7 +131,7 @@ def _sheet(name: str, student: str, seed: str, solutions: bool, json_path: str |
 
 def _show(found: Grade) -> None:
     shown = table(
-        f"{found.lab}, {escape(found.student)} ({found.sheet} sheet)",
+        f"{found.lab}, {found.student} ({found.sheet} sheet)",
         ("question", "verdict", "answer or reason"),
         ("points",),
     )

@@ -29,6 +29,7 @@ from sparqsim.architectures.arrays.search import Objective, candidates
 from sparqsim.architectures.arrays.tiles import tile_netlist
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.scenarios.frame import open_frame
 from sparqsim.scripts.validation._arrays import Case, ant_case, bitfusion_case, read_rows
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.timeline import Timeline
@@ -116,8 +117,7 @@ def tiles_figure() -> Figure:
         axes.invert_yaxis()
         axes.set_xlim(0, until)
         axes.set_title(title, fontsize=10, loc="left")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_frame(axes)
     panels[-1].set_xlabel("cycles from the start of the layer")
     return drawing
 
@@ -154,8 +154,7 @@ def agreement_figure(rows: list[Point]) -> Figure:
     axes.set_ylabel("event-driven over analytic, %")
     axes.set_title("The authors' tilings, event by event (grey: within 1 %)", fontsize=11)
     axes.legend(frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_frame(axes)
     return drawing
 
 
@@ -225,8 +224,7 @@ def drain_figure(rows: list[Slowdown]) -> Figure:
     axes.set_xlabel("cycles, relative to the published model that charges no fill and drain")
     axes.set_title("Draining the array between passes", fontsize=11)
     axes.legend(loc="upper right", fontsize=8, frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_frame(axes)
     return drawing
 
 

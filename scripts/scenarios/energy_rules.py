@@ -21,6 +21,7 @@ import numpy as np
 from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.scenarios.frame import open_frame
 from sparqsim.simulator.energy import scaling
 from sparqsim.simulator.energy.tables import MAC_PJ, SRAM_64_BIT_PJ
 from sparqsim.simulator.palette import BLUE, GREEN, ORANGE, VERMILION
@@ -133,8 +134,7 @@ def draw(found: Rules) -> Figure:
     for axes in (node, sram, supply):
         axes.legend(frameon=False, fontsize=8)
     for axes in (node, sram, array, supply):
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_frame(axes)
     return figure
 
 

@@ -87,11 +87,17 @@ def panels(count: int, width: float = 8.4, height: float = 3.8) -> tuple[Figure,
 
     figure = Figure(figsize=(width, height), layout="constrained")
     made = list(figure.subplots(1, count, squeeze=False)[0])
+    open_frame(*made)
     for axes in made:
-        axes.spines[["top", "right"]].set_visible(False)
         axes.title.set_size(10)
         axes.title.set_horizontalalignment("left")
     return figure, made
+
+
+def open_frame(*of: Axes) -> None:
+    """Leave out the upper and right frame of axes."""
+    for axes in of:
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def lines(

@@ -21,6 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.scenarios.frame import open_frame
 from sparqsim.workloads import recipes
 from sparqsim.workloads.compress import Report, compress, fitted
 from sparqsim.workloads.models.real import Subject, cosines, rank_correlation, subject
@@ -197,7 +198,7 @@ def weights_figure(trained: Subject) -> Figure:
         bottom.tick_params(left=False)
         bottom.spines["left"].set_visible(False)
         for axis in (top, bottom):
-            axis.spines[["top", "right"]].set_visible(False)
+            open_frame(axis)
     axes[0, 0].set_ylabel("weights in a bin")
     return figure
 
@@ -216,7 +217,7 @@ def noise_figure(found: Findings) -> Figure:
     axis.set(xlabel="largest weight / sigma", ylabel="SQNR (dB)")
     axis.set_title("36 weights of MiniLM at 4 bits, one scale per tensor")
     axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
+    open_frame(axis)
     return figure
 
 
@@ -231,7 +232,7 @@ def bits_figure(found: Findings) -> Figure:
             style = "o" if name.startswith("OliVe") else "o-"
             axis.plot([row.bits for row in rows], values, style, ms=5, color=color, label=name)
         axis.set_xlabel("bits of a weight")
-        axis.spines[["top", "right"]].set_visible(False)
+        open_frame(axis)
     axes[0].set(title="mean cosine to float32")
     axes[1].set(title="rank correlation with the grades")
     low, high = found.rank_float32 - found.rank_error, found.rank_float32 + found.rank_error

@@ -26,6 +26,7 @@ import numpy as np
 
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts import train_digits
+from sparqsim.scripts.scenarios.frame import open_frame
 from sparqsim.workloads import formats, prune
 from sparqsim.workloads.models.digits import NETWORKS, load_images, scale_pixels
 
@@ -227,7 +228,7 @@ def draw(table: Table) -> Figure:
         axes.set_xlim(-0.6, len(families) - 0.4)
         axes.set_title(f"{bits} bits", loc="left")
         axes.grid(axis="y", lw=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
     panels[0].set_ylabel("test accuracy (%)")
     lows = [100 * min(row.before + row.after) for row in table.quantized if row.bits != BITS[0]]
     panels[0].set_ylim(0, 102)  # 2 bits need a scale of their own

@@ -20,6 +20,7 @@ from sparqsim.architectures.arrays.plain import PlainArray
 from sparqsim.architectures.arrays.shifting import Multiplier
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.scenarios.frame import open_frame
 from sparqsim.simulator.palette import BLUE, GREEN, ORANGE
 from sparqsim.workloads import formats
 from sparqsim.workloads.formats.powers import APoT, PoT
@@ -91,8 +92,7 @@ def draw(rows: list[Row]) -> Figure:
         axes.bar_label(bars, labels=told, fontsize=8)
         axes.set_title(title, fontsize=10)
         axes.tick_params(axis="x", rotation=60)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_frame(axes)
     figure.supxlabel("format of the weights; above a bar the terms of a value", fontsize=9)
     return figure
 

@@ -21,6 +21,7 @@ from sparqsim.architectures import presets
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.base import output_folder, written_whole
 from sparqsim.scripts.output import PatientBar
+from sparqsim.scripts.scenarios.frame import open_frame
 from sparqsim.scripts.validation.sparse_tensor_core import (
     BOUND,
     REFERENCE,
@@ -207,7 +208,7 @@ def any_nm() -> Figure:
 def _tidy(figure: Figure) -> Figure:
     each: Axes
     for each in figure.axes:
-        each.spines[["top", "right"]].set_visible(False)
+        open_frame(each)
     return figure
 
 

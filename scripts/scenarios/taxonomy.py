@@ -26,7 +26,7 @@ from sparqsim.architectures.machine import Machine, run
 from sparqsim.architectures.snap import SNAP
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.scripts.output import PatientBar
-from sparqsim.scripts.scenarios.frame import Scenario
+from sparqsim.scripts.scenarios.frame import Scenario, open_frame
 from sparqsim.workloads import recipes
 from sparqsim.workloads.encodings.bitmap import Bitmap
 from sparqsim.workloads.encodings.nm import NMSparse
@@ -244,7 +244,7 @@ def draw(found: Study) -> Figure:
         if line == 0:
             axes.legend(frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     for each in figure.axes:
-        each.spines[["top", "right"]].set_visible(False)
+        open_frame(each)
     return figure
 
 

@@ -9,10 +9,19 @@ import click
 import msgspec
 
 from sparqsim.base import InputError
-from sparqsim.scripts.output import console, refuse_early, table
+from sparqsim.scripts.output import (
+    console,
+    refuse_early,
+    refuse_given,
+    refuse_twice,
+    table,
+)
 from sparqsim.scripts.sweep.file import Figure, load
 from sparqsim.scripts.sweep.frame import Points
 
+OF_FIGURES = (
+    *("kind", "hue", "panel", "value", "log_x", "log_y", "knee", "relative_to_first", "output"),
+)
 KINDS = get_args(get_type_hints(Figure)["kind"])
 
 
@@ -39,17 +48,38 @@ KINDS = get_args(get_type_hints(Figure)["kind"])
 @click.option("--page", metavar="FILE", callback=refuse_early, help="Write the store as one page.")
 @click.option("--csv", "csv_path", metavar="FILE|-", callback=refuse_early, help="Write a table.")
 @click.option("--parquet", metavar="FILE", callback=refuse_early, help="Write a Parquet table.")
-def command(store: str, **given: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, store: str, **given: Any) -> None:
     """Draw a figure of the points in STORE, or say what there is to draw."""
+    _check(context, given)
     points = Points(Path(store)).only(given.pop("where"))
     done = [
         _failed(points) if given["failed"] else False,
         _importance(points, given["importance"]) if given["importance"] else False,
-        _tables(points, given),
         _figures(points, given),
+        _tables(points, given),
     ]
     if not any(done):
         _show(points, store)
+
+
+def _is_drawn(given: dict[str, Any]) -> bool:
+    """Whether a figure is asked for."""
+    return bool(given["x"] or given["y"] or given["kind"] == "parallel")
+
+
+def _check(context: click.Context, given: dict[str, Any]) -> None:
+    """Refuse what would change nothing, and two things in one file."""
+    if not _is_drawn(given):
+        refuse_given(context, OF_FIGURES, "without a figure, --x or --y")
+        if not given["page"]:
+            refuse_given(context, ("title",), "without a figure or a page")
+    if not given["figures_of"]:
+        refuse_given(context, ("folder",), "without --figures-of")
+    if given["output"] and not given["output"].endswith((".png", ".svg")):
+        raise InputError(f"--output must be named .png or .svg, got {given['output']}")
+    files = {"--csv": "csv_path", "--parquet": "parquet", "--page": "page", "--output": "output"}
+    refuse_twice({option: given[name] for option, name in files.items()})
 
 
 def _tables(points: Points, given: dict[str, Any]) -> bool:
@@ -70,7 +100,7 @@ def _figures(points: Points, given: dict[str, Any]) -> bool:
     if given["figures_of"]:
         for path in draw_all(points, load(given["figures_of"]), given["folder"]):
             click.echo(f"drew {path}")
-    wanted = given["x"] or given["y"] or given["kind"] == "parallel"
+    wanted = _is_drawn(given)
     if wanted:
         names = {field.name for field in msgspec.structs.fields(Figure)}
         chosen = {name: value for name, value in given.items() if name in names}
@@ -80,7 +110,7 @@ def _figures(points: Points, given: dict[str, Any]) -> bool:
         output.parent.mkdir(parents=True, exist_ok=True)
         save(draw(points, figure), output, figure.title or figure.name)
         click.echo(f"drew {output}")
-    return bool(wanted or given["figures_of"])
+    return wanted or bool(given["figures_of"])
 
 
 def _failed(points: Points) -> bool:

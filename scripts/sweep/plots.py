@@ -69,8 +69,9 @@ class Drawing:
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Numbers of a column; nan where there is none. Raises InputError at a name."""
+        values = self.of(name)
         try:
-            return np.array([np.nan if v is None else v for v in self.of(name)], np.float64)
+            return np.array([np.nan if v is None else v for v in values], np.float64)
         except (TypeError, ValueError):
             raise InputError(f"{name!r} is no number; it cannot be drawn along an axis") from None
 

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sparqsim.base import InputError
 from sparqsim.simulator.animation.drawing import Diagram
-from sparqsim.simulator.animation.film import check_showable, frames, moments
+from sparqsim.simulator.animation.film import check_cycle, check_showable, frames, moments
 from sparqsim.simulator.animation.page import page
 from sparqsim.simulator.pages import write
 from sparqsim.simulator.timeline import Timeline
 from sparqsim.simulator.trace.window import Window
 
-__all__ = ["check_showable", "write_animation", "write_frame"]
+__all__ = ["check_cycle", "check_showable", "write_animation", "write_frame"]
 
 
 def write_animation(
@@ -57,7 +56,6 @@ def write_frame(timeline: Timeline, cycle: int, path: str | os.PathLike[str], ti
         As :func:`write_animation`; or if the run has no such cycle.
     """
     check_showable(timeline.netlist)
-    if not 0 <= cycle <= timeline.cycles:
-        raise InputError(f"the run has the cycles 0 to {timeline.cycles:,}, got {cycle:,}")
+    check_cycle(timeline, cycle)
     (frame,) = frames(timeline, np.array([cycle]))
     return write(Diagram(timeline.netlist).svg(frame, title, words=True), path)

@@ -17,7 +17,16 @@ from sparqsim.base import printable
 from sparqsim.simulator.animation.film import DOTS, STATE_NAMES, Frame, Queue
 from sparqsim.simulator.netlist import Channel, Netlist
 from sparqsim.simulator.palette import BLUE, GREY, MUTED, ORANGE, PURPLE, VERMILION
-from sparqsim.simulator.topology import Box, Layout, Point, Wire, arrange, extent, text_width
+from sparqsim.simulator.topology import (
+    Box,
+    Layout,
+    Point,
+    Wire,
+    arrange,
+    extent,
+    text_width,
+    topology_of,
+)
 
 SCALE = 96.0  # pixels an inch
 CELL, COLUMNS = 0.105, 16  # inches; cells in a row
@@ -56,7 +65,7 @@ class Diagram:
             part = text_width(printable(actor.part, PART), 8) + 0.2
             width = max(min(actor.lanes, COLUMNS) * CELL + 0.16, part)
             least[actor.name] = (width, 0.42 + 0.14 * (actor.part != actor.name) + rows * CELL)
-        self.layout: Layout = arrange(netlist, least)
+        self.layout: Layout = arrange(topology_of(netlist), least)
         left, right, low, high = extent(self.layout)
         self.origin = (left, high)
         self.width, self.height = (right - left) * SCALE, (high - low + 0.1) * SCALE

@@ -79,6 +79,12 @@ def check_showable(netlist: Netlist) -> None:
             )
 
 
+def check_cycle(timeline: Timeline, cycle: int) -> None:
+    """Raise InputError if the run has no such cycle."""
+    if not 0 <= cycle <= timeline.cycles:
+        raise InputError(f"the run has the cycles 0 to {timeline.cycles:,}, got {cycle:,}")
+
+
 def moments(timeline: Timeline, window: Window | None = None) -> Ints:
     """The cycles in which something changes, from the first of the window to its end.
 

@@ -8,7 +8,7 @@ from typing import Any
 from sparqsim.base import printable
 from sparqsim.simulator.animation.drawing import Diagram, is_full, level, level_words, shown
 from sparqsim.simulator.animation.film import DOTS, Frame
-from sparqsim.simulator.pages.html import script_json
+from sparqsim.simulator.pages.html import digest, script_json
 from sparqsim.simulator.timeline import Timeline
 
 FIRST = 24  # moments in the table
@@ -18,7 +18,8 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--paper:#16181b;--ink:#eaeaea;--muted:#a9adb3;
 --faint:#3a3d42;--s4:#4d5157}}
 body{margin:0 auto;max-width:1400px;padding:12px;background:var(--paper);color:var(--ink);
-font:16px/1.45 system-ui,sans-serif}h1{font-size:1.3rem;margin:.2em 0}
+font:16px/1.45 system-ui,sans-serif}h1{font-size:1.3rem;margin:.2em 0;
+overflow-wrap:anywhere}
 .stage{overflow-x:auto;border:1px solid var(--faint);border-radius:6px;padding:6px}
 .stage svg{display:block;max-width:none}
 .bar{display:flex;flex-wrap:wrap;gap:8px;align-items:center;margin:10px 0}
@@ -27,7 +28,9 @@ border-radius:6px;background:var(--paper);color:var(--ink);cursor:pointer}
 .bar input{flex:1 1 140px;min-width:120px}.bar output{font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;width:100%;font-size:.9rem}th,td{text-align:left;vertical-align:top;
 padding:3px 8px;border-bottom:1px solid var(--faint)}th[scope=row]{white-space:nowrap}
-caption{text-align:left}.now th{width:12em}.scroll{overflow-x:auto}.scroll td{min-width:9em}
+caption{text-align:left}.now{table-layout:fixed}
+.now th[scope=row]{width:min(12em,32%);white-space:normal}.now th,.now td{overflow-wrap:anywhere}
+.scroll{overflow-x:auto}.scroll td{min-width:9em}
 .note{color:var(--muted);font-size:.9rem}
 :focus-visible{outline:2px solid #0072b2;outline-offset:2px}
 @media print{.bar,.script{display:none}.stage{overflow:visible}.stage svg{width:100%;height:auto}}
@@ -117,7 +120,7 @@ def page(diagram: Diagram, film: Sequence[Frame], title: str, timeline: Timeline
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'">
+script-src 'sha256-{digest(SCRIPT)}'">
 <title>{heading}</title><style>{STYLE}</style></head><body>
 <h1>{heading}</h1>
 <p class="note">{timeline.cycles:,} cycles, {len(film):,} moments in which something changes. A cell

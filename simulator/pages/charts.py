@@ -167,8 +167,8 @@ class Plot:
         Made by :meth:`line`, :meth:`area`, :meth:`steps` and :meth:`dot`.
     height
         In pixels.
-    title
-        Above the plot; empty: none.
+    ticks
+        Of the y axis, about; 0: none.
     """
 
     x: Axis
@@ -176,7 +176,7 @@ class Plot:
     alt: str
     marks: list[Html] = field(default_factory=list)
     height: int = 200
-    title: str = ""
+    ticks: int = 5
 
     def places(self, xs: Any, ys: Any) -> str:
         """Points as SVG has them: "x,y x,y"; a little outside at most."""
@@ -239,7 +239,7 @@ class Plot:
 
     def _grid(self) -> list[Html]:
         lines = []
-        for tick in self.y.ticks(5):
+        for tick in self.y.ticks(self.ticks) if self.ticks else ():
             at = f"{SIDE * (1 - self.y.share(tick)):.4g}"
             lines.append(h("path", d=Html(f"M0 {at}H{SIDE}"), class_="grid"))
         lines.append(h("path", d=Html(f"M0 0V{SIDE}H{SIDE}"), class_="frame"))
@@ -252,7 +252,7 @@ class Plot:
             kind = "x first" if share < 0.03 else "x last" if share > 0.97 else "x"
             place = f"left:{100 * share:.2f}%"
             words.append(h("span", _tick(tick, self.x.unit), class_=kind, style=place))
-        for tick in self.y.ticks(5):
+        for tick in self.y.ticks(self.ticks) if self.ticks else ():
             place = f"bottom:{100 * self.y.share(tick):.2f}%"
             words.append(h("span", _tick(tick, self.y.unit), class_="y", style=place))
         if self.x.title:
@@ -281,37 +281,55 @@ def spark(edges: Any, shares: Any, alt: str) -> Html:
     )  # fmt: skip
 
 
+def spark_of_bytes(values: bytes) -> Html:
+    """A staircase for a cell whose numbers stand beside it, 255 being its height."""
+    steps, before = [f"M0 255v-{values[0]}"], values[0]
+    for value in values[1:]:
+        steps.append("h1" if value == before else f"h1v{before - value}")
+        before = value
+    path = h("path", d=Html(f"{''.join(steps)}h1V255z"), class_="area busy")
+    return h(
+        "svg", path, viewBox=f"0 0 {len(values)} 255", preserveAspectRatio="none", class_="spark",
+        aria_hidden="true",
+    )  # fmt: skip
+
+
 def figure(*body: Any, caption: str) -> Html:
     """A figure with its caption."""
     return h("figure", *body, h("figcaption", caption))
 
 
-def heat_map(shares: NDArray[np.float64], x: Axis, rows: Axis, alt: str, height: int) -> Html:
+def heat_map(
+    shares: NDArray[np.float64], x: Axis, rows: Axis, alt: str, height: int, ticks: int = 5
+) -> Html:
     """A picture of shares ``[rows, columns]``, 0 to 1, the first row at the foot: 1 is full blue.
 
-    Its ground is clear, so that it is light or dark as the page is.
+    Its ground is clear, so that it is light or dark as the page is. ``ticks`` are those of the
+    rows, about.
     """
     source = f"data:image/png;base64,{base64.b64encode(_png(shares[::-1])).decode()}"
     picture = h("img", src=Html(source), alt=alt)
-    return Plot(x, rows, alt, height=height).html(picture)
+    return Plot(x, rows, alt, height=height, ticks=ticks).html(picture)
 
 
 def _png(shares: NDArray[np.float64]) -> bytes:
     """An image of one colour, of which the shares are the opacity."""
     opacity = np.clip(np.rint(255 * np.nan_to_num(shares)), 0, 255).astype(np.uint8)
     height, width = opacity.shape
-    pixels = np.zeros((height, width, 4), np.uint8)
-    pixels[:, :, :3] = (0x1F, 0x7F, 0xBF)
-    pixels[:, :, 3] = opacity
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), opacity], axis=1)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # a palette of 256
+    most = int(opacity.max(initial=0)) + 1
+    colours, clear = bytes((0x1F, 0x7F, 0xBF)) * most, bytes(range(most))
     packed = zlib.compress(lines.tobytes(), 9)
-    parts = (chunk(b"IHDR", head), chunk(b"IDAT", packed), chunk(b"IEND", b""))
+    parts = (
+        chunk(b"IHDR", head), chunk(b"PLTE", colours), chunk(b"tRNS", clear),
+        chunk(b"IDAT", packed), chunk(b"IEND", b""),
+    )  # fmt: skip
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

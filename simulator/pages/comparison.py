@@ -24,6 +24,7 @@ from sparqsim.simulator.pages.charts import (
     roofline,
     with_unit,
 )
+from sparqsim.simulator.pages.diagrams import Sketches
 from sparqsim.simulator.pages.html import Html, Number, Table, contents, document, h, join, section
 from sparqsim.simulator.pages.layer import roof_point
 from sparqsim.simulator.pages.network import part_names, summed_path
@@ -67,16 +68,17 @@ def comparison_page(report: ComparisonReport) -> str:
     sections = [notes(report.notes), section("Machines", *_machines(report))]
     if report.means:
         sections.append(section("Means over the networks", *_means(report)))
+    sketches = Sketches()
     for network in report.networks:
         sections.append(section(f"{network.network}: totals", *_totals(network)))
-        sections.append(section(f"{network.network}: layers", *_layers(network)))
+        sections.append(section(f"{network.network}: layers", *_layers(network, sketches)))
         sections.append(section(f"{network.network}: where the time goes", *_paths(network)))
         sections.append(_roofline(network))
         sections.append(_accuracy(network))
     sections.append(section("Energy and its sources", *_energies(report)))
     sections.append(section("Provenance", *_provenance(report)))
     body = [h("h1", title), h("p", told, class_="sub"), _headline(report), contents(sections)]
-    return document(title, [*body, *sections])
+    return document(title, [*body, *sections, sketches.html()])
 
 
 def machine_legend(labels: Sequence[str]) -> Html:
@@ -122,10 +124,13 @@ def _machines(report: ComparisonReport) -> list[Html]:
         for each in report.contenders
     ]  # fmt: skip
     columns = (
-        "machine", "kind", "changed to be equal", "at peak", "of operands", "DRAM", "mm2", "node",
+        "machine", "kind", "changed", "at peak", "of operands", "DRAM", "mm2", "node",
         "mm2 in the first's node", "source of the area",
     )  # fmt: skip
-    caption = "The machines as they ran; the first is what the others are measured by."
+    caption = (
+        "The machines as they ran; the first is what the others are measured by. Changed: fields, "
+        "to make the machines equal."
+    )
     return [Table(caption, columns, rows, plain=True).html()]
 
 
@@ -178,9 +183,7 @@ def _means(report: ComparisonReport) -> list[Html]:
 
 
 def _totals(network: ComparedNetwork) -> list[Html]:
-    ran = max(len(each.report.runs) for each in network.machines)
-    shared = len(network.shared_layers)
-    over = "all layers" if shared == ran else f"the {shared} layers that run on every machine"
+    over = network.summed_over
     rows = []
     for each in network.machines:
         totals, report = each.shared, each.report
@@ -193,7 +196,7 @@ def _totals(network: ComparedNetwork) -> list[Html]:
             each.label, report.recipe, count(totals.cycles),
             Number(with_unit(totals.seconds, "s"), totals.seconds),
             energy_cell(totals.energy.total_pj),
-            Number("not known" if totals.edp_js is None else f"{totals.edp_js:.3g} Js",
+            Number("not known" if totals.edp_js is None else with_unit(totals.edp_js, "Js"),
                    totals.edp_js),
             Number("–" if moved is None else with_unit(moved, "B"), moved),
             share_cell(totals.utilization), bar([("busy", totals.utilization)]),
@@ -242,7 +245,7 @@ def _split(network: ComparedNetwork) -> list[Html]:
 # ------------------------------------------------------------------ layers
 
 
-def _layers(network: ComparedNetwork) -> list[Html]:
+def _layers(network: ComparedNetwork, sketches: Sketches) -> list[Html]:
     """Time and energy of each layer over the first machine's, both means at the foot."""
     labels = [each.label for each in network.machines]
     of_layers = [
@@ -255,9 +258,8 @@ def _layers(network: ComparedNetwork) -> list[Html]:
         times = _over_first([each.seconds if each else None for each in found])
         energies = _over_first([each.energy.total_pj if each else None for each in found])
         lines.append((rows, found, times, energies))
-        more.append(_detail(labels, [
-            row.report if isinstance(row, LayerRun) else row.why for row in rows
-        ]))  # fmt: skip
+        outcomes = [row.report if isinstance(row, LayerRun) else row.why for row in rows]
+        more.append(_detail(labels, outcomes, sketches))
     time_scale = RatioScale.of(r for _, _, times, _ in lines for r in times if r)
     energy_scale = RatioScale.of(r for _, _, _, energies in lines for r in energies if r)
     rows_out = [
@@ -309,8 +311,8 @@ def _time(found: Report | None, repeat: int, ratio: float | None) -> Number:
     return Number(told if ratio is None else f"{told} ({ratio:.3g})", found.seconds * repeat)
 
 
-def _detail(labels: Sequence[str], found: Sequence[Report | str]) -> Html:
-    """What opens under a layer: a row a machine."""
+def _detail(labels: Sequence[str], found: Sequence[Report | str], sketches: Sketches) -> Html:
+    """What opens under a layer: a row a machine, and what its run on each looked like."""
     rows = []
     for label, each in zip(labels, found, strict=True):
         if isinstance(each, str):
@@ -322,7 +324,13 @@ def _detail(labels: Sequence[str], found: Sequence[Report | str]) -> Html:
             energy_cell(each.energy.total_pj), each.bound_by, words or "path not recorded",
         ])  # fmt: skip
     columns = ("machine", "cycles", "use", "energy", "bound by", "critical path")
-    return Table("One layer on each machine", columns, rows, plain=True, kind="inner").html()
+    table = Table("One layer on each machine", columns, rows, plain=True, kind="inner").html()
+    looks = [
+        h("details", h("summary", f"Load, queues and block diagram on {label}"), *drawn)
+        for label, each in zip(labels, found, strict=True)
+        if not isinstance(each, str) and (drawn := sketches.of(each))
+    ]
+    return join([table, *looks])
 
 
 def _paths(network: ComparedNetwork) -> list[Html]:
@@ -331,10 +339,11 @@ def _paths(network: ComparedNetwork) -> list[Html]:
         steps = summed_path(each.report)
         drawn = path_bar(steps)
         if drawn is not None:
-            found.append(join([h("h3", each.label), drawn]))
+            told = f"{each.label}, {network.ran_on(each)}"
+            found.append(join([h("h3", told), drawn]))
     if not found:
         return []
-    return [h("p", "Critical paths of all layers that ran, one after the other."), *found]
+    return [h("p", "Critical paths of the layers, one after the other."), *found]
 
 
 # ------------------------------------------------------------------ figures
@@ -389,7 +398,8 @@ def _accuracy(network: ComparedNetwork) -> Html:
     for place, label, measure, edp in found:
         plot.dot(edp, measure[1], f"dot {hue(place)}", f"{label}: {edp:.3g} Js, {measure[1]:.4f}")
     labels = [each.label for each in network.machines]
-    caption = f"Energy times time of all layers that ran against {name}: up and left is better."
+    over = network.ran_on_each
+    caption = f"Energy times time of {over} against {name}: up and left is better."
     return section(
         f"{network.network}: accuracy", machine_legend(labels), captioned(plot.html(), caption)
     )

@@ -22,7 +22,7 @@ from typing import Any
 from sparqsim.base import printable, written_whole
 
 MOST_CHARACTERS = 300  # of a text from outside
-LONG = 32  # characters of a cell that may be broken anywhere
+LONG, SHORT = 32, 20  # characters of a cell: more may be broken anywhere, fewer nowhere
 MANY_ROWS = 500  # of which a browser with script shows some at a time
 
 
@@ -154,12 +154,16 @@ class Table:
     def _under(self, under: Html | None) -> Html | None:
         if under is None:
             return None
-        return h("tr", h("td", under, colspan=len(self.columns)), class_="more")
+        inside = h("div", under, class_="under")
+        return h("tr", h("td", inside, colspan=len(self.columns)), class_="more")
 
 
 def _wraps(cell: Any) -> str | None:
-    """A class for a cell whose text must be broken anywhere to fit."""
-    return "long" if not isinstance(cell, Html) and len(str(cell)) > LONG else None
+    """A class for a cell whose text may be broken anywhere to fit, or is better not broken."""
+    if isinstance(cell, Html):
+        return None
+    characters = len(str(cell))
+    return "long" if characters > LONG else "short" if 0 < characters <= SHORT else None
 
 
 def _cell(cell: Any) -> Html:
@@ -180,7 +184,7 @@ def _asset(name: str) -> str:
 def document(title: str, body: Sequence[Any], scripts: Sequence[str] = ()) -> str:
     """A whole page: it loads nothing, and runs the script of all pages and ``scripts``."""
     running = (_asset("page.js"), *scripts)
-    allowed = " ".join(f"'sha256-{_digest(script)}'" for script in running)
+    allowed = " ".join(f"'sha256-{digest(script)}'" for script in running)
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
     head = join([
         h("meta", charset="utf-8"),
@@ -194,7 +198,8 @@ def document(title: str, body: Sequence[Any], scripts: Sequence[str] = ()) -> st
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _digest(script: str) -> str:
+def digest(script: str) -> str:
+    """What a page's policy calls a script by, so that no other one runs."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 

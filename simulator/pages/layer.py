@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
-from typing import Any
-
 import numpy as np
 
 from sparqsim.simulator.load import load_over_time
@@ -20,6 +16,7 @@ from sparqsim.simulator.pages.charts import (
     spark,
     with_unit,
 )
+from sparqsim.simulator.pages.diagrams import block_diagram
 from sparqsim.simulator.pages.html import Html, Number, Table, contents, document, h, section
 from sparqsim.simulator.pages.parts import (
     captioned,
@@ -38,11 +35,10 @@ from sparqsim.simulator.pages.parts import (
     stall_table,
     subtitle,
 )
-from sparqsim.simulator.palette import BLUE, FAINT, GREEN, GREY, INK, MUTED, PURPLE, lighter
 from sparqsim.simulator.queues import Held, held, is_countable
 from sparqsim.simulator.report import Report
 from sparqsim.simulator.timeline import Timeline
-from sparqsim.simulator.topology import draw_topology
+from sparqsim.simulator.topology import topology_of
 from sparqsim.simulator.traffic import Traffic, moved
 
 OVER_TIME = 240  # intervals, at most
@@ -276,50 +272,15 @@ def _bandwidth(timeline: Timeline, traffic: Traffic) -> list[Html]:
 
 
 def _topology(timeline: Timeline) -> Html:
-    netlist = timeline.netlist
-    actors = ", ".join(actor.name for actor in netlist.actors)
-    alt = f"Block diagram of {netlist.name}: actors {actors}"
+    topology = topology_of(timeline.netlist)
     caption = (
         "The machine as it was simulated: actors, the channels between them with the tokens each "
         "queue holds, and the resources they share."
     )
-    drawing = h("div", drawn_topology(timeline), class_="drawing", role="img", aria_label=alt)
     rows = [
-        [c.name, c.source, c.target, c.pattern.value, Number(f"{c.capacity:,}", c.capacity)]
-        for c in netlist.channels
+        [c.name, c.source, c.target, c.pattern, Number(f"{c.capacity:,}", c.capacity)]
+        for c in topology.channels
     ]
     columns = ("channel", "from", "to", "pattern", "capacity")
     table = Table("The same in words: channels and the tokens they hold", columns, rows).html()
-    return section("Topology", captioned(drawing, caption), table)
-
-
-def drawn_topology(timeline: Timeline) -> Html:
-    """The block diagram as SVG in the colours of the page."""
-    from matplotlib import rc_context
-
-    from sparqsim.simulator.plots import write_figure
-
-    file = io.BytesIO()
-    with rc_context({"svg.fonttype": "path"}):
-        drawn: Any = draw_topology(timeline.netlist).figure
-        drawn.patch.set_visible(False)
-        write_figure(drawn, file, "svg", timeline.netlist.name)
-    text = file.getvalue().decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    for colour, name in _colours().items():
-        text = text.replace(colour.lower(), f"var(--{name})")
-    return Html(re.sub(r"\s*\n\s*", " ", text))
-
-
-def _colours() -> dict[str, str]:
-    """Of the diagram, and what they are on a page."""
-    pale, grey = (
-        "#" + "".join(f"{round(255 * part):02x}" for part in lighter(colour, share))
-        for colour, share in ((BLUE, 0.88), (GREY, 0.5))
-    )
-    return {
-        **{INK: "ink", MUTED: "muted", FAINT: "faint", BLUE: "blue", GREEN: "green"},
-        **{PURPLE: "purple", "#ffffff": "paper", pale: "pale", grey: "faint"},
-    }
+    return section("Topology", captioned(block_diagram(topology), caption), table)

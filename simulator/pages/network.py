@@ -17,6 +17,7 @@ from sparqsim.simulator.pages.charts import (
     roofline,
     with_unit,
 )
+from sparqsim.simulator.pages.diagrams import Sketches
 from sparqsim.simulator.pages.html import Html, Number, Table, contents, document, h, join, section
 from sparqsim.simulator.pages.layer import roof_point
 from sparqsim.simulator.pages.parts import (
@@ -48,6 +49,7 @@ COLUMNS, ROWS = 240, 64  # of the picture of all lanes, at most
 def network_page(report: NetworkReport) -> str:
     """A network's run as a page of HTML."""
     title = f"{report.network} on {report.machine}"
+    sketches = Sketches()
     sections = [
         notes(report.notes),
         _accuracy(report),
@@ -56,8 +58,10 @@ def network_page(report: NetworkReport) -> str:
         _stalls(report),
         _roofline(report),
         section("Over the run", *_over_time(report)),
-        section("Energy", energy_table(report.totals.energy, "Energy by part, all layers")),
-        section("Layers", *_layers(report)),
+        section(
+            "Energy", energy_table(report.totals.energy, "Energy by part, over the layers that ran")
+        ),
+        section("Layers", *_layers(report, sketches)),
         _beside(report),
         provenance(report.provenance),
     ]
@@ -66,19 +70,19 @@ def network_page(report: NetworkReport) -> str:
         subtitle(report.provenance, f"recipe {report.recipe} · {report.source}"),
         _headline(report),
     ]
-    return document(title, [*top, contents(sections), *sections])
+    return document(title, [*top, contents(sections), *sections, sketches.html()])
 
 
 def _headline(report: NetworkReport) -> Html:
     totals = report.totals
-    edp = "" if totals.edp_js is None else f"energy x time {totals.edp_js:.3g} Js"
+    edp = "" if totals.edp_js is None else f"energy x time {with_unit(totals.edp_js, 'Js')}"
     rows = [
         ("Cycles", f"{totals.cycles:,}", with_unit(totals.seconds, "s")),
         ("Layers run", f"{totals.layers}", f"of {totals.layers_of_network}"),
         ("MACs run", with_unit(totals.macs, ""), f"of {with_unit(totals.macs_of_network, '')}"),
         ("Multipliers busy", percent(totals.utilization), "on effectual MACs"),
         ("Energy", joules(totals.energy.total_pj), edp),
-        ("Outputs", report.status, "of all layers that run, bit by bit"),
+        ("Outputs", report.status, "of the layers that ran, bit by bit"),
     ]
     if totals.dram_read_bits is not None and totals.dram_written_bits is not None:
         read, written = totals.dram_read_bits / 8, totals.dram_written_bits / 8
@@ -164,7 +168,7 @@ def part_names(hues: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-def _layers(report: NetworkReport) -> list[Html]:
+def _layers(report: NetworkReport, sketches: Sketches) -> list[Html]:
     """A row a layer, which opens; refusals among them."""
     runs = report.runs
     hues = energy_hues([row.report.energy for row in runs])
@@ -186,7 +190,7 @@ def _layers(report: NetworkReport) -> list[Html]:
                 energy_cell(found.energy.total_pj, row.repeat), bar(shares),
                 decibels(found.output_sqnr_db), found.verification.status, found.bound_by,
             ])  # fmt: skip
-            more.append(layer_detail(row, hues))
+            more.append(layer_detail(row, hues, sketches))
         elif isinstance(row, Refused):
             why = f"not on {report.machine}: {row.why}"
             none = Number("–", None)
@@ -221,8 +225,8 @@ def _beside(report: NetworkReport) -> Html:
     return section("Work beside the layers", Table(caption, columns, rows).html())
 
 
-def layer_detail(row: LayerRun, hues: Mapping[str, str]) -> Html:
-    """What opens under a layer's row: path, stalls, memories, energy."""
+def layer_detail(row: LayerRun, hues: Mapping[str, str], sketches: Sketches) -> Html:
+    """What opens under a layer's row: path, stalls, memories, energy, and its sketch."""
     found = row.report
     if row.same_as:
         equal = f"Equal work to {row.same_as}, which was simulated in its place."
@@ -258,7 +262,7 @@ def layer_detail(row: LayerRun, hues: Mapping[str, str]) -> Html:
     energy = Table("Energy", ("part", "energy", ""), spent, plain=True, kind="inner")
     tables = h("div", stalls.html(), memories.html(), energy.html(), class_="small")
     heading = h("h4", "Critical path") if path else None
-    return join([h("p", told), heading, path, tables])
+    return join([h("p", told), heading, path, tables, *sketches.of(found)])
 
 
 def _part(report: Report, name: str) -> float:

@@ -13,6 +13,7 @@ from sparqsim.architectures.compare import compare, equalized
 from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
 from sparqsim.simulator.comparison import ComparisonReport
+from sparqsim.simulator.pages import comparison_page
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.work import load
 
@@ -49,6 +50,11 @@ def test_only_layers_that_all_run_are_set_side_by_side(report: ComparisonReport)
     assert array.shared.cycles == sums < array.report.totals.cycles
     assert mlp.machines[0].shared == mlp.machines[0].report.totals
     assert any("digits-cnn: 3 of 6 layers" in note for note in report.notes)
+    assert cnn.summed_over == "the 3 of 6 layers that run on every machine"
+    ran = [cnn.ran_on(each) for each in cnn.machines]
+    assert ran == ["all layers", "3 of 6 layers", "all layers"] and mlp.summed_over == "all layers"
+    assert "eie 3 of 6 layers" in cnn.ran_on_each and mlp.ran_on_each == "all layers"
+    assert cnn.ran_on_each in comparison_page(report)
 
 
 def test_both_means_are_told(report: ComparisonReport) -> None:

@@ -249,7 +249,7 @@ def test_a_long_critical_path_is_walked_by_the_kernel_to_the_same_end(net: Netli
     run = outcome(net)
     plain = steps(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(critical_paths, "PLAIN_STEPS", 1)
+        patch.setattr(critical_paths, "PLAIN_LOOKS", 1)
         assert steps(run) == plain
 
 

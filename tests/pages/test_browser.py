@@ -16,7 +16,10 @@ from sparqsim.architectures.machine import run
 from sparqsim.architectures.network import run_network
 from sparqsim.architectures.registry import get_machine
 from sparqsim.scripts.sweep.page import store_page
+from sparqsim.simulator.animation import film, write_animation
 from sparqsim.simulator.comparison import ComparisonReport
+from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
 from sparqsim.simulator.pages import comparison_page, layer_page, network_page
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.layers import Linear
@@ -124,3 +127,47 @@ def test_a_store_sorts_and_opens_its_reports(tmp_path: Path) -> None:
     is_quiet(page)
     assert page.found["up"] == sorted(points.column("cycles"))
     assert page.found["cycles"] == page.found["down"][0] == max(points.column("cycles"))
+
+
+def test_an_animation_steps_by_its_keys(tmp_path: Path) -> None:
+    """Right and left, Home and End; every moment of the run in order, each lane in its state and
+    each actor in its words; a hostile name does nothing."""
+    timeline = simulate(
+        Netlist(
+            [Actor(name=HOSTILE, firings=4), Actor(name="work", lanes=2, firings=4, busy=3)],
+            [Channel(name="queue", source=HOSTILE, target="work", capacity=2,
+                     pattern=Pattern.BROADCAST)],
+        )
+    )  # fmt: skip
+    path = write_animation(timeline, tmp_path / "a.html", HOSTILE)
+    steps = (
+        FITS
+        + """
+    const byId = id => document.getElementById(id);
+    const press = key => document.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+    const seen = () => [
+      Number(byId('cycle').textContent.split(' ')[1]),
+      [0, 1].map(lane => Number(byId(`l1-${lane}`).getAttribute('class')[1])),
+      byId('w1').textContent];
+    found.frames = [seen()];
+    for (let n = 1; n < Number(byId('place').max) + 1; n++) {
+      press('ArrowRight'); found.frames.push(seen());
+    }
+    press('ArrowRight'); found.end = seen();
+    press('ArrowLeft'); found.back = seen();
+    press('Home'); found.home = seen();
+    press('End'); found.last = seen();
+    found.title = document.title;
+    """
+    )
+    page = opened(path.read_text(encoding="utf-8"), tmp_path, steps, width=500)
+    is_quiet(page)
+    found = page.found
+    told = [
+        [frame.cycle, list(frame.states[1]), frame.words[1]]
+        for frame in film.frames(timeline, film.moments(timeline))
+    ]
+    assert found["frames"] == told and len(told) > 5
+    assert found["end"] == found["last"] == told[-1] and found["back"] == told[-2]
+    assert found["home"] == told[0] and found["fits"]
+    assert found["title"].startswith(HOSTILE[:20])

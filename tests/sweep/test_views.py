@@ -80,7 +80,7 @@ def test_every_kind_is_drawn_and_wrong_names_are_told(points: Points, tmp_path: 
     ):
         assert draw(points, figure).axes
     for figure, message in (
-        (Figure(name="f", x="sise", y="cycles"), "'sise'"),
+        (Figure(name="f", x="sise", y="cycles"), "there is no name 'sise'"),
         (Figure(name="f", x="how", y="cycles"), "'how' is no number"),
         (Figure(name="f", kind="heat", x="size", y="batch"), "needs value"),
         (Figure(name="f", x="size", y="cycles", where="size > 99"), "no points to draw"),
@@ -157,10 +157,17 @@ def test_the_commands(store: Path, tmp_path: Path, capsys, monkeypatch) -> None:
         (["sweep", str(file), "--workers", "1", "--local-cluster", "2"], "changes nothing"),
         (["sweep", "eie_queue"], "did you mean eie_queues"),
         (["plot", str(tmp_path / "none")], "there is no store"),
+        (["plot", str(store), "--hue", "how"], "--hue changes nothing without a figure"),
+        (["plot", str(store), "--folder", "d"], "--folder changes nothing without --figures-of"),
+        (["plot", str(store), "--title", "a"], "--title changes nothing without a figure or a"),
+        (["plot", str(store), "--page", "w", "--csv", "w"], "would both be written to w"),
+        (["plot", str(store), *options[:4], "--output", "w"], "must be named .png or .svg"),
+        (["plot", str(store), "--x", "sise", "--y", "cycles", "--csv", "w"], "no name 'sise'"),
     ):
         with pytest.raises(SystemExit):
             cli.main(wrong)
         assert message in capsys.readouterr().err
+    assert not Path("w").exists() and not Path("d").exists()
     cli.main(["sweep", "--list"])
     assert "eie_queues" in capsys.readouterr().out
     cli.main(["sweep", "--schema"])

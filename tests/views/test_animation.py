@@ -175,6 +175,7 @@ def test_machines_are_animated(tmp_path: Path, machine: str) -> None:
         (["gemm:1x16x16", "--frame", "3", "a.svg", "--window", "1:2"], "name that file with -o"),
         (["digits-cnn", "-o", "a.html"], "digits-cnn is a network; name one of its layers"),
         (["gemm:1x128x64", "-o", "a.html"], "at most 20,000 firings"),
+        (["gemm:1x16x16", "-o", "a.html", "--frame", "99999", "a.svg"], "cycles 0 to"),
     ],
 )
 def test_error_messages(tmp_path: Path, monkeypatch, given: list[str], message: str) -> None:

@@ -117,6 +117,11 @@ def test_the_command(reports: tuple[Report, Report], tmp_path: Path, capsys) -> 
     assert stored["steps"] and stored["fields"][0]["name"] == "queue_slots"
     cli.main(["diff", paths[2], paths[2]])
     assert "takes the same time" in capsys.readouterr().out
+    before = Path(paths[0]).read_bytes()
+    with pytest.raises(SystemExit):
+        cli.main(["diff", *paths[:2], "--json", paths[0]])
+    assert "would write over the report" in capsys.readouterr().err
+    assert Path(paths[0]).read_bytes() == before
     wrong = tmp_path / "wrong.json"
     for text, message in (
         ("[1]", "no report"),

@@ -12,13 +12,20 @@ from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError
+from sparqsim.simulator.comparison import (
+    Compared,
+    ComparedNetwork,
+    ComparisonReport,
+    Contender,
+    ratios_of,
+)
 from sparqsim.simulator.network_plots import (
     cycles_by_layer,
     energy_by_layer,
     network_figures,
     save_network_figures,
 )
-from sparqsim.simulator.pages import network_page, write
+from sparqsim.simulator.pages import comparison_page, network_page, write
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.work import load
 
@@ -102,3 +109,48 @@ def test_the_page_says_what_the_report_says(report: NetworkReport, tmp_path: Pat
     assert not {tag for tag, _ in reader.tags} & {"link", "iframe"}
     path = write(network_page(report), tmp_path / "page.html")
     assert path.read_text(encoding="utf-8") == network_page(report)
+
+
+def test_every_opened_layer_shows_what_its_run_looked_like() -> None:
+    """Of a network with ``paths``: its load, its queues with their numbers, and its block diagram,
+    which is drawn once for layers that have the same."""
+    network = run_network(EIE(pes=4), load("digits-mlp"), verify=False, paths=True)
+    for page, runs in (
+        (network_page(network), network.runs),
+        (comparison_page(_compared(network)), network.runs * 2),
+    ):
+        reader = Reader(page)
+        ids = [each["id"] for tag, each in reader.tags if tag == "g" and each.get("id")]
+        shown = [each["href"][1:] for tag, each in reader.tags if tag == "use"]
+        assert len(ids) == len(set(ids)) == len(set(shown)) == 1 and set(shown) == set(ids)
+        assert len(shown) == len(runs)
+        for row in runs:
+            sketch = row.report.sketch
+            assert sketch is not None and f"Load of {sketch.actor}" in reader.words
+            for queue in sketch.queues:
+                cells = [queue.channel, f"{queue.queues:,}", f"{queue.capacity:,}"]
+                cells += [f"{queue.mean_tokens:.3g}", f"{queue.most_tokens:.3g}"]
+                assert any(found[:5] == cells for found in reader.cells)
+
+
+def _compared(network: NetworkReport) -> ComparisonReport:
+    """The same run as two machines' of a comparison."""
+    both = {"one": network, "other": network}
+    ratios = ratios_of(network.totals, network.totals)
+    machines = [
+        Compared(label=label, shared=network.totals, ratios=ratios, report=each)
+        for label, each in both.items()
+    ]
+    names = [row.name for row in network.runs]
+    compared = ComparedNetwork(network="digits-mlp", shared_layers=names, machines=machines)
+    contenders = [
+        Contender(
+            label=label, machine="eie", configuration={}, changed=[], peak_macs_per_s=None,
+            peak_operands="", bandwidth_bytes_per_s=None, area_mm2=None, area_node_nm=None,
+            area_basis="", area_source="", area_at_first_mm2=None,
+        )
+        for label in both
+    ]  # fmt: skip
+    return ComparisonReport(
+        equal="none", contenders=contenders, networks=[compared], means=[], notes=[]
+    )

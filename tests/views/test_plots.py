@@ -19,12 +19,12 @@ from sparqsim.architectures.machine import run
 from sparqsim.base import InputError
 from sparqsim.simulator import plots
 from sparqsim.simulator.deadlock import Deadlock
+from sparqsim.simulator.diagram import draw_topology
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim.simulator.queues import held
 from sparqsim.simulator.report import Balance, PathStep, Report, balance_of, path_of, stalls_of
 from sparqsim.simulator.timeline import Timeline
-from sparqsim.simulator.topology import draw_topology
 from sparqsim.simulator.traffic import Access, Traffic, moved
 
 
@@ -287,9 +287,9 @@ def test_topology_names_everything_legibly(result, which: str) -> None:
 
 def test_topology_shows_flow_from_left_to_right() -> None:
     """A channel's target stands right of its source, but for those that close a cycle."""
-    from sparqsim.simulator.topology import arrange
+    from sparqsim.simulator.topology import arrange, topology_of
 
-    layout = arrange(accelerator())
+    layout = arrange(topology_of(accelerator()))
     assert {w.name for w in layout.back} == {"credit", "free_row", "again"}
     for wire in layout.forward:
         assert wire.stops[0].right < wire.stops[-1].left
@@ -300,9 +300,9 @@ def test_topology_shows_flow_from_left_to_right() -> None:
 @given(netlists())
 def test_any_topology_can_be_drawn(netlist: Netlist) -> None:
     """Boxes of any netlist stand apart and all its parts are named."""
-    from sparqsim.simulator.topology import arrange
+    from sparqsim.simulator.topology import arrange, topology_of
 
-    layout = arrange(netlist)
+    layout = arrange(topology_of(netlist))
     for a, b in itertools.combinations(layout.boxes.values(), 2):
         apart = a.right < b.left or b.right < a.left or a.bottom > b.top or b.bottom > a.top
         assert apart
