@@ -154,7 +154,6 @@ def forward(
     threshold: float = KEEP_THRESHOLD,
     multiply: Multiply = plain_multiply,
     scored: Callable[[int, int, int], None] | None = None,
-    stop_before: int | None = None,
 ) -> Forward:
     """Classify one image, dropping tokens on the way.
 
@@ -167,28 +166,19 @@ def forward(
         Does every product of the network; selectors score in floating point.
     scored
         Told of every selection: the block, tokens seen, tokens left with the package token.
-    stop_before
-        A block (from 1) before which to stop; there are no logits then.
 
     Raises
     ------
     InputError
         If the patches do not fit or a selector stands before no block.
     """
-    finite_numbers("patches", patches, 2)
-    if patches.shape != (PATCHES, net.patch.shape[0]):
-        raise InputError(f"patches must be [196, {net.patch.shape[0]}], got {patches.shape}")
     selectors = selectors or {}
     for block in selectors:
         whole_number("a selector's block", block, 1, len(net.blocks))
     done = Forward()
-    x = np.zeros((PATCHES + 1, net.width), np.float32)
-    x[1:] = multiply("patch_embedding", patches[None], net.patch[None])[0]
-    x += net.position
+    x = _embedded(net, patches, multiply)
     places = np.arange(PATCHES + 1)
-    for number, (qkv, out, rise, fall) in enumerate(net.blocks, 1):
-        if number == stop_before:
-            return replace(done, features=x)
+    for number in range(1, len(net.blocks) + 1):
         if number in selectors:
             scores = selectors[number].scores(x)
             choice = keep_above(scores, threshold)
@@ -201,16 +191,32 @@ def forward(
             if len(choice.pruned):
                 places = np.append(places, -1)
         done.tokens.append(len(x))
-        name = f"block{number}."
-        q, k, v = _heads(multiply(name + "qkv", _norm(x)[None], qkv[None])[0], 3 * net.heads)
-        scale = np.float32(HEAD_WIDTH**-0.5)
-        attention = _softmax(multiply(name + "scores", q, k.swapaxes(1, 2)) * scale)
-        mixed = multiply(name + "context", attention, v).swapaxes(0, 1).reshape(len(x), -1)
-        x = x + multiply(name + "projection", mixed[None], out[None])[0]
-        hidden = _gelu(multiply(name + "fc1", _norm(x)[None], rise[None])[0])
-        x = x + multiply(name + "fc2", hidden[None], fall[None])[0]
+        x = _through_block(net, number, x, multiply)
     logits = multiply("head", _norm(x[:1])[None], net.head[None])[0, 0]
     return replace(done, features=x, logits=logits)
+
+
+def _embedded(net: VisionTransformer, patches: Floats, multiply: Multiply) -> Floats:
+    """Tokens [197, width] of an image's patches."""
+    finite_numbers("patches", patches, 2)
+    if patches.shape != (PATCHES, net.patch.shape[0]):
+        raise InputError(f"patches must be [196, {net.patch.shape[0]}], got {patches.shape}")
+    x = np.zeros((PATCHES + 1, net.width), np.float32)
+    x[1:] = multiply("patch_embedding", patches[None], net.patch[None])[0]
+    return x + net.position
+
+
+def _through_block(net: VisionTransformer, number: int, x: Floats, multiply: Multiply) -> Floats:
+    """Tokens behind a block (from 1): attention and MLP."""
+    qkv, out, rise, fall = net.blocks[number - 1]
+    name = f"block{number}."
+    q, k, v = _heads(multiply(name + "qkv", _norm(x)[None], qkv[None])[0], 3 * net.heads)
+    scale = np.float32(HEAD_WIDTH**-0.5)
+    attention = _softmax(multiply(name + "scores", q, k.swapaxes(1, 2)) * scale)
+    mixed = multiply(name + "context", attention, v).swapaxes(0, 1).reshape(len(x), -1)
+    x = x + multiply(name + "projection", mixed[None], out[None])[0]
+    hidden = _gelu(multiply(name + "fc1", _norm(x)[None], rise[None])[0])
+    return x + multiply(name + "fc2", hidden[None], fall[None])[0]
 
 
 def calibrated(
@@ -218,10 +224,10 @@ def calibrated(
     images: Sequence[Floats],
     ratios: dict[int, float],
     rng: np.random.Generator,
-    *,
-    multiply: Multiply = plain_multiply,
 ) -> dict[int, TokenSelector]:
     """Selectors drawn at random, each one's keep bias set so that it keeps a share on average.
+
+    Images go through the network once: behind a selector with what it keeps.
 
     Parameters
     ----------
@@ -229,14 +235,23 @@ def calibrated(
         What the shares are measured on: not those the selectors are used on.
     ratios
         Block to the share of the *original* patches that goes on behind it, falling.
+
+    Raises
+    ------
+    InputError
+        If the patches do not fit or a block is not one of the network's.
     """
+    for block in ratios:
+        whole_number("a selector's block", block, 1, len(net.blocks))
     selectors: dict[int, TokenSelector] = {}
+    passing = [_embedded(net, patches, plain_multiply) for patches in images]
+    reached = 1
     for block in sorted(ratios):
         raw = TokenSelector.random(net.heads, HEAD_WIDTH, rng)
         seen: list[tuple[Floats, Floats]] = []
-
-        for patches in images:
-            before = forward(net, patches, selectors, multiply=multiply, stop_before=block).features
+        for number in range(reached, block):
+            passing = [_through_block(net, number, x, plain_multiply) for x in passing]
+        for before in passing:
             share = np.clip(raw.head_scores(before), 1e-12, 1 - 1e-12)
             seen.append((np.log(share / (1 - share)), raw.head_weights(before).T))
         wanted = ratios[block] * PATCHES
@@ -247,7 +262,9 @@ def calibrated(
             low, high = (middle, high) if kept < wanted else (low, middle)
         bias = raw.keep3_bias.copy()
         bias[:, 0] += high
-        selectors[block] = replace(raw, keep3_bias=bias)
+        selectors[block] = fitted = replace(raw, keep3_bias=bias)
+        passing = [keep_above(fitted.scores(x), KEEP_THRESHOLD).apply(x) for x in passing]
+        reached = block
     return selectors
 
 

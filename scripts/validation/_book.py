@@ -13,7 +13,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -192,13 +192,29 @@ def make(
         output_folder(folder / part)
     start, waiting = time.perf_counter(), jobs_of(names)
     done: dict[tuple[str, int], Produced] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with _cores_shared(jobs), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(produce, job, folder): job for job in waiting}
         for future in as_completed(running):
             job = running[future]
             done[job.name, job.number] = future.result()
             told(done[job.name, job.number], len(done), len(waiting))
     return book([done[key] for key in sorted(done)], jobs, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _cores_shared(jobs: int) -> Iterator[None]:
+    """Give each process started here its share of the cores.
+
+    Threads of BLAS wait by spinning: more of them than cores take most of the time.
+    """
+    name = "OMP_NUM_THREADS"
+    given = os.environ.get(name)
+    os.environ.setdefault(name, str(max(1, len(os.sched_getaffinity(0)) // jobs)))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[name]
 
 
 def book(runs: list[Produced], jobs: int, seconds: float) -> Book:
