@@ -24,10 +24,9 @@ lane.
 
 from __future__ import annotations
 
-import difflib
 import enum
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -38,13 +37,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparqsim.base import InputError
+from sparqsim.simulator.amounts import (
+    MOST_FIRINGS,
+    as_array,
+    check_clock,
+    check_count,
+    check_name,
+    found,
+    is_number,
+    least_and_most,
+    near,
+    per_firing,
+)
 from sparqsim.simulator.loops import Loops
 
 if TYPE_CHECKING:
     import networkx
-
-MOST_CYCLES = 2**31 - 1  # one firing; kept as 32 bit by the compiled engine
-MOST_FIRINGS = 2**40
 
 Execute = Callable[[int, int, dict[str, list[Any]]], dict[str, list[Any]]]
 Behaviour = Callable[[Any], Generator[Any, Any, None]]
@@ -118,7 +126,7 @@ class Actor:
 
     def __post_init__(self) -> None:
         where = f"actor {self.name!r}"
-        _check_name("an actor", self.name)
+        check_name("an actor", self.name)
         check_count(f"{where}: lanes", self.lanes, least=1)
         if self.behaviour is not None:
             if self.firings is not None:
@@ -129,25 +137,25 @@ class Actor:
         elif self.firings is None:
             busy = self.busy
             if not isinstance(busy, Loops):
-                busy = _as_array(f"{where}: busy", busy)
+                busy = as_array(f"{where}: busy", busy)
                 if not busy.ndim:
                     raise InputError(f"{where}: give firings, or busy as an array over firings")
             object.__setattr__(self, "firings", len(busy))
         check_count(f"{where}: firings", self.firings, least=0)
         shape = (self.count, self.lanes)
         least = 1 if self.resource else 0
-        object.__setattr__(self, "busy", _per_firing(f"{where}: busy", self.busy, shape, least))
+        object.__setattr__(self, "busy", per_firing(f"{where}: busy", self.busy, shape, least))
         if self.latency is not None:
-            latency = _per_firing(f"{where}: latency", self.latency, shape, 1)
+            latency = per_firing(f"{where}: latency", self.latency, shape, 1)
             object.__setattr__(self, "latency", latency)
-        object.__setattr__(self, "rank", _per_firing(f"{where}: rank", self.rank, shape, 0))
+        object.__setattr__(self, "rank", per_firing(f"{where}: rank", self.rank, shape, 0))
         if self.request is not None:
             object.__setattr__(self, "request", self._checked_request(where))
         if not self.part:
             object.__setattr__(self, "part", self.name)
 
     def _checked_request(self, where: str) -> NDArray[np.int64]:
-        request = _as_array(f"{where}: request", self.request)
+        request = as_array(f"{where}: request", self.request)
         if request.dtype.kind not in "iu":
             raise InputError(f"{where}: request must hold integers, got {request.dtype}")
         if self.resource is None:
@@ -202,7 +210,7 @@ class Channel:
     consume: ArrayLike | Loops = 1
 
     def __post_init__(self) -> None:
-        _check_name("a channel", self.name)
+        check_name("a channel", self.name)
         check_count(f"channel {self.name!r}: capacity", self.capacity, least=1)
         if not isinstance(self.pattern, Pattern):
             raise InputError(
@@ -284,7 +292,7 @@ class Resource:
     model: ResourceModel | None = None
 
     def __post_init__(self) -> None:
-        _check_name("a resource", self.name)
+        check_name("a resource", self.name)
         check_count(f"resource {self.name!r}: servers", self.servers, least=1)
         if self.banked and self.model is not None:
             raise InputError(f"resource {self.name!r}: a stateful model keeps its own banks")
@@ -357,7 +365,7 @@ class Netlist:
             object.__setattr__(self, kind, tuple(getattr(self, kind)))
         if not self.actors:
             raise InputError("a netlist needs at least one actor, got none")
-        _check_clock(self.clock_hz)
+        check_clock(self.clock_hz)
         parts: list[Actor | Channel | Resource]
         parts = [*self.actors, *self.channels, *self.resources]
         doubled = [name for name, times in Counter(p.name for p in parts).items() if times > 1]
@@ -375,7 +383,7 @@ class Netlist:
             if not isinstance(end, str):
                 raise InputError(f"{where}: source and target must be names of actors, got {end!r}")
             if end not in self._index:
-                hint = _near(end, self._index)
+                hint = near(end, self._index)
                 raise InputError(f"{where} ends at {end!r}, but there is no such actor{hint}")
         source, target = self.actor(channel.source), self.actor(channel.target)
         fits = {
@@ -391,10 +399,10 @@ class Netlist:
             )
         rates = {}
         for key, actor in (("produce", source), ("consume", target)):
-            rate = _per_firing(
+            rate = per_firing(
                 f"{where}: {key}", getattr(channel, key), (actor.count, actor.lanes), 0
             )
-            most = _bounds(rate)[1]
+            most = least_and_most(rate)[1]
             if most > channel.capacity and actor.behaviour is None:
                 raise InputError(
                     f"{where} holds {channel.capacity} tokens, but a firing of {actor.name!r} "
@@ -469,11 +477,11 @@ class Netlist:
 
     def index(self, name: str) -> int:
         """The position of an actor in the order of declaration; raises InputError if unknown."""
-        return _found(self._index, name, f"actor in {self.name!r}")
+        return found(self._index, name, f"actor in {self.name!r}")
 
     def channel(self, name: str) -> Channel:
         """The channel of that name; raises InputError if there is none."""
-        return self.channels[_found(self._channel_index, name, f"channel in {self.name!r}")]
+        return self.channels[found(self._channel_index, name, f"channel in {self.name!r}")]
 
     @cached_property
     def inputs(self) -> tuple[tuple[int, ...], ...]:
@@ -551,89 +559,8 @@ def cycles_from_ns(nanoseconds: float, clock_hz: float) -> int:
     >>> cycles_from_ns(2.5, 800e6), cycles_from_ns(2.6, 800e6)
     (2, 3)
     """
-    _check_clock(clock_hz)
-    if not _is_number(nanoseconds) or nanoseconds < 0:
+    check_clock(clock_hz)
+    if not is_number(nanoseconds) or nanoseconds < 0:
         raise InputError(f"a time must be a number of ns of at least 0, got {nanoseconds!r}")
     exact = Fraction(str(nanoseconds)) * Fraction(str(clock_hz)) / 10**9
     return -int(-exact // 1)
-
-
-def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{what} must have a name, got {name!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
-
-
-def _check_clock(clock_hz: object) -> None:
-    if not _is_number(clock_hz) or clock_hz <= 0:  # type: ignore[operator]
-        raise InputError(f"clock_hz must be a positive number of hertz, got {clock_hz!r}")
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _found(index: dict[str, int], name: str, what: str) -> int:
-    if name not in index:
-        raise InputError(f"there is no {what} named {name!r}{_near(str(name), index)}")
-    return index[name]
-
-
-def check_count(what: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"{what} must be a whole number, got {value!r}")
-    if not least <= value <= MOST_FIRINGS:
-        raise InputError(f"{what} must be at least {least} and at most 2^40, got {value}")
-
-
-def _as_array(what: str, given: ArrayLike | None) -> NDArray[Any]:
-    try:
-        return np.asarray(given)
-    except ValueError:
-        raise InputError(f"{what} must be a rectangular array, got unequal rows") from None
-
-
-def _bounds(amounts: NDArray[np.integer] | Loops) -> tuple[int, int]:
-    """The least and the greatest; 0 where there are none."""
-    if isinstance(amounts, Loops):
-        return amounts.least_and_most()
-    return (int(amounts.min()), int(amounts.max())) if amounts.size else (0, 0)
-
-
-def _per_firing(
-    what: str, given: ArrayLike | Loops, shape: tuple[int, int], least: int
-) -> NDArray[np.integer] | Loops:
-    """``given`` as integers of shape ``[1 or firings, 1 or lanes]``, or as loops; else an error."""
-    if isinstance(given, Loops):
-        if len(given) != shape[0]:
-            raise InputError(f"{what} has loops of {len(given)} firings, but there are {shape[0]}")
-        _check_bounds(what, given, least)
-        return given
-    array = _as_array(what, given)
-    if array.dtype.kind not in "iu":
-        raise InputError(f"{what} must hold whole numbers, got {array.dtype}")
-    if array.ndim == 0:
-        array = array.reshape(1, 1)
-    elif array.ndim == 1:
-        array = array[:, None]
-    firings, lanes = shape
-    fits = array.ndim == 2 and array.shape[1] in (1, lanes)
-    if not fits or (array.shape[0] != firings and (array.shape[0] != 1 or np.ndim(given) == 1)):
-        raise InputError(
-            f"{what} must be a number, [firings] or [firings, lanes] with {firings} firings and "
-            f"{lanes} lanes, got shape {np.shape(given)}"
-        )
-    if array.size:
-        _check_bounds(what, array, least)
-    return array
-
-
-def _check_bounds(what: str, amounts: NDArray[np.integer] | Loops, least: int) -> None:
-    low, high = _bounds(amounts)
-    if low < least or high > MOST_CYCLES:
-        wrong = low if low < least else high
-        raise InputError(f"{what} must be {least} to {MOST_CYCLES}, got {wrong}")

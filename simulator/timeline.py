@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
-from sparqsim.simulator.netlist import Actor, Netlist, check_count
+from sparqsim.simulator.amounts import check_count
+from sparqsim.simulator.netlist import Actor, Netlist
 
 # Why a firing started when it did: the last of its conditions to hold. On a tie the earlier
 # condition of this order is named, and of channels the earlier declared.

@@ -31,8 +31,9 @@ import simpy
 from simpy.resources.base import BaseResource, Get, Put
 
 from sparqsim.base import InputError
+from sparqsim.simulator.amounts import check_count
 from sparqsim.simulator.loops import STRETCH, Loops
-from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource, check_count
+from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource
 from sparqsim.simulator.timeline import (
     FREE,
     GRANT,
