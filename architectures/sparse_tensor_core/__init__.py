@@ -22,12 +22,13 @@ heuristic or search picks them.
 Left out: the instruction stream within a step (fragment loads are taken to hide behind the
 multiply; a barrier is paid a step), two blocks sharing an SM, hardware dispatch of a late SM's
 tiles to others, the order of split-K sums between SMs, bank conflicts, DRAM rows and refresh (an
-efficiency), TLBs, clocks that change during a run, and kernels beside the product (unfolding,
-finding ranges, scaling integer sums). Tiles of a wave miss L2 in equal shares.
+efficiency), TLBs, clocks that change during a run, and kernels beside the product (finding
+ranges, scaling integer sums). Tiles of a wave miss L2 in equal shares. A convolution is an implicit
+GEMM (:mod:`.unfolding`): its image is in DRAM and L2, its unfolded copies in shared memory alone.
 
 Sources: NVIDIA A100, GA102 and H100 architecture white papers; Mishra et al., Accelerating sparse
 deep neural networks, 2021; CUTLASS (tiles, stages, swizzle); Luo et al., arXiv 2402.13499
-(latencies).
+(latencies); CUTLASS, Implicit GEMM Convolution.
 """
 
 from sparqsim.architectures.sparse_tensor_core.config import KINDS, Shape, Sparsity, Tiling

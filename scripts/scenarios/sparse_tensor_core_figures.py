@@ -44,7 +44,7 @@ def measured(content: dict[str, Any]) -> Figure:
     """Times of the measured products beside ours, over the time at the dense peak."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
     axes = figure.add_subplot()
     rows: list[Row] = [row for row in content["rows"] if row.quantity in NAMES]
     for place, row in enumerate(rows):
@@ -55,7 +55,7 @@ def measured(content: dict[str, Any]) -> Figure:
             axes.bar(place + offset, value / ideal, 0.38, color=shade)
         label = "fitted" if row.fitted else f"{100 * row.error:+.1f} %"
         axes.annotate(
-            label + ("" if row.within else "  miss"),
+            label + ("" if row.within else "\nmiss"),
             (place, max(row.measured, row.simulated) / ideal),
             (0, 4),
             textcoords="offset points",
