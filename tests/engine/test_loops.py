@@ -335,9 +335,9 @@ def test_the_cost_of_a_tile_loop_does_not_grow_with_it(monkeypatch: pytest.Monke
     looks: list[int] = []
     original = repeating.Moment.of
 
-    def counted(run: Any) -> Any:
+    def counted(*state: Any) -> Any:
         looks.append(1)
-        return original(run)
+        return original(*state)
 
     monkeypatch.setattr(repeating.Moment, "of", counted)
     taken, cycles, peaks = [], [], []
