@@ -22,7 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from sparqsim.base import InputError
 
 STRETCH = 1 << 16  # firings written out at once
+FEW = 16  # runs that are written one by one
 RARELY = 256  # firings after which what comes at a pace has taken whole cycles, or later
+
+
+Ints = NDArray[np.int64]
 
 
 def changes(values: NDArray[np.integer], axis: int) -> NDArray[np.int64]:
@@ -62,6 +66,7 @@ class Loops:
     values: NDArray[np.int64]
     steps: tuple[int, ...] = ()
     sizes: tuple[int, ...] = field(init=False)
+    firings: int = field(init=False)
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -80,6 +85,7 @@ class Loops:
         object.__setattr__(self, "values", values.astype(np.int64))
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "sizes", tuple(sum(row) for row in self.runs))
+        object.__setattr__(self, "firings", prod(self.sizes))
 
     @classmethod
     def outer(cls, *factors: ArrayLike) -> Loops:
@@ -99,7 +105,7 @@ class Loops:
         return Loops(self.runs, function(self.values, *(other.values for other in others)))
 
     def __len__(self) -> int:
-        return prod(self.sizes)
+        return self.firings
 
     @cached_property
     def constant(self) -> int | None:
@@ -109,28 +115,46 @@ class Loops:
 
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The numbers of the firings ``first`` to ``last - 1``."""
-        inner, axis, outer = len(self), 0, 0
-        place: tuple[int, ...] = ()
-        for axis, (size, step) in enumerate(zip(self.sizes, self.steps, strict=True)):
-            inner //= size
-            index = first // inner % size
-            if first < last and first // inner != (last - 1) // inner:
-                break
-            # All of the window lies in one iteration of this loop.
-            place = (*place, bisect_right(self._bounds[axis], index))
-            outer += step * index
-        else:
-            return np.full(last - first, self.values[place] + outer)
-        k = np.arange(first % (inner * size), first % (inner * size) + last - first)
+        if (last - first) // self.sizes[-1] * len(self.runs[-1]) <= FEW:
+            found = np.empty(last - first, np.int64)
+            if found.size:
+                self._fill(found, first, last, self.firings, (), 0)
+            return found
+        k = np.arange(first, last)
         places: list[Any] = []
-        stepped = np.full(k.size, outer, np.int64)
-        inside = (self._ends[axis:], self.sizes[axis:], self.steps[axis:])
-        for ends, size, step in zip(*(part[::-1] for part in inside), strict=True):
+        stepped = np.zeros(k.size, np.int64)
+        for ends, size, step in zip(
+            self._ends[::-1], self.sizes[::-1], self.steps[::-1], strict=True
+        ):
             k, index = np.divmod(k, size)
             places.append(np.searchsorted(ends, index, side="right") if len(ends) > 1 else 0)
             if step:
                 stepped += step * index
-        return self.values[(*place, *places[::-1])] + stepped
+        return self.values[tuple(places[::-1])] + stepped
+
+    def _fill(
+        self, found: Ints, first: int, last: int, inner: int, place: tuple[int, ...], more: int
+    ) -> None:
+        """Write firings of the loops inside a place, of ``inner`` firings, run by run."""
+        axis = len(place)
+        bounds, step, inner = self._bounds[axis], self.steps[axis], inner // self.sizes[axis]
+        index = first // inner
+        run, at = bisect_right(bounds, index), first
+        if inner > 1:
+            while at < last:
+                run += index == bounds[run]
+                begin = index * inner
+                end = min(last, begin + inner)
+                part = found[at - first : end - first]
+                self._fill(part, at - begin, end - begin, inner, (*place, run), more + step * index)
+                at, index = end, index + 1
+            return
+        while at < last:
+            end = min(last, bounds[run])
+            found[at - first : end - first] = self.values[(*place, run)] + more
+            at, run = end, run + 1
+        if step:
+            found += np.arange(first * step, last * step, step)
 
     @cached_property
     def _ends(self) -> list[NDArray[np.int64]]:
@@ -155,8 +179,8 @@ class Loops:
         left side is a firing below the end. Where they do not repeat, the end is ``last``.
         """
         inner = len(self) // self.sizes[0]
-        run = int(np.searchsorted(self._ends[0], first // inner, side="right"))
-        begin = int(self._ends[0][run] - self.runs[0][run]) * inner
+        run = bisect_right(self._bounds[0], first // inner)
+        begin = (self._bounds[0][run] - self.runs[0][run]) * inner
         found = self._as_one._steady(first, last)
         if len(self._ends[0]) > 1 and last <= begin + len(part := self._part(run)):
             end, added = part._steady(first - begin, last - begin)
@@ -178,10 +202,10 @@ class Loops:
 
     def _alike(self, axis: int, index: int, apart: int) -> tuple[int, int]:
         """Until which iteration those of a loop are as some before, and by how much more."""
-        row, size = self.runs[axis], self.sizes[axis]
-        if len(row) == 1 or size > STRETCH:
-            ends = self._ends[axis]
-            return int(ends[np.searchsorted(ends, index, side="right")]), 0
+        size, bounds = self.sizes[axis], self._bounds[axis]
+        end = bounds[bisect_right(bounds, index)]
+        if index + apart < end or size > STRETCH:
+            return end, 0  # the next run differs
         each = self._iterations[axis]
         more = each[index + apart :] - each[index : size - apart]
         differs = np.flatnonzero((more != more[0, 0]).any(axis=1))
@@ -369,7 +393,7 @@ class Paced(Loops):
         """All that comes before a firing."""
         found, inner = 0, len(self)
         if firing == inner:
-            return int((self._inside[0] * np.array(self.runs[0])).sum())
+            return int((self._inside[0] * self.runs[0]).sum())
         place: tuple[int, ...] = ()
         for bounds, size, inside, came in zip(
             self._bounds, self.sizes, self._inside, self._came, strict=True

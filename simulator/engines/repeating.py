@@ -158,7 +158,7 @@ class _Run:
         while (here := self.fired(leader)) < stops.firings:
             if not self.reach(leader, stops.after(here)):
                 return False
-            now, here = Moment.of(self.state), self.fired(leader)
+            now, here = Moment.of(self.state, self.actors["first_lane"]), self.fired(leader)
             # The outermost first, for its periods are the longest.
             for level in reversed(range(len(marks))):
                 if here % stops.distances[level]:
@@ -185,8 +185,10 @@ class _Run:
         """
         lane = self.first_lanes[leader]
         shift = int(now.times[END, lane] - before.times[END, lane])
+        if shift <= 0 or not now.shifted(before, shift):
+            return False
         period = Period(self.parts, self.state, before, now, shift)
-        if shift <= 0 or not period.recurs():
+        if not period.recurs():
             return False
         left = (end - self.fired(leader)) // int(period.fired[lane])
         times = min(left, period.times_left()) if left else 0

@@ -278,6 +278,51 @@ def test_a_run_with_jumps_is_the_run_without(netlist: Netlist) -> None:
     assert equal(outcome(netlist), outcome(written_out(netlist)))
 
 
+@st.composite
+def patient_netlists(draw) -> Netlist:
+    """Streams keep a bus busy, and a load of what comes later waits until their ranks are its own,
+    or until the bus is free for once: the weights of a tile loop."""
+    outer, inner = draw(st.integers(2, 4)), draw(st.integers(12, 48))
+    sizes, ahead = ((outer,), (inner,)), draw(st.integers(-6, 20))
+    flat = np.zeros((1, 1), int)
+    streams = [
+        Actor(
+            name=f"stream{i}",
+            busy=loops(draw, outer * inner, 1, 3) if draw(st.booleans()) else 2,
+            firings=outer * inner,
+            resource="bus",
+            rank=Loops(sizes, flat + 9, (inner, 1)),
+        )
+        for i in range(draw(st.integers(1, 2)))
+    ]
+    pieces = draw(st.integers(1, 3))
+    late = Actor(
+        name="late",
+        busy=draw(st.integers(1, 5)),
+        firings=outer * pieces,
+        resource="bus",
+        rank=Loops(((outer,), (pieces,)), flat + 9 + ahead, (inner, 0)),
+    )
+    first = Loops(((outer,), (1, inner - 1)), np.array([[pieces, 0]]))
+    array = Actor(name="array", firings=outer * inner, busy=draw(st.integers(1, 6)))
+    channels = [
+        Channel(name=f"of {s.name}", source=s.name, target="array", capacity=draw(st.integers(1, 9)))
+        for s in streams
+    ]
+    ready = Channel(
+        name="ready", source="late", target="array", capacity=pieces * 2, consume=first
+    )
+    bus = Resource(name="bus", servers=draw(st.sampled_from([1, 1, 1, 2])))
+    return Netlist([*streams, late, array], [*channels, ready], [bus])
+
+
+@settings(quick, max_examples=40)
+@given(netlist=patient_netlists())
+def test_what_waits_through_a_period_is_granted_when_it_would_be(netlist: Netlist) -> None:
+    """A period with a request that waits throughout ends when that is granted after all."""
+    assert equal(outcome(netlist), outcome(written_out(netlist)))
+
+
 @settings(quick, max_examples=25)
 @given(netlist=repeating_netlists())
 def test_simpy_reads_loops_to_the_same_end(netlist: Netlist) -> None:
@@ -335,9 +380,9 @@ def test_the_cost_of_a_tile_loop_does_not_grow_with_it(monkeypatch: pytest.Monke
     looks: list[int] = []
     original = repeating.Moment.of
 
-    def counted(run: Any) -> Any:
+    def counted(*state: Any) -> Any:
         looks.append(1)
-        return original(run)
+        return original(*state)
 
     monkeypatch.setattr(repeating.Moment, "of", counted)
     taken, cycles, peaks = [], [], []
