@@ -37,8 +37,11 @@ def fits(bytes_: float) -> list[str]:
     return [name for name, most in PLATFORMS.items() if bytes_ <= most]
 
 
-def footprint(model: Model, step: Model | None) -> dict[str, Any]:
-    """Bytes of a model by bits of a parameter, where it fits, and what a decoding step reads."""
+def footprint(model: Model, step: Model | None, context: int) -> dict[str, Any]:
+    """Bytes of a model by bits of a parameter, where it fits, and what a decoding step reads.
+
+    ``step`` is a step that attends to ``context`` tokens, or None where none decodes.
+    """
     found: dict[str, Any] = {
         "name": model.name,
         "parameters": model.parameters,
@@ -47,9 +50,21 @@ def footprint(model: Model, step: Model | None) -> dict[str, Any]:
     found["fits"] = {bits: fits(each) for bits, each in found["bytes"].items()}
     if step is not None:
         read = {bits: decoded_elements(step) * bits / 8 for bits in WIDTHS}
+        found["context"] = context
         found["bytes_per_token"] = read
         found["bytes_per_s"] = {bits: each * TOKENS_PER_S for bits, each in read.items()}
     return found
+
+
+def _decoding(work: str, options: dict[str, Any]) -> Model | None:
+    """A decoding step of WORK that attends to CONTEXT tokens, or None where it does not decode."""
+    if work in model_names() and "decode" not in model_options(work):
+        return None
+    given = {key: value for key, value in options.items() if key not in ("sequence", "context")}
+    try:
+        return load(work, numbers=False, context=CONTEXT, **given).model
+    except InputError:  # a file of another kind, to which a context means nothing
+        return None
 
 
 def footprints(work: str | None, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -64,27 +79,26 @@ def footprints(work: str | None, options: dict[str, Any]) -> list[dict[str, Any]
         network = load(work, numbers=False, **options)
         if network.layer is not None:
             raise InputError(f"--memory is for whole networks, not for the layer {network.layer}")
-        return [footprint(network.model, network.model if options["context"] else None)]
+        step = network.model if options["context"] else _decoding(work, options)
+        return [footprint(network.model, step, options["context"] or CONTEXT)]
     given = [name for name, value in options.items() if value]
     if given:
         raise InputError(f"{given[0]} needs WORK: sparqsim models WORK --memory --{given[0]} ...")
-    rows = []
-    for name in model_names():
-        step = (
-            load(name, numbers=False, context=CONTEXT) if "decode" in model_options(name) else None
-        )
-        rows.append(footprint(get_model(name), step.model if step else None))
+    rows = [footprint(get_model(name), _decoding(name, {}), CONTEXT) for name in model_names()]
     return sorted(rows, key=lambda row: -row["parameters"])
 
 
 def show_footprints(rows: list[dict[str, Any]]) -> None:
     """Print them, the largest first."""
+    told = next((row["context"] for row in rows if "context" in row), None)
     shown = table(
         "Bytes of the parameters",
         ("model", "fits at 16 bits", "at 4 bits"),
         (*(f"{bits} bits" for bits in WIDTHS), "decoding"),
-        f"decoding: bytes a second for {TOKENS_PER_S} tokens a second at 16 bits, keys and values "
-        "included",
+        "decoding: nothing here makes one token at a time"
+        if told is None
+        else f"decoding: bytes a second for {TOKENS_PER_S} tokens a second at 16 bits, keys and "
+        f"values of the {told} tokens before each included",
     )
     for row in rows:
         where = [row["fits"][bits][-1] if row["fits"][bits] else "none" for bits in (16, 4)]
@@ -95,5 +109,5 @@ def show_footprints(rows: list[dict[str, Any]]) -> None:
         )  # fmt: skip
     screen = console()
     screen.print(shown)
-    told = ", ".join(f"{name} {short(most)}B" for name, most in PLATFORMS.items())
-    screen.print(f"the smallest platform that holds them, of: {told}")
+    sizes = ", ".join(f"{name} {short(most)}B" for name, most in PLATFORMS.items())
+    screen.print(f"the smallest platform that holds them, of: {sizes}")

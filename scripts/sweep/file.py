@@ -98,6 +98,7 @@ class WorkValues(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     inputs: str | None = None
     weight_density: Value | None = None
     activation_density: Value | None = None
+    correlation: Value | None = None
 
 
 class TensorValues(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -37,19 +37,17 @@ class Keyed:
         Raises
         ------
         InputError
-            If its work cannot be loaded, or takes no densities.
+            If its work cannot be loaded, or takes no densities or correlation.
         """
         work = point.work
         if work not in self.digests:
             self.digests[work] = digest_of(work, self.networks.get(work))
-        densities = (work, point.weight_density, point.activation_density)
-        if densities not in self.checked:
+        draws = work, point.synthetic
+        if draws not in self.checked:
             NetworkTensors(
-                network=self.networks.get(work),
-                weight_density=point.weight_density,
-                activation_density=point.activation_density,
+                network=self.networks.get(work), **msgspec.structs.asdict(point.synthetic)
             )
-            self.checked.add(densities)
+            self.checked.add(draws)
         return msgspec.structs.replace(point, key=key_of(point, self.digests[work]))
 
 
@@ -136,7 +134,7 @@ def shares(point: Point) -> Any:
     """Equal for points that share tensors and encoded layers."""
     return (
         *(point.work, point.recipe, point.machine, point.seed),
-        *(point.weight_density, point.activation_density, point.verify),
+        *(point.synthetic, point.verify),
     )
 
 

@@ -59,6 +59,14 @@ class Work(Struct, frozen=True, kw_only=True):
         return load(given.pop("name"), **given)
 
 
+class Synthetic(Struct, frozen=True, kw_only=True):
+    """What synthetic tensors are drawn by; None: as published, and independent."""
+
+    weight_density: float | None = None
+    activation_density: float | None = None
+    correlation: float | None = None
+
+
 class Point(Struct, frozen=True, kw_only=True):
     """All that is needed to run one point.
 
@@ -68,8 +76,8 @@ class Point(Struct, frozen=True, kw_only=True):
         Of its result.
     machine, fields
         Name, and every field of its configuration.
-    seed, weight_density, activation_density
-        Of synthetic tensors; None where none are drawn, or as published.
+    seed, synthetic
+        Of synthetic tensors; no seed where none are drawn.
     values
         What the sweep's file gives, by dotted names.
     """
@@ -80,8 +88,7 @@ class Point(Struct, frozen=True, kw_only=True):
     machine: str
     fields: dict[str, Any]
     seed: int | None
-    weight_density: float | None
-    activation_density: float | None
+    synthetic: Synthetic
     verify: bool
     requantize: bool
     values: dict[str, Any]
@@ -104,8 +111,7 @@ class Point(Struct, frozen=True, kw_only=True):
             "requantize": self.requantize,
             "verify": self.verify,
             "seed": self.seed or 0,
-            "weight_density": self.weight_density,
-            "activation_density": self.activation_density,
+            **msgspec.structs.asdict(self.synthetic),
         }
         if network.layer is None and (len(network.layers) > 1 or network.other):
             report = run_network(machine, network, **options)

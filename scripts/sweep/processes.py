@@ -30,7 +30,7 @@ from msgspec import Struct
 
 from sparqsim.base import InputError
 from sparqsim.scripts.sweep.measures import measures_of
-from sparqsim.scripts.sweep.points import Bench, Networks, Point, model_version
+from sparqsim.scripts.sweep.points import Bench, Networks, Point, Synthetic, model_version
 from sparqsim.scripts.sweep.store import Record, encoded
 
 FORKABLE = ("workqueue", "tbb")  # numba's threads that survive a fork
@@ -257,7 +257,7 @@ def warm_up(points: Sequence[Point]) -> None:
     tiny = load("gemm:16x16x16")
     for point in {point.machine: point for point in points}.values():
         with contextlib.suppress(Exception):
-            msgspec.structs.replace(point, recipe=None, weight_density=None).run(tiny)
+            msgspec.structs.replace(point, recipe=None, synthetic=Synthetic()).run(tiny)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
 from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.file import Block, Range, RecipeValues, Sweep, Value, WorkValues
-from sparqsim.scripts.sweep.points import Point, Work, configured, numbers_needed
+from sparqsim.scripts.sweep.points import Point, Synthetic, Work, configured, numbers_needed
 from sparqsim.scripts.sweep.sampling import Axis, Drawn, Grid, axis_of, drawn
 from sparqsim.workloads import recipes
 from sparqsim.workloads.layers import unknown
@@ -233,13 +233,14 @@ class Space:
         options = {
             key.removeprefix("work."): each
             for key, each in found.items()
-            if key.startswith("work.") and not key.endswith("_density")
+            if key.startswith("work.")
         }
+        draws = {key: options.pop(key) for key in Synthetic.__struct_fields__ if key in options}
         try:
             work = msgspec.convert({"name": name, **options, "numbers": numbers}, Work)
+            synthetic = msgspec.convert(draws, Synthetic)
         except msgspec.ValidationError as error:
             raise InputError(f"{self.place('work')}: {error}") from None
-        densities = {side: found.get(f"work.{side}_density") for side in ("weight", "activation")}
         if not numbers:
             self._refuse_idle(found, machine)
         shown = {**found, "work": name}
@@ -253,8 +254,7 @@ class Space:
             machine=found["machine"],
             fields=msgspec.to_builtins(machine),
             seed=seed if numbers else None,
-            weight_density=densities["weight"],
-            activation_density=densities["activation"],
+            synthetic=synthetic,
             verify=block.verify,
             requantize=block.requantize,
             values={key: shown[key] for key in sorted(shown) if shown[key] is not None},
@@ -263,7 +263,7 @@ class Space:
     def _refuse_idle(self, found: Mapping[str, Any], machine: Machine) -> None:
         """Refuse values that would change nothing without numbers."""
         varying = {axis.name for axis in self.axes}
-        for name in ("seed", "work.weight_density", "work.activation_density"):
+        for name in ("seed", *(f"work.{field}" for field in Synthetic.__struct_fields__)):
             if name in varying or (name != "seed" and name in found):
                 raise InputError(
                     f"{self.place(*name.split('.'))}: it changes nothing: without verification the "

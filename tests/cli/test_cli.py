@@ -263,3 +263,15 @@ def test_validation_of_eie_holds(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(rows) == 9
     misses = {name for name, row in rows.items() if not row.within_bound}
     assert {"alex-8", "vgg-6"} <= misses <= {"alex-8", "vgg-6", "nt-lstm"}
+
+
+def test_memory_of_decoding_says_its_context(capfd: pytest.CaptureFixture[str]) -> None:
+    """Without ``--context`` a decoder attends to a stated number of tokens; what makes no tokens
+    has no bandwidth of decoding."""
+    asked = ["models", "gpt2_xl", "--memory", "--json", "-"]
+    (default,), (stated,) = (
+        json.loads(answer([*asked, *more], capfd)[1]) for more in ([], ["--context", "2048"])
+    )
+    assert default == stated and default["context"] == 2048
+    (none,) = json.loads(answer(["models", "resnet18", "--memory", "--json", "-"], capfd)[1])
+    assert "bytes_per_s" not in none

@@ -65,6 +65,11 @@ MISTAKES = {
     "sample of a wrong kind": ("verify = false", 'verify = false\nsample = { kind = "sobl", count = 4 }', r"line 19 \(block\[2\].sample.kind\).*one of random, latin-hypercube, sobol"),
     "sobol of an odd count": ("verify = false", 'verify = false\nsample = { kind = "sobol", count = 5 }', r"line 19 \(block\[2\].sample\).*power of two, got 5"),
     "seed that does nothing": ("verify = false", "verify = false\nseed = [0, 1]", r"line 19 \(block\[2\].seed\).*changes nothing"),
+    "correlation that does nothing": ("batch = 1", "correlation = 0.4", r"line 14 \(block\[2\].work.correlation\).*changes nothing"),
+    "correlation of published tensors": ('work = "eie/nt-we"', 'work = { name = "digits-mlp", correlation = 0.4 }', r"line 6 \(block\[1\].work\).*real tensors"),
+    "correlation without zeros": ('work = "eie/nt-we"', 'work = { name = "resnet18/fc", correlation = 0.4 }', r"line 6 \(block\[1\].work\).*no zeros"),
+    "correlation beyond 1": ('work = "eie/nt-we"', 'work = { name = "eie/nt-we", correlation = [0.2, 1.5] }', r"line 6 \(block\[1\].work\).*-1 to 1"),
+    "density that is no number": ('work = "eie/nt-we"', 'work = { name = "eie/nt-we", weight_density = "thin" }', r"line 6 \(block\[1\].work\).*`float"),
     "search over two blocks": ('minimise = "edp_js"', 'search = { minimise = ["edp_js"] }', r"a search has one block for its space, got 2"),
     "best both ways": ('minimise = "edp_js"', 'minimise = "edp_js"\nmaximise = "sqnr_db"', r"minimise or maximise, not both"),
 }  # fmt: skip
