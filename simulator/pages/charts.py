@@ -48,13 +48,18 @@ def percent(share: float) -> str:
 def bar(shares: Iterable[tuple[str, float]], alt: str | None = None, tall: bool = False) -> Html:
     """A bar cut into (class, share); words for it unless the numbers stand beside it."""
     pieces = [
-        h("span", f"{100 * share:.0f} %" if tall and share >= 0.06 else "", class_=kind,
+        h("span", _in_bar(share) if tall and share >= 0.06 else "", class_=kind,
           style=f"width:{100 * share:.2f}%")
         for kind, share in shares
         if share > 0
     ]  # fmt: skip
     told = {"role": "img", "aria_label": alt} if alt else {"aria_hidden": "true"}
     return h("div", *pieces, class_="bar tall" if tall else "bar", **told)
+
+
+def _in_bar(share: float) -> str:
+    """A share in few characters, of which almost all is not all."""
+    return percent(share) if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
 def legend(entries: Iterable[tuple[str, str]]) -> Html:
