@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparqsim.base import InputError, output_folder, printable, written_whole
+from sparqsim.simulator.axes import dress, legend_below, new_axes, write_figure
 from sparqsim.simulator.comparison import Compared, ComparedNetwork, ComparisonReport
 from sparqsim.simulator.network_plots import PARTS
 from sparqsim.simulator.palette import (
@@ -27,7 +28,6 @@ from sparqsim.simulator.palette import (
     VERMILION,
     WIDTH,
 )
-from sparqsim.simulator.plots import dress, legend_below, new_axes, write_figure
 from sparqsim.simulator.report import LayerRun, Report, Roof
 
 if TYPE_CHECKING:
