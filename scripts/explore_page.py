@@ -199,12 +199,19 @@ def _roof(plot: Plot, point: Explored) -> str:
 
 
 def _table(points: Sequence[Explored]) -> Html:
+    """A row a point; of batch and context those that were chosen."""
+
     def whole(value: int | None) -> Number:
         return Number("–" if value is None else f"{value:,}", value)
 
+    turned = [
+        name
+        for name in ("batch", "context")
+        if any(getattr(point, name) is not None for point in points)
+    ]
     rows = []
     for point in points:
-        head = [point.machine, point.recipe, whole(point.batch), whole(point.context),
+        head = [point.machine, point.recipe, *(whole(getattr(point, name)) for name in turned),
                 Number(f"{point.bandwidth:g}", point.bandwidth)]  # fmt: skip
         if not point.seconds:
             nothing = Number("–", None)
@@ -217,8 +224,7 @@ def _table(points: Sequence[Explored]) -> Html:
             point.bound_by,
         ])  # fmt: skip
     columns = (
-        "machine", "recipe", "batch", "context", "x bandwidth", "time", "energy", "use", "DRAM",
-        "bound by",
+        "machine", "recipe", *turned, "x bandwidth", "time", "energy", "use", "DRAM", "bound by",
     )  # fmt: skip
     return Table("All points of the grid.", columns, rows).html()
 

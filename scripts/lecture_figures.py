@@ -269,6 +269,7 @@ def olive() -> Figure:
         list(ways), [each.sqnr_db(x) for each in ways.values()], color=["C0", "C1", "C2"]
     )
     right.bar_label(bars, fmt="%.1f")
+    right.margins(y=0.1)
     right.set(ylabel="SQNR (dB)", title="4 bits a value, one scale")
     return made
 
@@ -322,6 +323,7 @@ def tokens() -> Figure:
     left.set(xlabel="block", ylabel="tokens", title="keep .7, .49, .343")
     bars = right.bar(list(keep), np.array(cycles) / 1e6, color=["C0", "C1", "C2"])
     right.bar_label(bars, fmt="%.2f")
+    right.margins(y=0.1)
     right.set(xlabel="kept tokens, by stage", ylabel="million cycles", title="DeiT-T on HeatViT")
     return made
 
@@ -397,7 +399,7 @@ def nm() -> Figure:
     bars = left.bar([*(f"{n}:{m}" for n, m in patterns), "any"], found,
                     color=["C0"] * 4 + ["C1"])  # fmt: skip
     left.bar_label(bars, fmt="%.3f", fontsize=11)
-    left.set(ylabel="sum of squares kept", ylim=(0.7, 1.0), title="half of a real layer")
+    left.set(ylabel="sum of squares kept", ylim=(0, 1.05), title="half of a real layer")
     sizes = [256, 512, 1024, 2048, 4096, 8192, 16384]
     gains = []
     for n in sizes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparqsim.base import InputError, output_folder, printable, written_whole
+from sparqsim.simulator.axes import dress, legend_below, new_axes, write_figure
 from sparqsim.simulator.comparison import Compared, ComparedNetwork, ComparisonReport
 from sparqsim.simulator.network_plots import PARTS
 from sparqsim.simulator.palette import (
@@ -27,7 +28,6 @@ from sparqsim.simulator.palette import (
     VERMILION,
     WIDTH,
 )
-from sparqsim.simulator.plots import dress, legend_below, new_axes, write_figure
 from sparqsim.simulator.report import LayerRun, Report, Roof
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = (BLUE, VERMILION, ORANGE, PURPLE, GREEN, "#56B4E9", "#999933", INK)
-MOST_GROUPS = 60  # along an axis
+MOST_GROUPS, MOST_NAMES = 60, 40  # along an axis; of many groups every so many is named
 MOST_CHARACTERS = 30
 WIDE = 12  # ratios that differ by so much are drawn by equal factors
 
@@ -67,15 +67,19 @@ def normalized(report: ComparisonReport, what: str, ax: Axes | None = None) -> A
     width = 0.84 / len(labels)
     # The means stand apart.
     at = np.arange(len(groups)) + np.where(np.arange(len(groups)) >= len(groups) - 2, 0.6, 0.0)
-    for number, label in enumerate(labels):
-        heights = np.array([row[number] for row in groups], np.float64)  # None: nan
-        places = at + (number - (len(labels) - 1) / 2) * width
-        ax.bar(places, heights, width, color=_colour(number), label=printable(label, 30))
     known = [value for row in groups for value in row if value]
-    if max(known) / min(known) > WIDE:
+    foot = 1.0 if max(known) / min(known) > WIDE else 0.0  # by factors there is no zero
+    for number, label in enumerate(labels):
+        tops = np.array([row[number] for row in groups], np.float64)  # None: nan
+        places = at + (number - (len(labels) - 1) / 2) * width
+        ax.bar(places, tops - foot, width, foot, color=_colour(number), label=printable(label, 30))
+    if foot:
         _by_factors(ax, "y")
     ax.axhline(1.0, color=INK, linewidth=0.7)
-    ax.set_xticks(at, ticks, rotation=90 if len(ticks) > 6 else 0, fontsize=SMALL - 1)
+    step = -(-len(ticks) // MOST_NAMES)
+    named = [*range(0, len(ticks) - 2, step), len(ticks) - 2, len(ticks) - 1]
+    ax.set_xticks(at[named], [ticks[place] for place in named],
+                  rotation=90 if len(named) > 6 else 0, fontsize=SMALL - 1)  # fmt: skip
     title = f"{what.capitalize()} over {labels[0]}'s"
     if left_out:
         title += f" (the first {MOST_GROUPS} layers; the means are of all {len(names)})"
@@ -280,12 +284,15 @@ def save_comparison_figures(report: ComparisonReport, folder: str | os.PathLike[
 
 
 def _by_factors(ax: Axes, sides: str) -> None:
-    """Equal factors at equal distances, with plain numbers at the ticks."""
-    from matplotlib.ticker import NullFormatter
+    """Equal factors at equal distances, with plain numbers at the ticks; all is drawn already."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     for side in sides:
         axis = ax.xaxis if side == "x" else ax.yaxis
         (ax.set_xscale if side == "x" else ax.set_yscale)("log")
+        low, high = axis.get_view_interval()
+        if high / low < 1000:  # powers of ten alone would be few
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(lambda value, _: _number(value))
         axis.set_minor_formatter(NullFormatter())
 

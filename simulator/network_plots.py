@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparqsim.base import InputError, output_folder, printable, written_whole
+from sparqsim.simulator.axes import dress, new_axes, thousands, write_figure
 from sparqsim.simulator.palette import (
     BLUE,
     GREEN,
@@ -22,7 +23,6 @@ from sparqsim.simulator.palette import (
     VERMILION,
     WIDTH,
 )
-from sparqsim.simulator.plots import dress, new_axes, thousands, write_figure
 from sparqsim.simulator.report import LayerRun, NetworkReport
 
 if TYPE_CHECKING:

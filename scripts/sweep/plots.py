@@ -18,6 +18,7 @@ from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts.sweep.file import Figure, Sweep
 from sparqsim.scripts.sweep.frame import Points
 from sparqsim.scripts.sweep.measures import named
+from sparqsim.simulator.axes import dress, write_figure
 from sparqsim.simulator.palette import (
     BLUE,
     GREEN,
@@ -31,7 +32,6 @@ from sparqsim.simulator.palette import (
     VERMILION,
     WIDTH,
 )
-from sparqsim.simulator.plots import dress, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

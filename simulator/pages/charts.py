@@ -25,7 +25,7 @@ SIDE = 1000  # of the square that marks are drawn in
 HUES = 8  # classes c0 to c7
 PREFIXES = (
     *(("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0)),
-    *(("m", 1e-3), ("µ", 1e-6), ("n", 1e-9), ("p", 1e-12)),
+    *(("m", 1e-3), ("µ", 1e-6), ("n", 1e-9), ("p", 1e-12), ("f", 1e-15), ("a", 1e-18)),
 )
 
 
@@ -48,13 +48,18 @@ def percent(share: float) -> str:
 def bar(shares: Iterable[tuple[str, float]], alt: str | None = None, tall: bool = False) -> Html:
     """A bar cut into (class, share); words for it unless the numbers stand beside it."""
     pieces = [
-        h("span", f"{100 * share:.0f} %" if tall and share >= 0.06 else "", class_=kind,
+        h("span", _in_bar(share) if tall and share >= 0.06 else "", class_=kind,
           style=f"width:{100 * share:.2f}%")
         for kind, share in shares
         if share > 0
     ]  # fmt: skip
     told = {"role": "img", "aria_label": alt} if alt else {"aria_hidden": "true"}
     return h("div", *pieces, class_="bar tall" if tall else "bar", **told)
+
+
+def _in_bar(share: float) -> str:
+    """A share in few characters, of which almost all is not all."""
+    return percent(share) if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
 def legend(entries: Iterable[tuple[str, str]]) -> Html:
@@ -138,7 +143,13 @@ class Axis:
             step = max(1, -(-len(powers) // most))
             if len(powers) >= 2:
                 return [10.0**power for power in powers[::step]]
-            return [self.low, self.high]
+            within = [
+                factor * 10.0**power
+                for power in range(first - 1, first + 2)
+                for factor in (1, 2, 5)
+                if self.low <= factor * 10.0**power <= self.high
+            ]
+            return within if len(within) >= 2 else [self.low, self.high]
         raw = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(raw))
         step_size = next(power * f for f in (1, 2, 5, 10) if power * f >= raw * 0.999)

@@ -213,7 +213,8 @@ def test_unwritable(result: Result, tmp_path: Path) -> None:
         (0.9999, "1 s"),
         (999.9e-9, "1 µs"),
         (2.5e12, "2.5 Ts"),
-        (3e-15, "0.003 ps"),
+        (3e-15, "3 fs"),
+        (3e-21, "0.003 as"),
     ],
 )
 def test_units(value: float, text: str) -> None:
@@ -225,6 +226,8 @@ def test_scales_hold_what_they_show() -> None:
     """Ticks are round and lie within; ratios that spread widely stand by equal factors."""
     assert Axis(0, 10_165).ticks(4) == [0, 5000, 10_000]
     assert Axis(2, 2e5, log=True).ticks(5) == [10, 100, 1000, 10_000, 100_000]
+    assert Axis(0.45, 6.9, log=True).ticks(5) == [0.5, 1, 2, 5]
+    assert Axis(2.1, 4.9, log=True).ticks(5) == [2.1, 4.9]
     near, wide = RatioScale.of([0.5, 2]), RatioScale.of([0.01, 100])
     assert near.place(2) == 100 and near.place(1) == 50
     assert wide.place(0.01) == 0 and wide.place(1) == pytest.approx(50) and wide.log

@@ -17,7 +17,7 @@ from netlists import netlists
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError
-from sparqsim.simulator import plots
+from sparqsim.simulator import plots, plots_over_time
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.diagram import draw_topology
 from sparqsim.simulator.engines import simulate
@@ -188,36 +188,36 @@ def test_critical_path_adds_up() -> None:
 def test_utilization_strips_hold_the_busy_cycles(result) -> None:
     """The area of a strip is the actor's utilisation."""
     timeline = result[1]
-    ax = plots.utilization_over_time(timeline)
+    ax = plots_over_time.utilization_over_time(timeline)
     for i, actor in enumerate(timeline.netlist.actors):
         height, edges, foot = steps(ax, i)
         mean = np.average((height - foot) / 0.82, weights=np.diff(edges))
         assert mean == pytest.approx(timeline.utilization(actor.name))
-    assert len(plots.utilization_over_time(timeline, ["ccu"]).get_yticks()) == 1
+    assert len(plots_over_time.utilization_over_time(timeline, ["ccu"]).get_yticks()) == 1
 
 
 def test_occupancy_shows_mean_band_and_capacity(result) -> None:
     """The line is the mean of the queues, the band least to most, the level the capacity."""
     timeline = result[1]
-    ax = plots.queue_occupancy(timeline, "queue")
-    tokens = held(timeline, "queue", plots.OVER_TIME).tokens
+    ax = plots_over_time.queue_occupancy(timeline, "queue")
+    tokens = held(timeline, "queue", plots_over_time.OVER_TIME).tokens
     high, edges, low = steps(ax, 0)
     np.testing.assert_array_equal(high, tokens.max(axis=1))
     np.testing.assert_array_equal(low, tokens.min(axis=1))
     np.testing.assert_array_equal(steps(ax, 2)[0], tokens.mean(axis=1))
     assert [line.get_ydata()[0] for line in ax.lines] == [7]
     assert edges[-1] == timeline.cycles
-    single = plots.queue_occupancy(timeline, "nonzeros")
+    single = plots_over_time.queue_occupancy(timeline, "nonzeros")
     assert legend_texts(single)[0] == "tokens held"
 
 
 def test_queue_panels_show_all_or_the_fullest(result) -> None:
     """One panel a channel; of more than twelve the fullest, and the title says so."""
-    figure = plots.queue_panels(result[1])
+    figure = plots_over_time.queue_panels(result[1])
     titles = [ax.get_title(loc="left").split(" (")[0] for ax in figure.axes]
     assert titles == [c.name for c in result[1].netlist.channels]
     timeline = simulate(accelerator())
-    figure = plots.queue_panels(timeline)
+    figure = plots_over_time.queue_panels(timeline)
     titles = [ax.get_title(loc="left").split(" (")[0] for ax in figure.axes]
     fill = {
         c.name: held(timeline, c.name, 10**6).tokens.mean() / c.capacity
@@ -230,7 +230,7 @@ def test_queue_panels_show_all_or_the_fullest(result) -> None:
         [Channel(name="q", source="a", target="b", capacity=1, produce=0, consume=0)],
     )
     with pytest.raises(InputError, match="no channel of this run ever holds a token"):
-        plots.queue_panels(simulate(idle))
+        plots_over_time.queue_panels(simulate(idle))
 
 
 def test_bandwidth_shows_what_moved(result) -> None:
@@ -240,20 +240,20 @@ def test_bandwidth_shows_what_moved(result) -> None:
     accesses = [Access(actor="dma", read_bits=np.array([80, 0, 0])),
                 Access(actor="dma", written_bits=np.array([0, 240, 0]))]  # fmt: skip
     flow = moved(timeline, accesses)
-    ax = plots.bandwidth(timeline, "dram", accesses)
+    ax = plots_over_time.bandwidth(timeline, "dram", accesses)
     (read, *_), (written, *_) = steps(ax), steps(ax, 1)
     np.testing.assert_allclose(read, flow.read_gbytes_per_s)
     np.testing.assert_allclose(written, flow.written_gbytes_per_s)
     np.testing.assert_allclose(read[:10], 2.0)  # 8 bits a cycle of half a nanosecond
     assert "read 0.444, written 1.33" in ax.get_title(loc="left")
     report, timeline, traffic = result
-    figure = plots.bandwidth_panels(timeline, traffic)
+    figure = plots_over_time.bandwidth_panels(timeline, traffic)
     assert len(figure.axes) == len(traffic) == 2
     for ax, memory in zip(figure.axes, traffic, strict=True):
         mean = f"read {report.memory[memory].read_gbytes_per_s:,.3g} GB/s on average"
         assert ax.get_title(loc="left") == f"{memory}: {mean}"
     with pytest.raises(InputError, match="names no memory's traffic"):
-        plots.bandwidth_panels(timeline, {})
+        plots_over_time.bandwidth_panels(timeline, {})
 
 
 # ------------------------------------------------------------------ topology
@@ -325,9 +325,9 @@ def test_any_run_can_be_drawn(netlist: Netlist) -> None:
         plots.load_balance(balance_of(timeline, name), timeline.cycles),
         plots.lane_stalls(timeline, name),
         plots.stalls(stalls_of(timeline)),
-        plots.utilization_over_time(timeline),
-        *(plots.queue_occupancy(timeline, c.name) for c in netlist.channels[:2]),
-        plots.bandwidth(timeline, "memory", [Access(actor=name, read_bits=4)]),
+        plots_over_time.utilization_over_time(timeline),
+        *(plots_over_time.queue_occupancy(timeline, c.name) for c in netlist.channels[:2]),
+        plots_over_time.bandwidth(timeline, "memory", [Access(actor=name, read_bits=4)]),
     ]
     for ax in axes:
         ax.figure.draw_without_rendering()
@@ -344,9 +344,9 @@ def test_figures_draw_on_given_axes(result) -> None:
         lambda ax: plots.lane_stalls(timeline, "arithmetic", ax),
         lambda ax: plots.stalls(report.stalls, ax),
         lambda ax: plots.critical_path(report.critical_path, ax),
-        lambda ax: plots.utilization_over_time(timeline, ax=ax),
-        lambda ax: plots.queue_occupancy(timeline, "queue", ax),
-        lambda ax: plots.bandwidth(timeline, "ptr_sram", traffic["ptr_sram"], ax),
+        lambda ax: plots_over_time.utilization_over_time(timeline, ax=ax),
+        lambda ax: plots_over_time.queue_occupancy(timeline, "queue", ax),
+        lambda ax: plots_over_time.bandwidth(timeline, "ptr_sram", traffic["ptr_sram"], ax),
         lambda ax: draw_topology(timeline.netlist, ax),
     ]
     figure = Figure(figsize=(16, 20))
