@@ -201,6 +201,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     that runs when none is given. ``needs_numbers`` says that the time depends on the values of the
     tensors; other machines can be timed from shapes alone. ``takes_counts`` says that
     :meth:`program_from_counts_file` reads work counted elsewhere.
+
+    Attributes
+    ----------
+    clock_hz
+        Clock frequency; a field of every machine that ships.
+    dram_gbytes_per_s
+        Bandwidth of DRAM, in 1e9 bytes a second; a field of machines that have a DRAM.
     """
 
     name: ClassVar[str] = ""

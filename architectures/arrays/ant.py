@@ -67,8 +67,8 @@ class Ant(GangedMachine, frozen=True, kw_only=True):
     weight_buffer_kib: int = 128
     input_buffer_kib: int = 256
     output_buffer_kib: int = 128
-    dram_bits_per_cycle: int = 1024
-    clock_mhz: float = 500.0
+    dram_gbytes_per_s: float = 64.0
+    clock_hz: float = 500e6
     node_nm: float = 28.0
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
 

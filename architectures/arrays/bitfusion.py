@@ -127,8 +127,8 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
     input_buffer_kib: int = 32
     output_buffer_kib: int = 16
     accumulator_bits: int = 32
-    dram_bits_per_cycle: int = 192
-    clock_mhz: float = 500.0
+    dram_gbytes_per_s: float = 12.0
+    clock_hz: float = 500e6
     node_nm: float = 45.0
     authors_model: bool = False
 

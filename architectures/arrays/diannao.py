@@ -77,10 +77,6 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
         SB, both halves.
     output_buffer_kib
         NBout, both halves.
-    clock_mhz
-        Clock frequency of the NFU.
-    memory_gbytes_per_s
-        Bandwidth of DRAM.
     energy_table
         A shipped table: DianNao's own energies are not known to us.
     """
@@ -93,9 +89,9 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
     input_buffer_kib: int = 2  # assumed: recalled
     weight_buffer_kib: int = 32  # assumed: recalled
     output_buffer_kib: int = 2  # assumed: recalled
-    clock_mhz: float = 980.0  # assumed: recalled
+    clock_hz: float = 980e6  # assumed: recalled
     node_nm: float = 65.0  # assumed: recalled
-    memory_gbytes_per_s: float = 250.0  # assumed: recalled
+    dram_gbytes_per_s: float = 250.0  # assumed: recalled
     energy_table: str = "horowitz"
 
     @property
@@ -129,14 +125,6 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
     def peak(self) -> Peak:
         """All multipliers of NFU-1."""
         return Peak(macs_per_s=self.multipliers * self.clock_hz, operands="16 x 16 bits")
-
-    def bandwidth(self) -> float:
-        """Bytes a second of the memory interface."""
-        return self.memory_gbytes_per_s * 1e9
-
-    def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
-        """Fields of another memory interface."""
-        return {"memory_gbytes_per_s": bytes_per_s / 1e9}
 
     def area(self) -> Area | None:
         """Of the published design; of another NFU or other buffers none is known."""
@@ -224,7 +212,7 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
         assumed, derived = Basis.ASSUMED, Basis.DERIVED
         return [
             Figure("NFU", f"{self.tn} x {self.tn} multipliers", assumed, RECALLED),
-            Figure("clock", f"{self.clock_mhz:g} MHz", assumed, RECALLED),
+            Figure("clock", f"{self.clock_hz / 1e6:g} MHz", assumed, RECALLED),
             Figure("peak", f"{self.peak_gops:.0f} GOP/s", derived, "(Tn^2 + Tn (Tn - 1)) x clock"),
             Figure(
                 "NBin, NBout",
@@ -233,7 +221,7 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
                 RECALLED,
             ),
             Figure("SB", f"{self.weight_buffer_kib} KiB", assumed, RECALLED),
-            Figure("memory", f"{self.memory_gbytes_per_s:g} GB/s", assumed, RECALLED),
+            Figure("memory", f"{self.dram_gbytes_per_s:g} GB/s", assumed, RECALLED),
             Figure("NFU stages", f"{NFU_STAGES}", assumed, RECALLED),
             Figure("area", f"{AREA_MM2:g} mm2", assumed, RECALLED),
             *(

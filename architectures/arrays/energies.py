@@ -70,7 +70,7 @@ class Point(NamedTuple):
 
     Attributes
     ----------
-    node_nm, clock_mhz
+    node_nm, clock_hz
         Technology and clock of the array.
     multipliers
         8-bit multiply-accumulates of the full array in a cycle, by width: units and width in one.
@@ -81,7 +81,7 @@ class Point(NamedTuple):
     """
 
     node_nm: float
-    clock_mhz: float
+    clock_hz: float
     multipliers: float
     buffers_kib: tuple[int, int, int]
     port_bits: tuple[float, float, float]
@@ -95,7 +95,7 @@ def at_point(table: EnergyTable, now: Point, then: Point) -> EnergyTable:
     """
     units = scaling.units(now.multipliers, then.multipliers, "8-bit multipliers")
     node = scaling.node(now.node_nm, then.node_nm)
-    period = scaling.period(now.clock_mhz, then.clock_mhz)
+    period = scaling.period(now.clock_hz / 1e6, then.clock_hz / 1e6)
     area = scaling.area(now.node_nm, then.node_nm)
     factors = {
         "core_dynamic_per_compute_cycle": [units, node],

@@ -58,10 +58,9 @@ _CHOICES = ("energy_table", "dram_standard", "dram_channels", "objective", "auth
 _CYCLES = {"array static": "core_static_per_cycle", "DRAM static": "dram_static_per_cycle"}
 # Real fields and their bounds, which are assumed: no circuit is slower, faster, finer or coarser.
 _REAL = {
-    "clock_mhz": (1e-3, 1e6),
-    "dram_clock_mhz": (1e-3, 1e6),
+    "clock_hz": (1e3, 1e12),
     "node_nm": (1.0, 1e4),
-    "memory_gbytes_per_s": (1e-6, 1e6),
+    "dram_gbytes_per_s": (1e-6, 1e6),
 }
 _SIDES = ("rows", "columns", "side_at_8_bits", "tn")
 _KINDS: dict[str, type] = {
@@ -115,8 +114,6 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         Weight buffer, both halves.
     output_buffer_kib
         Output buffer, both halves.
-    clock_mhz
-        Clock frequency of the array.
     node_nm
         Technology.
     energy_table
@@ -130,7 +127,8 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
     input_buffer_kib: int
     weight_buffer_kib: int
     output_buffer_kib: int
-    clock_mhz: float = 500.0
+    dram_gbytes_per_s: float
+    clock_hz: float = 500e6
     node_nm: float
     energy_table: str = PUBLISHED
 
@@ -154,9 +152,8 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
                 check_whole(where, most=_most(field), **{field: value})
         if 8 * self.bandwidth() < self.clock_hz:
             raise InputError(
-                f"{where}.{', '.join(self.of_bandwidth(1.0))}: the DRAM must move at least a bit "
-                f"in a cycle of {where}.clock_mhz, {self.clock_mhz:g}, got {self.bandwidth():g} "
-                "bytes a second"
+                f"{where}.dram_gbytes_per_s must move at least a bit in a cycle of "
+                f"{where}.clock_hz, {self.clock_hz:g}, got {self.bandwidth() / 1e9:g}"
             )
 
     # ------------------------------------------------------------------ what a machine says
@@ -186,11 +183,6 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         raise NotImplementedError
 
     # ------------------------------------------------------------------ what follows
-
-    @property
-    def clock_hz(self) -> float:
-        """Clock of the array."""
-        return self.clock_mhz * 1e6
 
     @property
     def buffers_kib(self) -> tuple[int, int, int]:
@@ -231,7 +223,7 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
         """What its own energies follow; those of the defaults are published."""
         return Point(
             node_nm=self.node_nm,
-            clock_mhz=self.clock_mhz,
+            clock_hz=self.clock_hz,
             multipliers=self.multipliers_at_8_bits,
             buffers_kib=self.buffers_kib,
             port_bits=self.port_bits,
@@ -244,11 +236,11 @@ class ArrayMachine(Machine, frozen=True, kw_only=True):
 
     def bandwidth(self) -> float:
         """Bytes a second of the DRAM."""
-        raise NotImplementedError
+        return self.dram_gbytes_per_s * 1e9
 
     def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
         """Fields that give the DRAM another bandwidth."""
-        raise NotImplementedError
+        return {"dram_gbytes_per_s": bytes_per_s / 1e9}
 
     def peak(self) -> Peak:
         """Of the full array on 8-bit operands."""

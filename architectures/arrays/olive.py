@@ -57,9 +57,8 @@ class Olive(GangedMachine, frozen=True, kw_only=True):
             "input_buffer_kib",
             "weight_buffer_kib",
             "output_buffer_kib",
-            "dram_bits_per_cycle",
-            "dram_clock_mhz",
-            "clock_mhz",
+            "dram_gbytes_per_s",
+            "clock_hz",
             "node_nm",
             "side_at_8_bits",
         )
@@ -69,8 +68,8 @@ class Olive(GangedMachine, frozen=True, kw_only=True):
     weight_buffer_kib: int = 128  # assumed: ANT's
     input_buffer_kib: int = 256  # assumed: ANT's
     output_buffer_kib: int = 128  # assumed: ANT's
-    dram_bits_per_cycle: int = 1024  # assumed: ANT's
-    clock_mhz: float = 500.0  # assumed: ANT's
+    dram_gbytes_per_s: float = 64.0  # assumed: ANT's
+    clock_hz: float = 500e6  # assumed: ANT's
     node_nm: float = 22.0  # assumed: recalled from the paper, unchecked
 
     def computes(self, layer: EncodedLayer) -> Computes:

@@ -143,18 +143,12 @@ class BankedMachine(TiledMachine, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    dram_bits_per_cycle
-        Width of the DRAM interface.
-    dram_clock_mhz
-        Clock frequency of DRAM, which is not the array's.
     dram_standard
-        "bus", so many bits a cycle without latency, or the name of a DRAM standard.
+        "bus", of that bandwidth without latency, or the name of a DRAM standard.
     dram_channels
         Channels of that standard.
     """
 
-    dram_bits_per_cycle: int
-    dram_clock_mhz: float = 500.0
     dram_standard: str = BUS
     dram_channels: int = 1
 
@@ -168,12 +162,11 @@ class BankedMachine(TiledMachine, frozen=True, kw_only=True):
                     f"example 'DDR4-2400', got {self.dram_standard!r}"
                 )
             return
-        for field in ("dram_bits_per_cycle", "dram_clock_mhz"):
-            if getattr(self, field) != _default(type(self), field):
-                raise InputError(
-                    f"{where}.{field} is of a bus, but {self.dram_standard} has its own: leave "
-                    "one of them out, or choose dram_channels"
-                )
+        if self.dram_gbytes_per_s != type(self)().dram_gbytes_per_s:
+            raise InputError(
+                f"{where}.dram_gbytes_per_s is of a bus, but {self.dram_standard} has its own "
+                "bandwidth: leave one of them out, or choose dram_channels"
+            )
 
     @property
     def energies(self) -> EnergyTable:
@@ -193,20 +186,16 @@ class BankedMachine(TiledMachine, frozen=True, kw_only=True):
         """Bytes a second of the DRAM; of a standard, if its data buses never rested."""
         if self.dram is not None:
             return self.dram.peak_bytes_per_s
-        return self.dram_bits_per_cycle * self.dram_clock_mhz * 1e6 / 8
+        return super().bandwidth()
 
     def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
-        """Another width of the bus."""
+        """Another bandwidth of the bus."""
         if self.dram is not None:
             raise InputError(
                 f"the bandwidth of {self.name} is that of its DRAM standard; choose "
                 "dram_channels, or leave dram_standard out"
             )
-        return {"dram_bits_per_cycle": max(1, round(8e-6 * bytes_per_s / self.dram_clock_mhz))}
-
-
-def _default(kind: type[msgspec.Struct], field: str) -> object:
-    return next(each.default for each in msgspec.structs.fields(kind) if each.name == field)
+        return super().of_bandwidth(bytes_per_s)
 
 
 def tile_ports(tiled: TiledNetlist) -> tuple[Port, ...]:

@@ -70,8 +70,6 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         The weight FIFO.
     output_buffer_kib
         The accumulators, both halves.
-    dram_bytes_per_s
-        Bandwidth of DRAM, which holds the weights.
     energy_table
         A shipped table: the TPU's own energies are not published.
     """
@@ -84,8 +82,8 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
     input_buffer_kib: int = 24 * 1024
     weight_buffer_kib: int = 4 * TILE_KIB
     output_buffer_kib: int = 4 * 1024
-    dram_bytes_per_s: int = 34_000_000_000
-    clock_mhz: float = 700.0
+    dram_gbytes_per_s: float = 34.0
+    clock_hz: float = 700e6
     node_nm: float = 28.0
     energy_table: str = "cacti-aladdin"
 
@@ -102,17 +100,9 @@ class TPU(ArrayMachine, frozen=True, kw_only=True):
         """One an element."""
         return self.rows * self.columns
 
-    def bandwidth(self) -> float:
-        """Bytes a second of the DRAM, which holds weights."""
-        return float(self.dram_bytes_per_s)
-
-    def of_bandwidth(self, bytes_per_s: float) -> dict[str, float]:
-        """Fields of another weight memory."""
-        return {"dram_bytes_per_s": max(1, round(bytes_per_s))}
-
     def area(self) -> Area | None:
         """Of the die, of which an upper bound is recalled; of another size none is known."""
-        if msgspec.structs.replace(self, dram_bytes_per_s=TPU().dram_bytes_per_s) != TPU():
+        if msgspec.structs.replace(self, dram_gbytes_per_s=TPU().dram_gbytes_per_s) != TPU():
             return None
         return Area(
             mm2=331.0, node_nm=28.0, basis=Basis.ASSUMED,

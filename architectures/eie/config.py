@@ -58,8 +58,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
     ----------
     pes
         Processing elements, 1 to 256.
-    clock_hz
-        Clock frequency.
     queue_slots
         Slots of each activation queue's ring, at least 2; one less is usable.
     sram_row_entries

@@ -62,8 +62,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Part of the global buffer for inputs and partial sums.
     filter_kib
         Part of the global buffer for the filters of the next pass.
-    clock_hz
-        Clock frequency of the core.
     link_hz
         Clock frequency of the link to DRAM.
     filter_bus_bits

@@ -188,6 +188,7 @@ def _stores(sequence: Sequence) -> list[Store]:
         ),
         Store(
             name="dram",
+            part="DRAM",
             source="no size published; filters raw, activations run-length coded",
             read=dram,
             write=dram,

@@ -54,10 +54,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Inputs that each takes in a cycle.
     parallel_outputs
         Outputs that each makes in a cycle.
-    clock_hz
-        Clock frequency of the engine.
-    dram_gbytes_per_s
-        Bandwidth of DRAM, which holds the weights.
     weight_buffer_kib
         Both halves of the weight buffer.
     keep

@@ -57,8 +57,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Steps whose matches a PE's decoder holds.
     accumulator_bits
         Width of the sums in the output buffer, which wrap around.
-    clock_hz
-        Clock frequency.
     supply_v
         Supply voltage.
     """

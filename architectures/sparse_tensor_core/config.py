@@ -181,8 +181,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
     ----------
     sms
         Streaming multiprocessors.
-    clock_hz
-        Clock frequency.
     fp16_macs_per_sm
         Dense fp16 multiply-accumulates of an SM in a cycle, over its four tensor cores.
     fp32_accumulate
@@ -226,8 +224,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Latency of a read that hits L2.
     dram_gb
         Capacity of DRAM in 10^9 bytes.
-    dram_gbytes_per_s
-        Bandwidth of DRAM, at its peak.
     dram_efficiency
         Share of the peak that can be had.
     dram_latency_cycles

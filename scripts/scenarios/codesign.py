@@ -1,8 +1,9 @@
 """Recipe and array chosen together: what is worth its energy and time.
 
 The digits CNN on Bit Fusion, every recipe (weights of 2, 4 and 8 bits, one scale per tensor or
-channel) on every array (8 to 32 a side) at two DRAM widths. A point is worth having if none other
-is as accurate for less energy times time. The sweep ``codesign_digits`` searches a larger space.
+channel) on every array (8 to 32 a side) at two DRAM bandwidths. A point is worth having if none
+other is as accurate for less energy times time. The sweep ``codesign_digits`` searches a larger
+space.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 NETWORK = "digits-cnn"
 BITS, GRAINS = (2, 4, 8), ("tensor", "channel")
-SIDES, WIDTHS = (8, 16, 32), (64, 512)
+SIDES, BANDWIDTHS = (8, 16, 32), (4.0, 32.0)
 COLOURS = {2: ORANGE, 4: GREEN, 8: BLUE}
 
 
@@ -35,7 +36,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     weight_bits: int
     granularity: str
     side: int
-    dram_bits_per_cycle: int
+    dram_gbytes_per_s: float
     accuracy: float
     seconds: float
     energy_pj: float
@@ -50,7 +51,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         """In words."""
         return (
             f"{self.weight_bits}-bit weights, one scale per {self.granularity}, {self.side} x "
-            f"{self.side}, {self.dram_bits_per_cycle} DRAM bits a cycle"
+            f"{self.side}, {self.dram_gbytes_per_s:g} GB/s"
         )
 
 
@@ -72,16 +73,16 @@ def measure(bar: PatientBar) -> Study:
         )
         judged = run_network(BitFusion(), network, recipe=recipe).accuracy
         assert judged is not None
-        for side, width in product(SIDES, WIDTHS):
+        for side, rate in product(SIDES, BANDWIDTHS):
             bar(f"{bits} bits a {grain}, {side} a side", number, len(BITS) * len(GRAINS))
-            machine = BitFusion(rows=side, columns=side, dram_bits_per_cycle=width)
+            machine = BitFusion(rows=side, columns=side, dram_gbytes_per_s=rate)
             totals = run_network(machine, shapes, recipe=recipe, verify=False).totals
             points.append(
                 Point(
                     weight_bits=bits,
                     granularity=grain,
                     side=side,
-                    dram_bits_per_cycle=width,
+                    dram_gbytes_per_s=rate,
                     accuracy=judged.compressed["accuracy"],
                     seconds=totals.seconds,
                     energy_pj=totals.energy.known_pj,

@@ -224,9 +224,8 @@ def bitfusion_case(row: Row) -> Case:
         weight_buffer_kib=_kib(row, "wbuf_B"),
         input_buffer_kib=_kib(row, "ibuf_B"),
         output_buffer_kib=_kib(row, "obuf_B"),
-        dram_bits_per_cycle=whole(row, "mem_bits_per_cycle"),
-        dram_clock_mhz=whole(row, "freq_Hz") / 1e6,
-        clock_mhz=whole(row, "freq_Hz") / 1e6,
+        dram_gbytes_per_s=whole(row, "mem_bits_per_cycle") * whole(row, "freq_Hz") / 8e9,
+        clock_hz=float(whole(row, "freq_Hz")),
     )
     shape = ConvShape.square(
         batch=whole(row, "B"),
@@ -251,9 +250,8 @@ def ant_case(row: Row) -> Case:
         weight_buffer_kib=_kib(row, "wbuf_B"),
         input_buffer_kib=_kib(row, "ibuf_B"),
         output_buffer_kib=_kib(row, "obuf_B"),
-        dram_bits_per_cycle=whole(row, "mem_bits_per_cycle"),
-        dram_clock_mhz=whole(row, "freq_Hz") / 1e6,
-        clock_mhz=whole(row, "freq_Hz") / 1e6,
+        dram_gbytes_per_s=whole(row, "mem_bits_per_cycle") * whole(row, "freq_Hz") / 8e9,
+        clock_hz=float(whole(row, "freq_Hz")),
         dataflow=_dataflow(row),
     )
     shape = ConvShape.square(

@@ -234,7 +234,7 @@ def simulate(
     report = run(machine, under(machine, made, mapping), record="summary").report
     alone = run(apart, under(apart, made.layer, mapping), record="summary").report
     count, off_chip = report.counters, report.memory["dram"]
-    chip = sum(part.energy_pj or 0.0 for part in report.energy.parts if part.part != "dram")
+    chip = sum(part.energy_pj or 0.0 for part in report.energy.parts if part.part != "DRAM")
     pairs = {
         "processing": (line.processing_ms, alone.seconds * 1e3),
         "total": (line.total_ms, report.seconds * 1e3),

@@ -96,7 +96,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             f"[{self.basis}: {self.source}]"
         )
 
-    def per_cycle(self, clock_mhz: float) -> Entry:
+    def per_cycle(self, clock_hz: float) -> Entry:
         """Return a static power as the energy it costs in one cycle of a clock.
 
         Raises
@@ -106,9 +106,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """
         if self.unit is not Unit.MILLIWATT:
             raise InputError(f"energy {self.name!r} must be a power in mW, it is in {self.unit}")
-        if not 0 < clock_mhz < math.inf:
-            raise InputError(f"clock_mhz must be above 0, got {clock_mhz!r}")
-        picojoules = self.value * 1e3 / clock_mhz
+        if not 0 < clock_hz < math.inf:
+            raise InputError(f"clock_hz must be above 0, got {clock_hz!r}")
+        picojoules = self.value * 1e9 / clock_hz
         return msgspec.structs.replace(self, value=picojoules, unit=Unit.PJ_PER_CYCLE)
 
     def at_node(self, node_nm: float) -> Entry:

@@ -58,7 +58,7 @@ def bad_files(folder: Path, rng: random.Random) -> None:
         (2**60).to_bytes(8, "little") + b"{}", b"Layer,H,W\n" + b"conv,-1,nan\n" * 3,
         b"problem:\n  shape: &a [*a, *a]\n", b"raise SystemExit(3)\n", header.getvalue(),
         b'[base]\nmachine = "eie"\nwork = "gemm:4x4x4"\n[grid]\nqueue_slots = [-1, 1e308, "x"]\n',
-        b'name = "x"\n[weights]\nformat = "int99"\n', b"rows = 1e308\nclock_mhz = nan\n",
+        b'name = "x"\n[weights]\nformat = "int99"\n', b"rows = 1e308\nclock_hz = nan\n",
         b'name = "x"\n[weights]\nformat = "int4"\ngranularity = "group:99999999999999999999"\n',
         b'name = "x"\n[activations]\nformat = "int8"\nprune = "top:0"\n',
     ]  # fmt: skip

@@ -167,7 +167,7 @@ def test_datasheets_say_where_numbers_come_from(kind: type[ArrayMachine]) -> Non
 @pytest.mark.parametrize("kind", [BitFusion, Ant, Olive, PlainArray, TPU])
 def test_configurations_refuse_what_cannot_be_built(kind: type[ArrayMachine]) -> None:
     """Counts, clocks and unknown keys, at birth, by the name of the field."""
-    for field in ("input_buffer_kib", "weight_buffer_kib", "clock_mhz", "node_nm"):
+    for field in ("input_buffer_kib", "weight_buffer_kib", "clock_hz", "node_nm"):
         for bad in (0, -1, float("nan"), "8", None):
             with pytest.raises(InputError, match=f"{kind.__name__}.{field} must be"):
                 kind(**{field: bad})

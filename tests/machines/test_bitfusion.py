@@ -51,7 +51,7 @@ def test_narrow_operands_compute_faster_as_the_units_compose() -> None:
             name="f", in_features=4096, out_features=512, rows=16,
             activation_bits=bits[0], weight_bits=bits[1],
         )  # fmt: skip
-        machine = BitFusion(dram_bits_per_cycle=16_000)  # the array alone counts
+        machine = BitFusion(dram_gbytes_per_s=1000.0)  # the array alone counts
         report = run(machine, machine.plan(layer)).report
         cycles[bits] = report.counters["compute_cycles"]
         assert report.counters["compute_cycles"] <= report.cycles

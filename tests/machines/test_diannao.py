@@ -142,7 +142,7 @@ def test_more_memory_bandwidth_never_slows_a_layer() -> None:
     """Nor do larger buffers make a memory-bound layer slower."""
     layer = Linear(name="fc", in_features=512, out_features=256, rows=2)
     times = [
-        run(DianNao(memory_gbytes_per_s=rate), outline(layer, NFU.recipe))
+        run(DianNao(dram_gbytes_per_s=rate), outline(layer, NFU.recipe))
         for rate in (5, 50, 250, 1000)
     ]
     cycles = [each.report.cycles for each in times]
@@ -158,8 +158,8 @@ def test_the_netlist_is_the_block_diagram() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tn", 0), ("weight_buffer_kib", 2.5), ("clock_mhz", float("inf")),
-     ("memory_gbytes_per_s", 0), ("energy_table", "published"), ("energy_table", "none")],
+    [("tn", 0), ("weight_buffer_kib", 2.5), ("clock_hz", float("inf")),
+     ("dram_gbytes_per_s", 0), ("energy_table", "published"), ("energy_table", "none")],
 )  # fmt: skip
 def test_a_bad_configuration_is_refused(field: str, value: object) -> None:
     """The message names the field."""

@@ -292,7 +292,7 @@ def test_the_array_starts_on_its_first_pieces_and_stores_as_it_goes() -> None:
 
 def test_what_is_needed_sooner_goes_first() -> None:
     """A long load of weights for later lets the inputs of the next tile pass, every 64 words."""
-    machine = PlainArray(dataflow=Dataflow.WEIGHT_STATIONARY, dram_bits_per_cycle=64)
+    machine = PlainArray(dataflow=Dataflow.WEIGHT_STATIONARY, dram_gbytes_per_s=4.0)
     shape = ConvShape(batch=4096, in_channels=512, out_channels=64)
     rules = machine.layer_rules(shape, (8, 8))
     tile = Tile(batch=64, out_width=1, out_height=1, in_channels=256, out_channels=64)

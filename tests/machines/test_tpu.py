@@ -63,7 +63,7 @@ def test_a_tile_pays_for_what_it_cannot_hide() -> None:
 
 def test_few_rows_wait_for_the_shift_and_then_for_weights() -> None:
     """At one row a tile takes 256 cycles of shifting, hidden behind 1350 of loading."""
-    machine = TPU(dram_bytes_per_s=34_000_000_000 * 10)
+    machine = TPU(dram_gbytes_per_s=340.0)
     layer = Linear(name="f", in_features=2560, out_features=2560, rows=1)
     fast = run(machine, machine.plan(layer)).report
     assert fast.cycles == pytest.approx(100 * 256, rel=0.05)

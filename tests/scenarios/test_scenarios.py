@@ -76,7 +76,7 @@ def test_the_front_holds_what_nothing_beats() -> None:
 
     def point(accuracy: float, energy: float) -> codesign.Point:
         return codesign.Point(
-            weight_bits=4, granularity="tensor", side=8, dram_bits_per_cycle=64,
+            weight_bits=4, granularity="tensor", side=8, dram_gbytes_per_s=4.0,
             accuracy=accuracy, seconds=1.0, energy_pj=energy,
         )  # fmt: skip
 

@@ -87,7 +87,7 @@ def test_whole_networks_from_our_own_layer_tables() -> None:
         assert total["core_nj"] / total["total_nj"] == pytest.approx(
             float(row["E_core_share"]), abs=6e-4
         )
-        milliseconds = total["cycles"] / (machine.clock_mhz * 1e3) / machine.batch
+        milliseconds = total["cycles"] / (machine.clock_hz / 1e3) / machine.batch
         speed.append(float(row["eyeriss_ms_per_image"]) / milliseconds)
         eyeriss_mj = float(row["energy_reduction_vs_eyeriss"]) * float(row["energy_mJ_batch16"])
         saving.append(eyeriss_mj / (total["total_nj"] / 1e6))
@@ -137,7 +137,7 @@ def test_widths_that_cannot_be_composed(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, "16", None])
-@pytest.mark.parametrize("field", ["rows", "dram_bits_per_cycle", "clock_mhz"])
+@pytest.mark.parametrize("field", ["rows", "dram_gbytes_per_s", "clock_hz"])
 def test_configurations_check_themselves(field: str, bad: object) -> None:
     """Sizes are counts, clocks and nodes finite and above 0, at birth."""
     with pytest.raises(InputError, match=f"BitFusion.{field} must be"):
