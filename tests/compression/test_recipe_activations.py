@@ -25,7 +25,7 @@ def layer(rows: int = 16, seed: int = 0) -> LayerTensors:
         layer=Linear(name="fc", in_features=32, out_features=24, rows=rows),
         weight=rng.standard_normal((24, 32)).astype(np.float32),
         activation=rng.standard_normal((rows, 32)).astype(np.float32),
-        source="made up",
+        source="synthetic",
     )
 
 
@@ -42,15 +42,16 @@ def test_each_token_has_its_own_scale() -> None:
     assert min(lines) > 35 and np.count_nonzero(whole) < np.count_nonzero(found)
 
 
-def test_machines_refuse_scales_of_tokens_by_name() -> None:
-    """No machine here requantizes row by row, and it says so."""
+@pytest.mark.parametrize("machine", ["snap", "eyeriss", "diannao", "sparse-tensor-core"])
+def test_machines_refuse_scales_of_tokens_by_name(machine: str) -> None:
+    """A machine that does not requantize row by row says so."""
     recipe = Recipe(
         name="tokens",
         weights=TensorRecipe(format="int8"),
         activations=TensorRecipe(format="int8", granularity="token", dynamic=True),
     )
     with pytest.raises(InputError, match="one scale for each token"):
-        run(get_machine("bitfusion")(), layer(), recipe=recipe)
+        run(get_machine(machine)(), layer(), recipe=recipe)
 
 
 def test_a_moving_average_follows_each_input() -> None:

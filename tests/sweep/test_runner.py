@@ -144,7 +144,7 @@ def test_an_interrupted_sweep_ends_at_once_and_says_how_to_go_on(tmp_path: Path)
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, told = process.communicate()
-    assert time.monotonic() - start < 1.0  # of 25 s of work; what waits is the last write
+    assert time.monotonic() - start < 3.0  # of 25 s of work; a second where nothing else runs
     assert process.returncode == 130 and "To go on: sparqsim sweep" in told
     assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     kept = files(tmp_path / "store")
