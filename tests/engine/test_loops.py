@@ -306,12 +306,12 @@ def patient_netlists(draw) -> Netlist:
     first = Loops(((outer,), (1, inner - 1)), np.array([[pieces, 0]]))
     array = Actor(name="array", firings=outer * inner, busy=draw(st.integers(1, 6)))
     channels = [
-        Channel(name=f"of {s.name}", source=s.name, target="array", capacity=draw(st.integers(1, 9)))
+        Channel(
+            name=f"of {s.name}", source=s.name, target="array", capacity=draw(st.integers(1, 9))
+        )
         for s in streams
     ]
-    ready = Channel(
-        name="ready", source="late", target="array", capacity=pieces * 2, consume=first
-    )
+    ready = Channel(name="ready", source="late", target="array", capacity=pieces * 2, consume=first)
     bus = Resource(name="bus", servers=draw(st.sampled_from([1, 1, 1, 2])))
     return Netlist([*streams, late, array], [*channels, ready], [bus])
 
