@@ -332,7 +332,9 @@ class Paced(Loops):
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The cycles of the firings ``first`` to ``last - 1``."""
         each, cycles = self.pace
-        came = self._before(first) + np.r_[0, np.cumsum(super().window(first, last))]
+        came = np.zeros(last - first + 1, np.int64)
+        np.cumsum(super().window(first, last), out=came[1:])
+        came += self._before(first)
         begun = np.zeros((), np.int64)  # what had come when it last started over
         if self.afresh:
             k = np.arange(first, last)

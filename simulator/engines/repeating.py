@@ -279,7 +279,8 @@ class _Stops:
         period = there - before
         self.since = here
         if before % self.inner + period < self.inner:
-            self.found += [before % self.inner, there % self.inner]
+            # Next time it is looked for shorter ones too.
+            self.found += [(before + p) % self.inner for p in sorted({0, self.apart, period})]
         if period % self.apart and math.lcm(self.apart, period) < WORTH_A_LOOK:
             self.apart = math.lcm(self.apart, period)
 
