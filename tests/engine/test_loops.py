@@ -305,11 +305,10 @@ def patient_netlists(draw) -> Netlist:
     )
     first = Loops(((outer,), (1, inner - 1)), np.array([[pieces, 0]]))
     array = Actor(name="array", firings=outer * inner, busy=draw(st.integers(1, 6)))
+    rooms = [draw(st.integers(1, 9)) for _ in streams]
     channels = [
-        Channel(
-            name=f"of {s.name}", source=s.name, target="array", capacity=draw(st.integers(1, 9))
-        )
-        for s in streams
+        Channel(name=f"of {s.name}", source=s.name, target="array", capacity=room)
+        for s, room in zip(streams, rooms, strict=True)
     ]
     ready = Channel(name="ready", source="late", target="array", capacity=pieces * 2, consume=first)
     bus = Resource(name="bus", servers=draw(st.sampled_from([1, 1, 1, 2])))
