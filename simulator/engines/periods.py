@@ -18,6 +18,7 @@ rank: so it does until one of them comes to its rank.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -271,7 +272,7 @@ class Period:
     def times_left(self) -> int:
         """How often the period recurs before an actor leaves the runs of its loops."""
         netlist, least = self.parts.netlist, FOREVER
-        asked: dict[str, list[tuple[int, int, int]]] = {}  # by resource: rises, bounds of ranks
+        asked: dict[str, list[_Asked]] = {}  # by resource
         for i, span in enumerate(self.parts.spans):
             fired = int(self.fired[span.start])
             if not fired:
@@ -292,8 +293,8 @@ class Period:
                 if not self.parts.asks_alike[i]:
                     return 0  # the banks asked for are given one by one
                 self.rises[i] = rise
-                bounds = _between(actor.rank, last - fired, last)
-                asked.setdefault(actor.resource, []).append((rise, *bounds))
+                ranks = _Asked(rise, actor.rank, last - fired, last)
+                asked.setdefault(actor.resource, []).append(ranks)
                 left = end
                 if self.now.lanes["state"][span.start] == WAITING:
                     left -= 1  # what waits has been looked at
@@ -307,11 +308,12 @@ class Period:
         if not all(map(_keep_their_order, asked.values())):
             return 0
         for name, rank in self.rank_passed.items():
-            for rise, _, most in asked[name]:
-                if most >= rank:
+            for ranks in asked[name]:
+                below = rank - 1 - ranks.bounds[1]
+                if below < 0:
                     return 0
-                if rise > 0:
-                    least = min(least, (rank - 1 - most) // rise)
+                if ranks.rise > 0:
+                    least = min(least, below // ranks.rise)
         return int(least)
 
     def add(self, times: int) -> None:
@@ -341,17 +343,30 @@ def _steady(given: Any, first: int, last: int) -> tuple[int, int]:
     return given.steady(first, last) if isinstance(given, Loops) else (last, 0)
 
 
-def _between(given: Any, first: int, last: int) -> tuple[int, int]:
-    """The least and the greatest of what is given for the firings ``first`` to ``last``."""
-    if isinstance(given, Loops):
-        if given.constant is not None:
-            return given.constant, given.constant
-        asked = given.window(first, min(last + 1, len(given)))
-    else:
-        asked = given[first : last + 1] if len(given) > 1 else given
-    return int(asked.min()), int(asked.max())
+@dataclass(eq=False)
+class _Asked:
+    """The ranks of an actor's requests in a period, by how much they rise, and the next one."""
+
+    rise: int
+    given: Any
+    first: int
+    last: int
+
+    @cached_property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest of them."""
+        given = self.given
+        if isinstance(given, Loops):
+            if given.constant is not None:
+                return given.constant, given.constant
+            ranks = given.window(self.first, min(self.last + 1, len(given)))
+        else:
+            ranks = given[self.first : self.last + 1] if len(given) > 1 else given
+        return int(ranks.min()), int(ranks.max())
 
 
-def _keep_their_order(ranks: list[tuple[int, int, int]]) -> bool:
-    """Whether ranks (rise, least, greatest) that rise by more are above the others from now on."""
-    return all(low > most for rise, low, _ in ranks for other, _, most in ranks if other < rise)
+def _keep_their_order(asked: list[_Asked]) -> bool:
+    """Whether ranks that rise by more are above the others from now on."""
+    return all(
+        one.bounds[0] > other.bounds[1] for one in asked for other in asked if other.rise < one.rise
+    )
