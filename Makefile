@@ -42,6 +42,7 @@ explore: venv
 bench: venv
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.dram
+	$(BIN)/python -m benchmarks.fast_forward
 	$(BIN)/python -m benchmarks.formats
 	$(BIN)/python -m benchmarks.process
 	$(BIN)/python -m benchmarks.sweep

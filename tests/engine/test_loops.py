@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import fast_forward
 from sparqsim.base import InputError
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import repeating, simulate
@@ -396,3 +397,15 @@ def test_the_cost_of_a_tile_loop_does_not_grow_with_it(monkeypatch: pytest.Monke
     assert max(peaks) < 10e6
     row = (cycles[1] - cycles[0]) / (7 * 64)
     assert cycles[2] - cycles[1] == row * 56 * 64
+
+
+@pytest.mark.slow
+def test_the_largest_tile_loops_end_as_gone_through() -> None:
+    """DianNao's 765,440 tiles and the layers of LLaMA-7B on Bit Fusion, cycles and all sums; with
+    jumps at most a quarter of the time."""
+    for name, netlist in fast_forward.netlists():
+        jumped, seconds = fast_forward.timed(netlist)
+        with fast_forward.without_jumps():
+            through, all_seconds = fast_forward.timed(netlist)
+        assert equal(jumped, through), name
+        assert seconds < all_seconds / 4 or netlist.lane_firings < 10**6, name
