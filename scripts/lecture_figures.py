@@ -85,7 +85,7 @@ def bandwidth() -> Figure:
     from sparqsim.workloads.work import load
 
     step = load("llama_7b", numbers=False, context=CONTEXT).model
-    read = footprint(step, step)["bytes_per_token"]
+    read = footprint(step, step, CONTEXT)["bytes_per_token"]
     rate = np.linspace(1, 250)
     made, axes = figure()
     for bits, each in read.items():

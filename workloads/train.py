@@ -10,7 +10,7 @@ train dense, prune 2:4, train again [4]), or tightened on Zhu and Gupta's cubic 
 
 Both are torch *parametrizations* of a layer's ``weight``: any ``torch.nn.Module`` of ``Linear``
 and ``Conv2d`` layers can be trained so, and ``layer.weight`` is what the hardware would see.
-Left out: batch-norm folding, per-channel steps, quantized gradients and biases (float32 here).
+Left out: batch-norm folding, quantized gradients and biases (float32 here).
 
 [1] Bengio et al., arXiv:1308.3432. [2] Esser et al., Learned Step Size Quantization, ICLR 2020.
 [3] Zhu, Gupta, To Prune, or Not to Prune, arXiv:1710.01878. [4] Mishra et al., arXiv:2104.08378.
@@ -19,7 +19,7 @@ Left out: batch-norm folding, per-channel steps, quantized gradients and biases 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from sparqsim.workloads import quantize as ptq
 from sparqsim.workloads.calibrate import LeastSquares
 from sparqsim.workloads.formats import Codebook, Format, OutlierVictim
 from sparqsim.workloads.layers import Conv2d, Linear, unknown
+from sparqsim.workloads.straight_through import Rounds, StraightThrough
 
 try:
     import torch
@@ -180,9 +181,10 @@ def fit(
             f"{y.min().item()} .. {y.max().item()}"
         )
     steps = epochs * -(-len(x) // batch)
-    # Decay would pull trained steps (single numbers) to zero; it is for weights alone.
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
+    # Decay would pull trained steps to zero; it is for weights alone.
+    steps_of = {id(m.step) for m in net.modules() if isinstance(m, Quantizer)}
+    decayed = [p for p in net.parameters() if p.ndim > 1 and id(p) not in steps_of]
+    others = [p for p in net.parameters() if p.ndim <= 1 or id(p) in steps_of]
     optimizer = torch.optim.SGD(
         [{"params": decayed, "weight_decay": weight_decay}, {"params": others}],
         lr=learning_rate,
@@ -237,18 +239,19 @@ class _RoundToGrid(torch.autograd.Function):
         midpoints: torch.Tensor,
         slope_scale: float,
     ) -> torch.Tensor:
-        u = x / step
+        u = x / step  # a step, or one an index of the first axis
         rounded = grid[torch.bucketize(u, midpoints, right=True)]  # a tie goes to the larger
         inside = (u > grid[0]) & (u < grid[-1])
         ctx.save_for_backward(inside, torch.where(inside, rounded - u, rounded))
-        ctx.slope_scale = slope_scale
+        ctx.slope_scale, ctx.steps = slope_scale, step.shape
         return rounded * step
 
     @staticmethod
     def backward(ctx: Any, *slopes: torch.Tensor) -> Any:
         (slope,) = slopes
         inside, by_step = ctx.saved_tensors
-        return slope * inside, (slope * by_step).sum() * ctx.slope_scale, None, None, None
+        of_steps = (slope * by_step).sum_to_size(ctx.steps) * ctx.slope_scale
+        return slope * inside, of_steps, None, None, None
 
 
 def unit_grid(grid: Format) -> NDArray[np.float64]:
@@ -288,16 +291,26 @@ class Quantizer(nn.Module):
         LSQ's N: the number of weights, or of features of one image.
     learn : bool
         Train the step (LSQ), or keep it (plain straight-through).
+    by_channel : bool
+        A step for each index of the first axis; ``elements`` are those of one.
 
     Attributes
     ----------
     step : torch.Tensor
-        A single number: the width of the grid's widest gap.
+        A single number, or [channels, 1, ...]: the width of the grid's widest gap.
     slope_scale : float
         LSQ's ``1 / sqrt(elements * Q)`` for the step's slope; Q is the largest of `unit_grid`.
     """
 
-    def __init__(self, grid: Format, sample: NDArray[Any], *, elements: int, learn: bool = True):
+    def __init__(
+        self,
+        grid: Format,
+        sample: NDArray[Any],
+        *,
+        elements: int,
+        learn: bool = True,
+        by_channel: bool = False,
+    ):
         super().__init__()
         values = unit_grid(grid)
         self.format_name = grid.name
@@ -309,21 +322,27 @@ class Quantizer(nn.Module):
         # From the largest down: a table that begins with 0 would keep it for zero alone.
         table = Codebook(entries=tuple(values[::-1]), bits=grid.bits)
         threads = torch.get_num_threads()
-        start = ptq.fit(sample, table, method=TRIED_RANGES).scale[0]
+        start = ptq.fit(sample, table, method=TRIED_RANGES, axis=0 if by_channel else None).scale
         # numba's first parallel kernel sets the number of OpenMP threads, which torch shares.
         torch.set_num_threads(threads)
-        self.step = nn.Parameter(torch.tensor(float(start)), requires_grad=learn)
+        shape = (-1, *(1,) * (sample.ndim - 1)) if by_channel else ()
+        self.step = nn.Parameter(torch.from_numpy(start.copy()).reshape(shape), requires_grad=learn)
+
+    @property
+    def scales(self) -> NDArray[np.float32]:
+        """What the format's values are multiplied by: of each channel, or one."""
+        return (self.step.detach().numpy().reshape(-1) * self._unit).astype(np.float32)
 
     @property
     def scale(self) -> float:
-        """What the format's values are multiplied by: ``layer.weight == scale * values[i]``."""
+        """The only scale: ``layer.weight == scale * values[i]``."""
         return self.step.item() * self._unit
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.step > 0:
+        if not (self.step > 0).all():
             raise InputError(
-                f"the trained step of a {self.format_name} quantizer fell to {self.step.item()}; "
-                "lower learning_rate"
+                f"the trained step of a {self.format_name} quantizer fell to "
+                f"{self.step.min().item()}; lower learning_rate"
             )
         return _RoundToGrid.apply(x, self.step, self.grid, self.midpoints, self.slope_scale)
 
@@ -332,10 +351,10 @@ def _quantize_input(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tu
     return (layer.input_quantizer(arguments[0]), *arguments[1:])
 
 
-Grids = Format | Mapping[str, Format] | None
+Grids = Format | Mapping[str, Format | Rounds] | None
 
 
-def _by_layer(grids: Grids, layers: Iterable[str]) -> Mapping[str, Format]:
+def _by_layer(grids: Grids, layers: Iterable[str]) -> Mapping[str, Format | Rounds]:
     if isinstance(grids, Mapping):
         return grids
     return {} if grids is None else dict.fromkeys(layers, grids)
@@ -348,11 +367,12 @@ def quantize(
     weights: Grids,
     activations: Grids,
     learn: bool = True,
+    by_channel: Collection[str] = (),
 ) -> nn.Module:
     """Quantize every layer's weights and inputs, in place; call `fit` afterwards for QAT.
 
     As returned, the network is the post-training quantized one: each step has the least squared
-    error, of inputs over ``images``. One step a tensor; biases and outputs stay float32.
+    error, of inputs over ``images``. Biases and outputs stay float32.
 
     Parameters
     ----------
@@ -362,9 +382,12 @@ def quantize(
         To calibrate on; training images, as the network takes them.
     weights, activations : Format, mapping of str to Format, or None
         Formats of `sparqsim.workloads.formats`, one or by layer; None leaves float32, and so does a
-        mapping the layers that it lacks.
+        mapping the layers that it lacks. A function that rounds arrays in the place of a format is
+        trained through as it is.
     learn : bool
         Train the steps (LSQ), or keep them (plain straight-through).
+    by_channel : collection of str
+        Layers whose weights have a step for each output channel; the others have one.
 
     Raises
     ------
@@ -373,7 +396,7 @@ def quantize(
     """
     layers = weighted(net)
     of_weights, of_inputs = _by_layer(weights, layers), _by_layer(activations, layers)
-    if any(isinstance(module, Quantizer) for module in net.modules()):
+    if any(isinstance(module, Quantizer | StraightThrough) for module in net.modules()):
         raise InputError("the network is quantized already; quantize a copy made before")
     inputs: dict[str, torch.Tensor] = {}
     if of_inputs:
@@ -392,16 +415,28 @@ def quantize(
                 hook.remove()
     for name, layer in layers.items():
         if name in of_weights:
-            sample = layer.weight.detach().numpy()
-            made = Quantizer(of_weights[name], sample, elements=sample.size, learn=learn)
+            sample, apart = layer.weight.detach().numpy(), name in by_channel
+            elements = sample[0].size if apart else sample.size
+            made = _rounding(of_weights[name], sample, elements, learn, apart)
             parametrize.register_parametrization(layer, "weight", made)
         if name in of_inputs:
             sample = inputs[name].numpy()
             per_image = sample.size // len(sample)  # LSQ [2], 2.2: features of a layer
-            made = Quantizer(of_inputs[name], sample, elements=per_image, learn=learn)
-            layer.input_quantizer = made
+            layer.input_quantizer = _rounding(of_inputs[name], sample, per_image, learn)
             layer.register_forward_pre_hook(_quantize_input)
     return net
+
+
+def _rounding(
+    given: Format | Rounds,
+    sample: NDArray[Any],
+    elements: int,
+    learn: bool,
+    by_channel: bool = False,
+) -> nn.Module:
+    if isinstance(given, Format):
+        return Quantizer(given, sample, elements=elements, learn=learn, by_channel=by_channel)
+    return StraightThrough(given)
 
 
 # ---------------------------------------------------------------------------------- pruning

@@ -3,11 +3,14 @@
 A recipe says what is done to weights and inputs, as for :mod:`sparqsim.workloads.compress`. Here
 the digits networks, the only ones that come with labelled training data, are pruned by it (once,
 by magnitude or by saliency), run with rounded weights and inputs, and trained so
-(:mod:`sparqsim.workloads.train`: straight-through slopes, trained scales). What comes out has the
-form that compression without training gives: codes, scales, the same report, the same files.
+(:mod:`sparqsim.workloads.train`). The scales of one format, of a tensor or of each channel, are
+trained with the weights. What else a recipe may say - zero points, groups, ranges found in the run,
+types and codebooks that are searched for, activations that are pruned - its own quantizer does in
+every step, straight through: that of weights and of dynamic activations looks at them each time,
+that of calibrated activations was found before. What comes out has the form that compression
+without training gives: codes, scales, the same report, the same files.
 
-Left out: biases, which stay those of the float32 network (hardware adds them at full width);
-one scale per channel, zero points, dynamic ranges and formats of several types, which are refused.
+Left out: biases, which stay those of the float32 network (hardware adds them at full width).
 """
 
 from __future__ import annotations
@@ -16,17 +19,27 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads import formats, prune, train
-from sparqsim.workloads.compress import Compressed, Report, activation_report, reported
+from sparqsim.workloads.compress import (
+    Compressed,
+    Report,
+    activation_report,
+    fitted,
+    fitted_weight,
+    pruned_inputs,
+    reported,
+)
 from sparqsim.workloads.formats import Format
 from sparqsim.workloads.models.digits import NETWORKS, Digits, load_digits, scale_pixels
 from sparqsim.workloads.models.real import Subject, subject
 from sparqsim.workloads.quantize import Quantizer
-from sparqsim.workloads.recipes import Recipe, TensorClass, TensorRecipe, signed_or_not
+from sparqsim.workloads.recipes import Recipe, TensorRecipe, signed_or_not
+from sparqsim.workloads.slices import Slices
 from sparqsim.workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
@@ -44,7 +57,7 @@ def train_by_recipe(
     name
         One of ``TRAINABLE``.
     recipe
-        One scale per tensor; see the module.
+        See the module.
     epochs, learning_rate, seed
         As for :func:`sparqsim.workloads.train.fit`; the seed is that of the order of images.
 
@@ -56,8 +69,7 @@ def train_by_recipe(
     Raises
     ------
     InputError
-        If there is no such network, the recipe asks for what training does not do, or training
-        diverges.
+        If there is no such network, a tensor does not suit its format, or training diverges.
     """
     if name not in TRAINABLE:
         raise InputError(f"training needs labelled data, which {', '.join(TRAINABLE)} have; "
@@ -82,13 +94,24 @@ def _trained(
     net = _as_net(digits)
     train.set_masks(net, _masks(net, recipe, images))
     captured = float32.capture()
-    grids: dict[str, dict[str, Format]] = {"weights": {}, "activations": {}}
-    for layer in float32.weights:
-        for kind, sample in (("weights", float32.weights), ("activations", captured)):
-            grid = _grid(recipe, kind, layer, sample[layer])  # type: ignore[arg-type]
-            if grid is not None:
-                grids[kind][layer] = grid
-    train.quantize(net, images[0], weights=grids["weights"], activations=grids["activations"])
+    rounds = {
+        "weights": {name: _of_weights(recipe, name) for name in float32.weights},
+        "activations": {
+            name: _of_activations(recipe, name, captured[name]) for name in float32.weights
+        },
+    }
+    grids = {
+        kind: {name: each for name, each in found.items() if each is not None}
+        for kind, found in rounds.items()
+    }
+    channels = [n for n in float32.weights if recipe.of("weights", n).granularity == "channel"]
+    train.quantize(
+        net,
+        images[0],
+        weights=grids["weights"],
+        activations=grids["activations"],
+        by_channel=channels,
+    )
     train.fit(
         net,
         *images,
@@ -96,7 +119,7 @@ def _trained(
         learning_rate=learning_rate,
         generator=np.random.default_rng(seed),
     )
-    return _result(float32, recipe, net, grids, captured, time.perf_counter() - start)
+    return _result(float32, recipe, net, captured, time.perf_counter() - start)
 
 
 def _as_net(digits: Digits) -> Any:
@@ -132,36 +155,79 @@ def _masks(
     return found
 
 
-def _grid(recipe: Recipe, kind: TensorClass, layer: str, sample: Array) -> Format | None:
-    """The format to train in; None where the recipe leaves float32."""
-    asked = recipe.of(kind, layer)
-    where = f"recipe {recipe.name!r}, {kind} of {layer}"
-    if asked.rule is not None:
-        raise InputError(f"{where}: training prunes no activations; leave out prune")
+def _learned(asked: TensorRecipe) -> bool:
+    """Whether the scales of a tensor are trained."""
+    return (
+        asked.scheme == "format"
+        and asked.format != "sign"
+        and asked.granularity in ("tensor", "channel")
+        and asked.calibration in ("minmax", "mse")
+        and not (asked.asymmetric or asked.dynamic or asked.rule)
+    )
+
+
+def _unpruned(asked: TensorRecipe) -> TensorRecipe:
+    """The recipe of weights that a mask has pruned already."""
+    return msgspec.structs.replace(
+        asked, prune=None, density=None, across=False, score="magnitude", pad=asked.pad
+        and asked.group is not None,
+    )  # fmt: skip
+
+
+def _of_weights(recipe: Recipe, name: str) -> Format | train.Rounds | None:
+    """How the weights of a layer are rounded in training; None where they stay in float32."""
+    asked = recipe.of("weights", name)
     if asked.scheme == "keep":
         return None
-    wanted = {"granularity": "tensor", "asymmetric": False, "dynamic": False}
-    for field, value in wanted.items():
-        if getattr(asked, field) != value:
-            raise InputError(
-                f"{where}: training learns one scale per tensor, without zero point; {field} must "
-                f"be {value!r}, got {getattr(asked, field)!r}; write a recipe file with that, or "
-                "take int4, 2:4 or unstructured50"
-            )
-    if asked.scheme != "format" or asked.calibration not in ("minmax", "mse"):
-        raise InputError(
-            f"{where}: training learns the scale of one number format; got {asked.format} with "
-            f"the calibration {asked.calibration}"
-        )
-    signed, unsigned = signed_or_not(asked.format)
-    return formats.get(signed if kind == "weights" or sample.min() < 0 else unsigned)
+    if _learned(asked):
+        return formats.get(signed_or_not(asked.format)[0])
+    return lambda w: _own(asked, name, w).round(w)
+
+
+def _own(asked: TensorRecipe, name: str, weight: Array) -> Quantizer:
+    """The recipe's quantizer of a weight, which a mask has pruned where it is to be."""
+    try:
+        found = fitted_weight(weight, _unpruned(asked), zero=asked.prune is not None)[1]
+    except InputError as error:
+        raise InputError(f"weights of {name}: {error}") from None
+    assert found is not None
+    return found
+
+
+def _of_activations(recipe: Recipe, name: str, sample: Array) -> Format | train.Rounds | None:
+    """How what a layer reads is rounded; None where it stays in float32."""
+    asked = recipe.of("activations", name)
+    if asked.scheme == "keep" and asked.rule is None:
+        return None
+    if _learned(asked):
+        signed, unsigned = signed_or_not(asked.format)
+        return formats.get(signed if sample.min() < 0 else unsigned)
+    own = _calibrated(asked, name, sample)
+    known = {} if own is None or asked.dynamic else {name: own}
+    seen = Compressed("training", recipe, {}, known)
+
+    def rounds(x: Array) -> Array:
+        found = seen.see(name, x)
+        assert found is not None
+        return found
+
+    return rounds
+
+
+def _calibrated(asked: TensorRecipe, name: str, sample: Array) -> Quantizer | None:
+    """The recipe's quantizer of what a layer reads in calibration; None: it is in float32."""
+    if asked.scheme == "keep":
+        return None
+    try:
+        return fitted(pruned_inputs(sample, asked), asked)
+    except InputError as error:
+        raise InputError(f"activations of {name}: {error}") from None
 
 
 def _result(
     float32: Subject,
     recipe: Recipe,
     net: Any,
-    grids: Mapping[str, Mapping[str, Format]],
     captured: Mapping[str, Array],
     seconds: float,
 ) -> tuple[Compressed, Report, dict[str, StoredTensor]]:
@@ -173,16 +239,29 @@ def _result(
     for name, layer in train.weighted(net).items():
         weight = layer.weight.detach().numpy().copy()
         tensors[name] = originals[name] = weight
-        if name in grids["weights"]:
+        asked = recipe.of("weights", name)
+        if asked.scheme != "keep":
             stages = layer.parametrizations.weight
             originals[name] = _masked(stages)
-            made = _quantizer(grids["weights"][name], stages[len(stages) - 1])
-            tensors[name] = made.quantize(weight)
-        if name in grids["activations"]:
-            quantizers[name] = _quantizer(grids["activations"][name], layer.input_quantizer)
-            rounded = quantizers[name].round(captured[name])
-            asked = recipe.of("activations", name)
-            rows.append(activation_report(name, captured[name], rounded, quantizers[name], asked))
+            if _learned(asked):
+                rounding = _of_weights(recipe, name)
+                made = _quantizer(rounding, stages[len(stages) - 1], asked)  # type: ignore[arg-type]
+                tensors[name] = made.quantize(weight)
+            else:
+                tensors[name] = _own(asked, name, originals[name]).quantize(originals[name])
+        asked, seen = recipe.of("activations", name), captured[name]
+        if asked.scheme == "keep" and asked.rule is None:
+            continue
+        if _learned(asked):
+            rounding = _of_activations(recipe, name, seen)
+            found = _quantizer(rounding, layer.input_quantizer, asked)  # type: ignore[arg-type]
+        else:
+            found = _calibrated(asked, name, seen)
+        if found is not None and not asked.dynamic:
+            quantizers[name] = found
+        left = pruned_inputs(seen, asked)
+        rounded = left if found is None else found.round(left)
+        rows.append(activation_report(name, seen, rounded, found, asked))
     result = Compressed(float32.name, recipe, tensors, quantizers)
     report, parts = reported(
         float32, result, rows, judge=True, seconds=seconds, originals=originals
@@ -199,5 +278,7 @@ def _masked(stages: Any) -> Array:
     return found
 
 
-def _quantizer(grid: Format, trained: Any) -> Quantizer:
-    return Quantizer((grid,), np.array([trained.scale], np.float32))
+def _quantizer(grid: Format, trained: Any, asked: TensorRecipe) -> Quantizer:
+    """The quantizer of trained scales."""
+    slices = Slices(0) if asked.granularity == "channel" else Slices()
+    return Quantizer((grid,), trained.scales, None, slices)
