@@ -103,6 +103,15 @@ def test_the_page_says_what_the_report_says(report: NetworkReport, tmp_path: Pat
     assert ["accuracy", f"{report.accuracy.float32['accuracy']:.4f}", measured] in reader.cells
     headings = [cells for cells in reader.cells if cells[-1] == "bound by"]
     assert headings and headings[0][0] == "layer"
+    moving = {
+        name: use.read_bits + use.written_bits > 0
+        for row in report.runs
+        for name, use in row.report.memory.items()
+    }
+    alts = [str(each.get("aria-label")) for _, each in reader.tags]
+    assert any(moving.values()) and not all(moving.values())
+    for name, moves in moving.items():  # no empty panel
+        assert any(alt.startswith(f"{name}: read") for alt in alts) == moves
     columns = [each for tag, each in reader.tags if tag == "path" and "solid" in str(each)]
     assert len(columns) > len(report.runs)  # of time, and of energy by part
     assert not {tag for tag, _ in reader.tags} & {"link", "iframe"}
