@@ -166,6 +166,7 @@ def _bars() -> Html:
         h("div", h("span", class_="busy", id="time-bar", style="width:0%"), class_="bar"),
         h("p", "Energy over the largest of all points", class_="note"),
         h("div", h("span", class_="c4", id="energy-bar", style="width:0%"), class_="bar"),
+        class_="bars",
         aria_hidden="true",
     )
 

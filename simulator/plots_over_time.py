@@ -6,7 +6,7 @@ Each needs the timeline of a run whose single firings were recorded; see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,16 +158,21 @@ def queue_panels(timeline: Timeline, channels: Sequence[str] | None = None) -> F
             shown.setdefault("mean" if label == "tokens held" else label, handle)
     for panel in panels[len(names) :]:
         panel.remove()
+    _head_and_foot(figure, title, shown, 4)
+    return figure
+
+
+def _head_and_foot(figure: Figure, title: str, shown: Mapping[str, Any], columns: int) -> None:
+    """The title of all panels above them, and one legend of what they show beneath."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
     figure.legend(
         list(shown.values()),
         list(shown),
         loc="outside lower center",
-        ncols=4,
+        ncols=columns,
         frameon=False,
         fontsize=SMALL,
     )
-    return figure
 
 
 def mean_fill(timeline: Timeline, channel: str) -> float:
@@ -243,13 +248,5 @@ def bandwidth_panels(timeline: Timeline, traffic: Traffic) -> Figure:
         handles, labels = panel.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
     figure.align_ylabels(panels)
-    figure.suptitle("Bandwidth over time", x=0.01, ha="left", fontsize=TITLE, color=INK)
-    figure.legend(
-        list(shown.values()),
-        list(shown),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=SMALL,
-    )
+    _head_and_foot(figure, "Bandwidth over time", shown, 2)
     return figure

@@ -156,6 +156,10 @@ def demonstrate(out: str) -> None:
             runs, result, written = _on_eie(folder, bar)
             bar("digits-cnn and resnet18 on four machines", 5, 6)
             report = comparison.result()
+    except BaseException:  # nobody waits for a comparison that nobody will see
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
     finally:
         beside.shutdown(cancel_futures=True)
     written.append(write(comparison_page(report), folder / "comparison.html"))

@@ -14,7 +14,7 @@ import msgspec
 from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.network import run_layer
 from sparqsim.scripts.output import PatientBar
-from sparqsim.scripts.scenarios.frame import Scenario, lines, panels
+from sparqsim.scripts.scenarios.frame import Scenario, by_factors, lines, panels
 from sparqsim.simulator.palette import BLUE, GREEN, ORANGE
 from sparqsim.workloads.shared import Kept, sharing
 from sparqsim.workloads.work import load
@@ -88,9 +88,8 @@ def draw(found: Study) -> Figure:
     lines(axes, found.depths, rows, colours)
     for row, colour in zip(found.rows, colours, strict=False):
         axes.axhline(100 / row.busiest_over_mean, color=colour, linewidth=0.9, linestyle=":")
-    axes.set(xscale="log", ylim=(0, 100), xlabel="activations a queue holds")
-    axes.set_xticks(found.depths, [str(depth) for depth in found.depths])
-    axes.minorticks_off()
+    by_factors(axes, found.depths)
+    axes.set(ylim=(0, 100), xlabel="activations a queue holds")
     axes.set_ylabel("mean work over the time of the run (%)")
     axes.set_title("EIE, 64 PEs; dotted: all the time of the busiest PE", loc="left")
     return figure

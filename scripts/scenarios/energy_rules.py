@@ -21,7 +21,7 @@ import numpy as np
 from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.machine import run
 from sparqsim.base import InputError, output_folder, written_whole
-from sparqsim.scripts.scenarios.frame import open_frame
+from sparqsim.scripts.scenarios.frame import by_factors, open_frame
 from sparqsim.simulator.energy import scaling
 from sparqsim.simulator.energy.tables import MAC_PJ, SRAM_64_BIT_PJ
 from sparqsim.simulator.palette import BLUE, GREEN, ORANGE, VERMILION
@@ -111,9 +111,8 @@ def draw(found: Rules) -> Figure:
     node.plot(*zip(*found.nodes, strict=True), "o-", color=BLUE, label="Stillmaker and Baas")
     node.plot(*zip(*found.logic, strict=True), "^", color=ORANGE, label="MAC, cacti-aladdin")
     node.plot(*zip(*found.memory, strict=True), "s", color=GREEN, label="128 KiB, cacti-aladdin")
-    node.set(xscale="log", yscale="log", xlabel="node (nm)", ylabel="energy over 45 nm")
-    node.set_xticks([7, 16, 28, 45, 90, 180], ["7", "16", "28", "45", "90", "180"])
-    node.minorticks_off()
+    node.set(yscale="log", xlabel="node (nm)", ylabel="energy over 45 nm")
+    by_factors(node, [7, 16, 28, 45, 90, 180])
     node.set_title("Node, at its nominal supply")
     words, rule, cacti = (np.array(each) for each in zip(*found.srams, strict=True))
     order = np.argsort(words)

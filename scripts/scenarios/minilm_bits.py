@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparqsim.base import InputError, output_folder, written_whole
-from sparqsim.scripts.scenarios.frame import open_frame
+from sparqsim.scripts.scenarios.frame import by_factors, open_frame
 from sparqsim.workloads import recipes
 from sparqsim.workloads.compress import Report, compress, fitted
 from sparqsim.workloads.models.real import Subject, cosines, rank_correlation, subject
@@ -211,9 +211,7 @@ def noise_figure(found: Findings) -> Figure:
     for k, (label, grid) in enumerate((("int4", "int4"), ("ANT", "ant4"), ("OliVe", "olive4"))):
         noise = [row.sqnr_db[grid] for row in found.outliers]
         axis.plot(sigmas, noise, "o", ms=5, color=COLORS[k + 2], label=label)
-    axis.set_xscale("log")
-    axis.set_xticks([5, 10, 20, 50, 100, 175], ["5", "10", "20", "50", "100", "175"])
-    axis.minorticks_off()
+    by_factors(axis, [5, 10, 20, 50, 100, 175])
     axis.set(xlabel="largest weight / sigma", ylabel="SQNR (dB)")
     axis.set_title("36 weights of MiniLM at 4 bits, one scale per tensor")
     axis.legend(frameon=False)

@@ -13,7 +13,7 @@ import msgspec
 from sparqsim.architectures import presets
 from sparqsim.architectures.network import run_layer
 from sparqsim.scripts.output import PatientBar
-from sparqsim.scripts.scenarios.frame import Scenario, lines, panels
+from sparqsim.scripts.scenarios.frame import Scenario, by_factors, lines, panels
 from sparqsim.simulator.palette import BLUE, ORANGE
 from sparqsim.workloads.work import load
 
@@ -96,9 +96,8 @@ def draw(found: Study) -> Figure:
     figure, (axes,) = panels(1, 6.8)
     lines(axes, found.sides, {row.gpu: row.gains for row in found.rows}, (BLUE, ORANGE))
     axes.axhline(2, color="0.4", linestyle=":", linewidth=1)
-    axes.set(xscale="log", ylim=(0.8, 2.1), xlabel="side of the product")
-    axes.set_xticks(found.sides, [str(side) for side in found.sides])
-    axes.minorticks_off()
+    by_factors(axes, found.sides)
+    axes.set(ylim=(0.8, 2.1), xlabel="side of the product")
     axes.set_ylabel("dense time over 2:4 time")
     axes.set_title("2:4 over dense, fp16; dotted: half the multiplications", loc="left")
     return figure

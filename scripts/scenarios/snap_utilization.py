@@ -23,6 +23,7 @@ from sparqsim.architectures.machine import Result, run
 from sparqsim.architectures.snap import SNAP
 from sparqsim.base import InputError, output_folder, written_whole
 from sparqsim.scripts.output import PatientBar
+from sparqsim.scripts.scenarios.frame import by_factors
 from sparqsim.workloads.layers import Conv2d
 from sparqsim.workloads.tensors import synthetic
 
@@ -211,10 +212,8 @@ def draw_psums(ratios: dict[tuple[str, str], list[float]], times: dict[str, list
         left.plot(percent, ratio, style, color=LEVELS[name][2], label=f"{name} ({mode})")
     left.axhline(REDUCTION, color="0.2", linewidth=1, linestyle=":")
     left.text(5.3, REDUCTION * 1.06, "22 x, published", fontsize=8)
-    left.set_xscale("log")
     left.set_yscale("log")
-    left.set_xticks(percent, [f"{value:g}" for value in percent], fontsize=8)
-    left.minorticks_off()
+    by_factors(left, percent, fontsize=8)
     left.set_yticks([1, 3, 10, 22, 96], ["1", "3", "10", "22", "96"])
     left.set_xlabel("density of weights and of activations (%)")
     left.set_ylabel("products for one psum written")
@@ -223,10 +222,8 @@ def draw_psums(ratios: dict[tuple[str, str], list[float]], times: dict[str, list
     least = min(min(cycles) for cycles in times.values())
     for name, cycles in times.items():
         right.plot(BANKS, [c / least for c in cycles], "o-", color=LEVELS[name][2], label=name)
-    right.set_xscale("log", base=2)
     right.set_yscale("log")
-    right.set_xticks(BANKS, [str(banks) for banks in BANKS])
-    right.minorticks_off()
+    by_factors(right, BANKS)
     right.set_yticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
     right.set_xlabel("output banks a core")
     right.set_ylabel("cycles over the fastest")

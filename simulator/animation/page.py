@@ -33,7 +33,9 @@ caption{text-align:left}.now{table-layout:fixed}
 .scroll{overflow-x:auto}.scroll td{min-width:9em}
 .note{color:var(--muted);font-size:.9rem}
 :focus-visible{outline:2px solid #0072b2;outline-offset:2px}
-@media print{.bar,.script{display:none}.stage{overflow:visible}.stage svg{width:100%;height:auto}}
+@media print{.bar,.script{display:none}.stage,.scroll{overflow:visible}.stage svg{width:100%;
+height:auto}tr{break-inside:avoid}.scroll table{font-size:7pt}
+.scroll td{min-width:0;padding:2px 4px;overflow-wrap:anywhere}}
 """
 
 SCRIPT = """

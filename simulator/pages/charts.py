@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -294,11 +295,11 @@ def spark(edges: Any, shares: Any, alt: str) -> Html:
 
 def spark_of_bytes(values: bytes) -> Html:
     """A staircase for a cell whose numbers stand beside it, 255 being its height."""
-    steps, before = [f"M0 255v-{values[0]}"], values[0]
-    for value in values[1:]:
-        steps.append("h1" if value == before else f"h1v{before - value}")
+    steps, before = [], 0
+    for value, alike in groupby(values):
+        steps.append(f"v{before - value}h{len(list(alike))}")
         before = value
-    path = h("path", d=Html(f"{''.join(steps)}h1V255z"), class_="area busy")
+    path = h("path", d=Html(f"M0 255{''.join(steps)}V255z"), class_="area busy")
     return h(
         "svg", path, viewBox=f"0 0 {len(values)} 255", preserveAspectRatio="none", class_="spark",
         aria_hidden="true",

@@ -248,6 +248,8 @@ def _bandwidth(timeline: Timeline, traffic: Traffic) -> list[Html]:
     for memory, accesses in traffic.items():
         flow = moved(timeline, accesses, OVER_TIME)
         read, written = flow.read_gbytes_per_s, flow.written_gbytes_per_s
+        if not read.any() and not written.any():
+            continue
         seconds = float(flow.seconds.sum())
         means = [flow.read_bits.sum() / 8 / seconds, flow.written_bits.sum() / 8 / seconds]
         told = f"read {with_unit(means[0], 'B/s')}, written {with_unit(means[1], 'B/s')} on average"

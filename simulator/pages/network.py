@@ -363,8 +363,13 @@ def _over_time(report: NetworkReport) -> list[Html]:
     busy = Plot(x, Axis(0, 1), f"Multipliers busy over {len(runs)} layers", height=120)
     busy.area(edges, 0, use, "area busy")
     panels = [captioned(busy.html(), "busy share over cycles", "Multipliers busy")]
-    for name in dict.fromkeys(name for row in runs for name in row.report.memory):
-        panels.append(_flow(name, runs, edges, x))
+    moving = (
+        name
+        for row in runs
+        for name, use in row.report.memory.items()
+        if use.read_bits or use.written_bits
+    )
+    panels += [_flow(name, runs, edges, x) for name in dict.fromkeys(moving)]
     words = "Layers one after the other; within a layer the mean. Work beside them is left out."
     keys = legend([("read", "read"), ("written", "written")])
     return [h("p", words), keys, h("div", *panels, class_="small"), _lanes(runs, edges)]
@@ -382,7 +387,7 @@ def _flow(
     plot = Plot(x, Axis(0, 1.08 * top, unit="B/s"), f"{memory}: {told}", height=120)
     plot.area(edges, 0, read, "area read")
     plot.steps(edges, written, "line written")
-    return captioned(plot.html(), told, memory)
+    return captioned(plot.html(), f"{told}; along the axis cycles", memory)
 
 
 def _lanes(runs: Sequence[LayerRun], edges: NDArray[np.int64]) -> Html:

@@ -22,6 +22,7 @@ from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern
 from sparqsim.simulator.pages import comparison_page, layer_page, network_page
 from sparqsim.simulator.report import NetworkReport
+from sparqsim.simulator.sketch import INTERVALS
 from sparqsim.workloads.layers import Linear
 from sparqsim.workloads.tensors import synthetic
 from sparqsim.workloads.work import load
@@ -90,6 +91,8 @@ def test_a_network_sorts_filters_and_opens(network: NetworkReport, tmp_path: Pat
     found.closed = getComputedStyle(under).display;
     first.querySelector('summary').click();
     found.opened = getComputedStyle(under).display;
+    found.diagram = under.querySelector('use').getBoundingClientRect().width;
+    found.load = under.querySelector('img').naturalWidth;
     found.title = document.title;
     """
     page = opened(network_page(network), tmp_path, FITS + SORTS + filters, width=500)
@@ -99,6 +102,7 @@ def test_a_network_sorts_filters_and_opens(network: NetworkReport, tmp_path: Pat
     assert found["told"] == "ascending" and found["fits"]
     assert found["filtered"] == ["layer1.0.conv1"]
     assert found["closed"] == "none" and found["opened"] == "table-row"
+    assert found["diagram"] > 300 and found["load"] == INTERVALS  # what its run looked like
     assert found["title"].startswith(HOSTILE[:20])
 
 

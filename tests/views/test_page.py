@@ -16,7 +16,7 @@ from sparqsim.architectures.eie import EIE
 from sparqsim.architectures.machine import Result, run
 from sparqsim.base import InputError
 from sparqsim.simulator.pages import layer_page, write
-from sparqsim.simulator.pages.charts import Axis, RatioScale, with_unit
+from sparqsim.simulator.pages.charts import Axis, RatioScale, spark_of_bytes, with_unit
 from sparqsim.simulator.pages.html import Html, Number, Table, h
 from sparqsim.simulator.report import Report
 from sparqsim.workloads.layers import Linear
@@ -231,6 +231,18 @@ def test_scales_hold_what_they_show() -> None:
     near, wide = RatioScale.of([0.5, 2]), RatioScale.of([0.01, 100])
     assert near.place(2) == 100 and near.place(1) == 50
     assert wide.place(0.01) == 0 and wide.place(1) == pytest.approx(50) and wide.log
+
+
+@pytest.mark.parametrize("values", [[0, 0, 255], [7], [3, 3, 9, 0, 0, 255]])
+def test_a_spark_of_bytes_is_its_bytes(values: list[int]) -> None:
+    """Each value stands over one step of the path, the last as the first."""
+    found = re.search(r'd="M0 255(.*)V255z"', spark_of_bytes(bytes(values)))
+    assert found is not None
+    height, drawn = 0, []
+    for up, steps in re.findall(r"v(-?\d+)h(\d+)", found[1]):
+        height -= int(up)
+        drawn += [height] * int(steps)
+    assert drawn == values
 
 
 def test_a_cell_sorts_by_its_number() -> None:
