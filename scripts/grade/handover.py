@@ -1,14 +1,15 @@
 """A program as plain numbers: what passes from the process of a submission to that of the judge.
 
-A netlist, an account and outputs are arrays and names; nothing that runs passes. The file is an npz
-whose member ``program`` is JSON, in which an array is the number of another member. What is read is
+A netlist, an account and outputs are arrays and names; nothing that runs passes. A stateful
+resource is named with its fields where it is one of :data:`STATEFUL`. The file is an npz whose
+member ``program`` is JSON, in which an array is the number of another member. What is read is
 checked as any netlist is when it is built.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,9 +20,20 @@ from sparqsim.architectures.machine import Program
 from sparqsim.architectures.operands import Computes
 from sparqsim.base import InputError
 from sparqsim.simulator.loops import Loops
-from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
+from sparqsim.simulator.memory.dram import Dram, DramChannel
+from sparqsim.simulator.memory.open_row import OpenRow
+from sparqsim.simulator.netlist import (
+    Actor,
+    Channel,
+    Netlist,
+    Pattern,
+    Resource,
+    ResourceModel,
+)
 from sparqsim.simulator.report import Macs
 from sparqsim.workloads.npz import read_npz
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Array(msgspec.Struct, frozen=True, tag="array"):
@@ -56,7 +68,7 @@ class ActorData(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     lanes: int
-    firings: int
+    firings: int | None
     busy: Numbers
     latency: Numbers
     resource: str | None
@@ -75,6 +87,37 @@ class ChannelData(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     produce: Numbers
     consume: Numbers
+
+
+class DramData(msgspec.Struct, frozen=True, kw_only=True, tag="dram"):
+    """A channel of a :class:`~sparqsim.simulator.memory.dram.Dram` of a named standard."""
+
+    dram: Dram
+    clock_hz: float | None
+
+
+class OpenRowData(msgspec.Struct, frozen=True, kw_only=True, tag="open_row"):
+    """Banks with one open row each: :class:`~sparqsim.simulator.memory.open_row.OpenRow`."""
+
+    banks: int
+    hit_cycles: int
+    miss_cycles: int
+
+
+# The stateful resources that are judged: those that both engines know by themselves.
+STATEFUL: dict[type, type[DramData] | type[OpenRowData]] = {
+    DramChannel: DramData,
+    OpenRow: OpenRowData,
+}
+
+
+class ResourceData(msgspec.Struct, frozen=True, kw_only=True):
+    """A :class:`~sparqsim.simulator.netlist.Resource`."""
+
+    name: str
+    servers: int
+    banked: bool
+    model: DramData | OpenRowData | None
 
 
 class PortData(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +139,7 @@ class ProgramData(msgspec.Struct, frozen=True, kw_only=True):
     clock_hz: float
     actors: list[ActorData]
     channels: list[ChannelData]
-    resources: list[tuple[str, int, bool]]
+    resources: list[ResourceData]
     worker: str
     multipliers: int
     dense_macs: int
@@ -129,60 +172,64 @@ class _Packer:
         return Array(len(self.members) - 1)
 
 
+def _told(kind: type[T], thing: Any, pack: _Packer) -> T:
+    """The fields of a record that stand for ``thing``."""
+    fields = {
+        each.name: pack(value) if each.type == Numbers else value
+        for each in msgspec.structs.fields(kind)
+        for value in [getattr(thing, each.name)]
+    }
+    return kind(**fields)
+
+
+def _resource(given: Resource, pack: _Packer) -> ResourceData:
+    """A resource whose model, if it has one, is one of those that are judged."""
+    model: Any = given.model
+    if model is not None:
+        if type(model) not in STATEFUL:
+            known = " or ".join(kind.__name__ for kind in STATEFUL)
+            raise InputError(
+                f"resource {given.name!r} has a model of its own; only {known} is judged"
+            )
+        if isinstance(model, DramChannel) and not isinstance(model.dram.standard, str):
+            raise InputError(
+                f"resource {given.name!r} must be of a DRAM standard by its name, got a table"
+            )
+        model = _told(STATEFUL[type(model)], model, pack)
+    return ResourceData(name=given.name, servers=given.servers, banked=given.banked, model=model)
+
+
 def write(path: Path, program: Program, computes: Computes, bandwidth: float | None) -> None:
     """Write a program.
 
     Raises
     ------
     InputError
-        If it holds what is no number: a behaviour, a stateful resource.
+        If it holds what is no number: a behaviour, a stateful resource that is not known here.
     """
     pack, netlist = _Packer(), program.netlist
     for actor in netlist.actors:
         if actor.behaviour is not None:
             raise InputError(f"actor {actor.name!r} has a behaviour; only firings are judged")
-    for each in netlist.resources:
-        if each.model is not None:
-            raise InputError(f"resource {each.name!r} has a model of its own; it is not judged")
     data = ProgramData(
         weights=tuple(computes.weights),
         activations=tuple(computes.activations),
         zero_points=computes.zero_points,
         bandwidth=bandwidth,
         clock_hz=float(netlist.clock_hz),
-        actors=[
-            ActorData(
-                name=a.name, lanes=a.lanes, firings=a.count, busy=pack(a.busy),
-                latency=pack(a.latency), resource=a.resource, request=pack(a.request),
-                rank=pack(a.rank),
-            )
-            for a in netlist.actors
-        ],
-        channels=[
-            ChannelData(
-                name=c.name, source=c.source, target=c.target, capacity=c.capacity,
-                pattern=c.pattern, offset=c.offset, produce=pack(c.produce),
-                consume=pack(c.consume),
-            )
-            for c in netlist.channels
-        ],
-        resources=[(r.name, r.servers, r.banked) for r in netlist.resources],
+        actors=[_told(ActorData, each, pack) for each in netlist.actors],
+        channels=[_told(ChannelData, each, pack) for each in netlist.channels],
+        resources=[_resource(each, pack) for each in netlist.resources],
         worker=program.worker,
         multipliers=program.multipliers,
         dense_macs=program.macs.dense,
         effectual_macs=program.macs.effectual,
         stores=[store.name for store in program.account.stores],
-        ports=[
-            PortData(
-                store=p.store, actor=p.actor, read_bits=pack(p.read_bits),
-                written_bits=pack(p.written_bits),
-            )
-            for p in program.account.ports
-        ],
+        ports=[_told(PortData, each, pack) for each in program.account.ports],
         outputs=pack(program.outputs),
         output_scale=pack(program.output_scale),
         output_zero=program.output_zero,
-    )  # fmt: skip
+    )
     told = np.frombuffer(msgspec.json.encode(data), np.uint8)
     with open(path, "wb") as file:
         np.savez(file, program=told, **{str(i): each for i, each in enumerate(pack.members)})  # type: ignore[arg-type]
@@ -206,57 +253,54 @@ def read(path: Path) -> tuple[ProgramData, Program]:
         raise InputError(f"what it handed over is no program: {error}") from None
 
 
+def _fields(data: msgspec.Struct, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """The fields of what a record stands for."""
+    return {
+        name: _given(value, arrays) if isinstance(value, Numbers) else value
+        for name, value in ((each, getattr(data, each)) for each in data.__struct_fields__)
+    }
+
+
+def _given(value: Numbers, arrays: dict[str, NDArray[Any]]) -> Any:
+    if isinstance(value, Nothing):
+        return None
+    if isinstance(value, Number):
+        return value.value
+    if isinstance(value, Array):
+        return arrays[str(value.member)]
+    return Loops(value.runs, arrays[str(value.values)], value.steps)
+
+
+def _model(data: DramData | OpenRowData | None, clock_hz: float) -> ResourceModel | None:
+    """The model of a resource, which keeps the netlist's time."""
+    if data is None:
+        return None
+    if isinstance(data, OpenRowData):
+        return OpenRow(**msgspec.structs.asdict(data))
+    if data.clock_hz != clock_hz or not isinstance(data.dram.standard, str):
+        raise InputError(
+            f"a DRAM must be of a standard by its name and of the netlist's clock, {clock_hz:g} "
+            f"Hz, got {data.dram.standard!r} at {data.clock_hz}"
+        )
+    return DramChannel(data.dram, data.clock_hz)
+
+
 def _program(data: ProgramData, arrays: dict[str, NDArray[Any]]) -> Program:
-    def given(value: Numbers) -> Any:
-        if isinstance(value, Nothing):
-            return None
-        if isinstance(value, Number):
-            return value.value
-        if isinstance(value, Array):
-            return arrays[str(value.member)]
-        return Loops(value.runs, arrays[str(value.values)], value.steps)
-
-    def amount(value: Numbers) -> Any:
-        found = given(value)
-        return 0 if found is None else found
-
-    outputs = given(data.outputs)
+    outputs = _given(data.outputs, arrays)
     if outputs is not None and not isinstance(outputs, np.ndarray):
         raise InputError("outputs must be an array")
     netlist = Netlist(
-        actors=[
-            Actor(
-                name=a.name, lanes=a.lanes, firings=a.firings, busy=given(a.busy),
-                latency=given(a.latency), resource=a.resource, request=given(a.request),
-                rank=amount(a.rank),
-            )
-            for a in data.actors
-        ],
-        channels=[
-            Channel(
-                name=c.name, source=c.source, target=c.target, capacity=c.capacity,
-                pattern=c.pattern, offset=c.offset, produce=given(c.produce),
-                consume=given(c.consume),
-            )
-            for c in data.channels
-        ],
+        actors=[Actor(**_fields(each, arrays)) for each in data.actors],
+        channels=[Channel(**_fields(each, arrays)) for each in data.channels],
         resources=[
-            Resource(name=name, servers=servers, banked=banked)
-            for name, servers, banked in data.resources
+            Resource(**_fields(each, arrays) | {"model": _model(each.model, data.clock_hz)})
+            for each in data.resources
         ],
         clock_hz=data.clock_hz,
-    )  # fmt: skip
+    )
     account = Account(
         [Store(name=name) for name in data.stores],
-        [
-            Port(
-                store=p.store,
-                actor=p.actor,
-                read_bits=amount(p.read_bits),
-                written_bits=amount(p.written_bits),
-            )
-            for p in data.ports
-        ],
+        [Port(**_fields(each, arrays)) for each in data.ports],
     )
     program = Program(
         netlist=netlist,
@@ -267,7 +311,7 @@ def _program(data: ProgramData, arrays: dict[str, NDArray[Any]]) -> Program:
         multipliers=data.multipliers,
         account=account,
         outputs=outputs,
-        output_scale=given(data.output_scale),
+        output_scale=_given(data.output_scale, arrays),
         output_zero=data.output_zero,
     )
     netlist.index(data.worker)

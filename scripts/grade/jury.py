@@ -10,6 +10,7 @@ Outputs are compared bit by bit with a product made here.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +26,12 @@ from sparqsim.base import InputError
 from sparqsim.scripts.grade import handover
 from sparqsim.scripts.grade.cases import RECIPE, Case, encoded, tensors
 from sparqsim.simulator.engines import simulate
+from sparqsim.simulator.memory.dram import DramChannel
 from sparqsim.simulator.report import Verification
 from sparqsim.workloads.encoded import EncodedLayer, as_convolution
 
 SUM_BITS = 32
+BURSTS = 2  # the field of a request to a DRAM that says how many
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +137,7 @@ def _bounds(
             f"effectual MACs must be {work.effectual} (of two non-zeros) or all "
             f"{case.layer.macs}, got {read.macs.effectual}"
         )
+    found += _drams(read, most)
     least_read = 8 * as_convolution(case.layer).weights
     least_written = 8 * case.layer.output_elements
     names = data.stores
@@ -150,6 +154,26 @@ def _bounds(
     if cycles < bound:
         found.append(f"{cycles} cycles are fewer than the lower bound of {bound}")
     return found, cycles / bound
+
+
+def _drams(read: Program, most: float) -> Iterator[str]:
+    """What DRAMs with rows and banks could move beyond the budget, or do not move but are told."""
+    netlist, account = read.netlist, read.account
+    drams = {r.name: r.model.dram.timing for r in netlist.resources
+             if isinstance(r.model, DramChannel)}  # fmt: skip
+    peak = sum(timing.peak_bytes_per_s for timing in drams.values())
+    if peak > most:
+        yield f"DRAM channels must move at most {most:g} bytes a second at best, got {peak:g}"
+    for port in account.ports:
+        actor = netlist.actor(port.actor)
+        if port.store != "dram" or actor.resource not in drams:
+            continue
+        bursts = np.asarray(actor.request)[..., BURSTS]
+        bursts = np.broadcast_to(bursts.reshape(actor.count, -1), (actor.count, actor.lanes))
+        requested = 8 * int(bursts.sum()) * drams[actor.resource].burst_bytes
+        told = sum(replace(account, ports=[port]).moved(netlist, "dram"))
+        if told > requested:
+            yield f"{actor.name} requests {requested} bits of the DRAM, the account has {told:g}"
 
 
 def main(task: str, folder: str, verdict: str) -> None:

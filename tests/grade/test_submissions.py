@@ -27,6 +27,10 @@ from sparqsim.scripts.grade.jury import Task, judge
 from sparqsim.scripts.grade.labs import contest
 from sparqsim.scripts.grade.labs import machine as machine_lab
 from sparqsim.scripts.grade.sheet import SEED_VARIABLE, Grade, draw
+from sparqsim.simulator.memory.dram import Dram, Granularity
+from sparqsim.simulator.memory.open_row import OpenRow
+from sparqsim.simulator.memory.standards import dram_standard
+from sparqsim.simulator.netlist import Resource
 
 WHO = "s1234567"
 SEED = "a seed that nobody guesses"
@@ -97,6 +101,88 @@ def test_a_wrong_machine_is_found(tmp_path: Path, name: str) -> None:
     change, said = WRONG[name]
     verdict = judged(DOT(), change, tmp_path)
     assert any(said in sentence for sentence in verdict.laws + verdict.bounds), verdict
+
+
+def on_dram(lowered: Program, standard: Any = "DDR3-1600", share: int = 1) -> Program:
+    """The guide's machine with a DRAM of rows and banks, of each transfer a share requested."""
+    netlist = lowered.netlist
+    dram, actors = Dram(standard=standard), []
+    for actor in netlist.actors:
+        ports = [port for port in lowered.account.ports if port.actor == actor.name]
+        if ports:
+            size = max(1, int(ports[0].read_bits + ports[0].written_bits) // 8 // share)
+            (requests,) = dram.requests(
+                1024 * np.arange(actor.count), size, actor.name == "store", Granularity.TILE
+            )
+            actor = replace(actor, request=requests)
+        actors.append(actor)
+    resources = dram.resources(netlist.clock_hz)
+    return replace(lowered, netlist=replace(netlist, actors=actors, resources=resources))
+
+
+def with_memory(lowered: Program, model: Any, request: list[int]) -> Program:
+    """The guide's machine with a model in the place of its DRAM, and one request for all."""
+    netlist = lowered.netlist
+    actors = [
+        replace(actor, request=[request] * actor.count) if actor.resource else actor
+        for actor in netlist.actors
+    ]
+    resources = [Resource(name="dram", model=model)]
+    return replace(lowered, netlist=replace(netlist, actors=actors, resources=resources))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_machine_may_have_stateful_memories(tmp_path: Path, number: int) -> None:
+    """A DRAM of a standard, or banks with open rows: judged by both engines as any machine."""
+    rows = OpenRow(hit_cycles=8, miss_cycles=20)
+    for change in (on_dram, lambda p: with_memory(p, rows, [0, 3, 1])):
+        verdict = judged(DOT(), change, tmp_path, number)
+        assert (verdict.laws, verdict.bounds) == ([], []) and verdict.over_bound >= 1
+
+
+def test_a_wrong_stateful_memory_is_found(tmp_path: Path) -> None:
+    """Less is requested than is told; more bandwidth than the budget has; wrong outputs."""
+    for change, said in (
+        (lambda p: on_dram(p, share=4), "load requests"),
+        (lambda p: on_dram(p, "DDR4-3200"), "at most 1.6e+10 bytes a second"),
+        (lambda p: one_wrong(on_dram(p)), "outputs are mismatch"),
+    ):
+        verdict = judged(DOT(), change, tmp_path)
+        assert any(said in sentence for sentence in verdict.laws + verdict.bounds), verdict
+
+
+class Free(OpenRow):
+    """A memory that answers by code of its own."""
+
+    def serve(self, *_: Any) -> tuple[int, int, int]:
+        raise SystemExit("the judge ran a student's code")
+
+    rank = serve
+
+
+def test_a_hostile_stateful_memory_is_refused(tmp_path: Path) -> None:
+    """Code of its own, a table of its own, another clock, requests out of bounds, forged fields:
+    nothing of it passes, and the judge says why."""
+    table = msgspec.structs.replace(dram_standard("DDR3-1600"), name="mine", CL=12)
+    for change, said in (
+        (lambda p: with_memory(p, Free(), [0, 0, 0]), "has a model of its own"),
+        (lambda p: on_dram(p, table), "by its name"),
+    ):
+        with pytest.raises(InputError, match=said):
+            judged(DOT(), change, tmp_path)
+    for old, new, said in (
+        (b'"clock_hz":1000000000.0}', b'"clock_hz":1000.0}', "the netlist's clock"),
+        (b'"standard":"DDR3-1600"', b'"standard":"DDR9"', "is no program"),
+        (b'"write_batch":20', b'"write_batch":-1', "is no program"),
+    ):
+        judged(DOT(), on_dram, tmp_path)
+        path, case = tmp_path / "0.npz", public_cases()[0]
+        members = dict(np.load(path))
+        told = members["program"].tobytes()
+        members["program"] = np.frombuffer(told.replace(old, new), np.uint8)
+        np.savez(path, **members)
+        verdict = judge(Task(**BUDGET, cases=[case]), case, path)
+        assert said in "".join(verdict.laws) and old in told
 
 
 def test_what_is_no_program_is_a_verdict(tmp_path: Path) -> None:
