@@ -23,11 +23,14 @@ from sparqsim.architectures.eyeriss.config import (
 from sparqsim.architectures.eyeriss.energies import WORD_BITS
 from sparqsim.architectures.eyeriss.mapping import (
     active_pes,
-    areas,
+    edges,
     glb_bits,
     link_cycles,
+    link_time,
     most_sets,
     processing_cycles,
+    steps,
+    strips_of,
     unfit,
 )
 from sparqsim.base import InputError, kernel
@@ -57,7 +60,7 @@ def candidates(chip: Configuration, shape: ConvShape) -> Iterator[RowStationary]
             for t in shares(-(-shape.out_channels // p), most // r):
                 one = n * p * t * e * shape.out_width * WORD_BITS
                 channels = min(q * r, shape.in_channels)
-                held = areas(shape, e, chip.padded_glb)[0]
+                held = strips_of(shape, e, chip.padded_glb).held
                 left = chip.glb_kib * KIB - n * channels * held * WORD_BITS
                 rounds = min(left // one, -(-shape.out_channels // (p * t)))
                 if rounds >= 1:
@@ -75,7 +78,10 @@ def rank(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> Key:
     total = passes = processing_cycles(chip, shape, mapping)
     if chip.off_chip:
         inputs, filters = link_cycles(chip, shape, mapping)
-        total = max(passes, filters) + inputs
+        first, last = edges(shape, mapping)
+        waited = link_time(chip, shape.taps * first.channels * first.filters * WORD_BITS)
+        end = steps(chip, shape, mapping, last).total
+        total = max(waited + passes, filters + end) + inputs
     return total, passes, sum(glb_bits(chip, shape, mapping))
 
 
@@ -97,8 +103,8 @@ def search_plain(chip: Configuration, shape: ConvShape) -> RowStationary | None:
 def search(chip: Configuration, shape: ConvShape) -> RowStationary:
     """The mapping with the fewest cycles, of equal ones that with the least in the GLB.
 
-    With DRAM the link counts: inputs are waited for, filters come while a pass computes; where
-    the link alone decides, the fewest cycles without it.
+    With DRAM the link counts: inputs and the first filters are waited for, later ones come while a
+    pass computes, and no link hides the last pass; of equal ones the fewest cycles without it.
 
     Raises
     ------
@@ -110,13 +116,13 @@ def search(chip: Configuration, shape: ConvShape) -> RowStationary:
         shape.stride_height, shape.patch(1, shape.out_width)[1], shape.in_channels,
         shape.out_channels, shape.groups, chip.glb_kib * KIB // WORD_BITS,
         chip.filter_kib * KIB // WORD_BITS, chip.filter_bus_bits, chip.psum_bus_bits,
-        chip.ifmap_bus_bits // WORD_BITS,
+        chip.ifmap_bus_bits // WORD_BITS, chip.link_bits,
     )  # fmt: skip
-    link = chip.link_cycles_a_word * shape.groups if chip.off_chip else 0.0
+    link = chip.clock_hz / chip.link_hz if chip.off_chip else 0.0
     best = np.full(10, LARGEST, np.int64)
     for e, p, q, n in interleaved(chip, shape):
-        most, inputs = most_sets(chip, shape.kernel_height, e), areas(shape, e, chip.padded_glb)
-        _try_sets(sizes, link, most, inputs, n, e, p, q, best)
+        most, strips = most_sets(chip, shape.kernel_height, e), strips_of(shape, e, chip.padded_glb)
+        _try_sets(sizes, link, most, *strips, n, e, p, q, best)
     if best[0] == LARGEST:
         raise InputError(
             f"no row-stationary mapping fits a {shape.kernel_height} x {shape.kernel_width} "
@@ -144,10 +150,16 @@ def _chunk(total: Any, size: Any, second: Any) -> Any:
 
 
 @kernel(error_model="numpy")
+def _last(total: Any, size: Any) -> Any:
+    """Size of the last part of a loop."""
+    return (total - 1) % size + 1
+
+
+@kernel(error_model="numpy")
 def _pass_cycles(sizes: Any, p: Any, q: Any, n: Any, e: Any, m: Any, k: Any) -> Any:
     """The total of :func:`~sparqsim.architectures.eyeriss.mapping.steps`."""
     out_width, taps, wide, stride, broad = sizes[2:7]
-    filter_bus, psum_bus, ifmap_words = sizes[12:]
+    filter_bus, psum_bus, ifmap_words = sizes[12:15]
     filters, channels = min(p, m), min(q, k)
     high = (e - 1) * stride + taps
     inputs, window = n * k * high * broad, k * high * min(wide, broad)
@@ -176,39 +188,77 @@ def _processing(sizes: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: A
 
 
 @kernel(error_model="numpy")
-def _rank(
-    sizes: Any, link: Any, areas: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
+def _transfer(words: Any, link: Any, link_bits: Any) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.link_time`."""
+    return max(1, np.int64(np.ceil(-(-words * WORD_BITS // link_bits) * link)))
+
+
+@kernel(error_model="numpy")
+def _linked(
+    sizes: Any, link: Any, fetched: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
 ) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.link_cycles`."""
+    batch, out_height, taps = sizes[0], sizes[1], sizes[3] * sizes[4]
+    in_channels, out_channels = sizes[7:9]
+    inputs = filters = 0
+    strips = -(-batch // n) * -(-out_height // e)
+    rounds = 1 if q * r >= in_channels else -(-out_channels // m)
+    for which in range(8):
+        channels, c = _chunk(in_channels, q * r, which & 1)
+        images, a = _chunk(batch, n, which & 2)
+        if which < 4 and a * c:
+            for strip in range(len(fetched)):
+                words = images * channels * fetched[strip, 0]
+                inputs += a * c * fetched[strip, 1] * _transfer(words, link, sizes[15])
+        held, d = _chunk(out_channels, m, which & 2)
+        each, f = _chunk(held, p * t, which & 4)
+        if c * d * f:
+            words = taps * each * channels
+            filters += strips * c * d * f * _transfer(words, link, sizes[15])
+    return sizes[9] * rounds * inputs, sizes[9] * filters
+
+
+@kernel(error_model="numpy")
+def _rank(
+    sizes: Any, link: Any, held: Any, fetched: Any,
+    n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any,
+) -> Any:  # fmt: skip
     """:func:`rank`, but words for bits."""
     batch, out_height, out_width, taps, wide = sizes[:5]
     in_channels, out_channels = sizes[7:9]
-    held, fetched = areas
-    strips = -(-batch // n) * -(-out_height // e)
-    rounds = 1 if q * r >= in_channels else -(-out_channels // m)
-    inputs = np.int64(batch * rounds * in_channels * fetched * link)
-    filters = np.int64(strips * taps * wide * in_channels * out_channels * link)
     passes = _processing(sizes, n, m, e, p, q, r, t)
+    channels = min(q * r, in_channels)
+    total = passes
+    if link > 0:
+        inputs, filters = _linked(sizes, link, fetched, n, m, e, p, q, r, t)
+        words = taps * wide * channels * min(p * t, m, out_channels)
+        end = _pass_cycles(
+            sizes, p, q, _last(batch, n), _last(out_height, e),
+            _last(_last(out_channels, m), p * t), _last(in_channels, q * r),
+        )  # fmt: skip
+        total = max(_transfer(words, link, sizes[15]) + passes, filters + end) + inputs
     psums = n * min(m, out_channels) * e * out_width
-    return max(passes, filters) + inputs, passes, n * min(q * r, in_channels) * held + psums
+    return total, passes, n * channels * held + psums
 
 
 @kernel(error_model="numpy")
 def _try_sets(
-    sizes: Any, link: Any, most: Any, areas: Any, n: Any, e: Any, p: Any, q: Any, best: Any
-) -> None:
+    sizes: Any, link: Any, most: Any, held: Any, fetched: Any,
+    n: Any, e: Any, p: Any, q: Any, best: Any,
+) -> None:  # fmt: skip
     """Try all numbers of sets, r and t; the inner half of :func:`search_plain`, compiled.
 
     Parameters
     ----------
-    sizes : 15 ints
+    sizes : 16 ints
         Of the layer's loops (``broad`` is the width of the inputs it reads), then of the GLB and
-        the filter buffer in words, and of the three buses.
+        the filter buffer in words, of the three buses and the link.
     link : float
-        Cycles in which DRAM's link moves a word, times groups; 0 where it takes no time.
+        Core cycles in which DRAM's link moves a word of its own; 0 where it takes no time.
     most : int
         Sets that the grid holds.
-    areas : 2 ints
-        :func:`~sparqsim.architectures.eyeriss.mapping.areas` of the strip.
+    held, fetched
+        As in :class:`~sparqsim.architectures.eyeriss.mapping.Strips`, of strips of ``e`` rows.
     best : int64 [10]
         Improved: the rank of the best mapping so far, and its letters in their order.
     """
@@ -217,14 +267,14 @@ def _try_sets(
     macs = groups * batch * out_height * out_width * taps * wide * in_channels * out_channels
     r = 1
     while 0 < r <= most:
-        left = glb - n * min(q * r, in_channels) * areas[0]
+        left = glb - n * min(q * r, in_channels) * held
         t = 1
         while 0 < t <= most // r and p * t * q * r * taps * wide <= filter_buffer:
             together = p * t
             rounds = min(left // (n * together * e * out_width), -(-out_channels // together))
             if rounds >= 1 and macs // (taps * r * e * t) <= best[0]:
                 m = rounds * together
-                key = _rank(sizes, link, areas, n, m, e, p, q, r, t)
+                key = _rank(sizes, link, held, fetched, n, m, e, p, q, r, t)
                 if key < (best[0], best[1], best[2]):
                     for place, value in enumerate((*key, n, m, e, p, q, r, t)):
                         best[place] = value
