@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -181,15 +182,30 @@ def steps(chip: Configuration, shape: ConvShape, mapping: RowStationary, work: P
 
 def processing_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
     """Cycles of all passes, one after another: the analytic twin of a run without DRAM."""
-    total = 0
+    return sum(
+        times * steps(chip, shape, mapping, work).total for work, times in _kinds(shape, mapping)
+    )
+
+
+def overlapped_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """The same where each pass waits for the filters that the link brings meanwhile: as soon as
+    those before have left the buffer."""
+    return sum(
+        times * max(one.total, one.fill_filters + filter_time(chip, shape, work))
+        for work, times in _kinds(shape, mapping)
+        for one in [steps(chip, shape, mapping, work)]
+    )
+
+
+def _kinds(shape: ConvShape, mapping: RowStationary) -> Iterator[tuple[Pass, int]]:
+    """Passes of each size, and how many there are."""
     for (n, a), (e, b), (m, c), (k, d) in itertools.product(
         chunks(shape.batch, mapping.n),
         chunks(shape.out_height, mapping.e),
         _filter_chunks(shape, mapping),
         chunks(shape.in_channels, mapping.q * mapping.r),
     ):
-        total += a * b * c * d * steps(chip, shape, mapping, Pass(n, e, m, k)).total
-    return total * shape.groups
+        yield Pass(n, e, m, k), a * b * c * d * shape.groups
 
 
 def link_time(chip: Configuration, bits: int) -> int:
@@ -197,23 +213,22 @@ def link_time(chip: Configuration, bits: int) -> int:
     return max(1, math.ceil(-(-bits // chip.link_bits) * (chip.clock_hz / chip.link_hz)))
 
 
-def link_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
-    """Cycles the link takes for all inputs and for all filters, nothing compressed."""
-    held = mapping.q * mapping.r
+def input_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """Cycles the link takes for all inputs, nothing compressed."""
+    held, total = mapping.q * mapping.r, 0
     once = held >= shape.in_channels  # then the next round finds them there
     rounds = 1 if once else -(-shape.out_channels // mapping.m)
-    inputs = filters = 0
     for (n, a), (k, d) in itertools.product(
         chunks(shape.batch, mapping.n), chunks(shape.in_channels, held)
     ):
         for each, times in strips_of(shape, mapping.e, chip.padded_glb).fetched.tolist():
-            inputs += a * d * times * link_time(chip, n * k * each * WORD_BITS)
-    strips = -(-shape.batch // mapping.n) * -(-shape.out_height // mapping.e)
-    for (m, c), (k, d) in itertools.product(
-        _filter_chunks(shape, mapping), chunks(shape.in_channels, held)
-    ):
-        filters += strips * c * d * link_time(chip, shape.taps * m * k * WORD_BITS)
-    return shape.groups * rounds * inputs, shape.groups * filters
+            total += a * d * times * link_time(chip, n * k * each * WORD_BITS)
+    return shape.groups * rounds * total
+
+
+def filter_time(chip: Configuration, shape: ConvShape, work: Pass) -> int:
+    """Cycles the link takes for the filters of a pass."""
+    return link_time(chip, shape.taps * work.channels * work.filters * WORD_BITS)
 
 
 def edges(shape: ConvShape, mapping: RowStationary) -> tuple[Pass, Pass]:

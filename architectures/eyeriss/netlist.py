@@ -151,7 +151,7 @@ def _to_dram(sequence: Sequence) -> list[Channel]:
     begins_round = np.append(0, order.ends[:-1])
     blocks, rounds = int(order.loads.sum()), int(order.ends.sum())
     return [
-        # Filters of the next pass, and no others: more would hold the link as inputs are waited for.
+        # Filters of the next pass alone: more would hold the link while inputs are waited for.
         Channel(name="filter_buffer", source="filter_dma", target="filter_noc", capacity=1),
         Channel(
             name="ifmap_buffer", source="ifmap_dma", target="filter_noc", capacity=1,

@@ -24,10 +24,11 @@ from sparqsim.architectures.eyeriss.energies import WORD_BITS
 from sparqsim.architectures.eyeriss.mapping import (
     active_pes,
     edges,
+    filter_time,
     glb_bits,
-    link_cycles,
-    link_time,
+    input_cycles,
     most_sets,
+    overlapped_cycles,
     processing_cycles,
     steps,
     strips_of,
@@ -77,11 +78,11 @@ def rank(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> Key:
     """What a search minimises: cycles, cycles without DRAM, bits in the GLB."""
     total = passes = processing_cycles(chip, shape, mapping)
     if chip.off_chip:
-        inputs, filters = link_cycles(chip, shape, mapping)
-        first, last = edges(shape, mapping)
-        waited = link_time(chip, shape.taps * first.channels * first.filters * WORD_BITS)
-        end = steps(chip, shape, mapping, last).total
-        total = max(waited + passes, filters + end) + inputs
+        first, last = (filter_time(chip, shape, each) for each in edges(shape, mapping))
+        end = steps(chip, shape, mapping, edges(shape, mapping)[1])
+        total = first + overlapped_cycles(chip, shape, mapping)
+        total -= max(0, end.fill_filters + last - end.total)
+        total += input_cycles(chip, shape, mapping)
     return total, passes, sum(glb_bits(chip, shape, mapping))
 
 
@@ -156,35 +157,24 @@ def _last(total: Any, size: Any) -> Any:
 
 
 @kernel(error_model="numpy")
+def _fill_filters(sizes: Any, channels: Any, filters: Any) -> Any:
+    """Cycles in which a pass's filters leave the buffer for the PEs."""
+    return -(-sizes[3] * sizes[4] * channels * filters * WORD_BITS // sizes[12])
+
+
+@kernel(error_model="numpy")
 def _pass_cycles(sizes: Any, p: Any, q: Any, n: Any, e: Any, m: Any, k: Any) -> Any:
     """The total of :func:`~sparqsim.architectures.eyeriss.mapping.steps`."""
     out_width, taps, wide, stride, broad = sizes[2:7]
-    filter_bus, psum_bus, ifmap_words = sizes[12:15]
+    psum_bus, ifmap_words = sizes[13:15]
     filters, channels = min(p, m), min(q, k)
     high = (e - 1) * stride + taps
     inputs, window = n * k * high * broad, k * high * min(wide, broad)
-    fill = -(-taps * wide * k * m * WORD_BITS // filter_bus) + -(-window // ifmap_words)
+    fill = _fill_filters(sizes, k, m) + -(-window // ifmap_words)
     compute = wide * out_width * filters * channels * n
     stream = -(-(inputs - window) // ifmap_words)
     psums = -(-n * m * e * out_width * WORD_BITS // psum_bus)
     return fill + max(compute, stream, psums) + filters + taps - 1
-
-
-@kernel(error_model="numpy")
-def _processing(sizes: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any) -> Any:
-    """:func:`~sparqsim.architectures.eyeriss.mapping.processing_cycles`."""
-    batch, out_height, in_channels, out_channels = sizes[0], sizes[1], sizes[7], sizes[8]
-    total = 0
-    for which in range(32):  # whole chunks and rests of five loops
-        images, a = _chunk(batch, n, which & 1)
-        rows, b = _chunk(out_height, e, which & 2)
-        channels, c = _chunk(in_channels, q * r, which & 4)
-        held, d = _chunk(out_channels, m, which & 8)
-        filters, f = _chunk(held, p * t, which & 16)
-        times = a * b * c * d * f
-        if times:
-            total += times * _pass_cycles(sizes, p, q, images, rows, filters, channels)
-    return total * sizes[9]
 
 
 @kernel(error_model="numpy")
@@ -194,28 +184,48 @@ def _transfer(words: Any, link: Any, link_bits: Any) -> Any:
 
 
 @kernel(error_model="numpy")
-def _linked(
-    sizes: Any, link: Any, fetched: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
+def _filter_time(sizes: Any, link: Any, channels: Any, filters: Any) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.filter_time`."""
+    return _transfer(sizes[3] * sizes[4] * channels * filters, link, sizes[15])
+
+
+@kernel(error_model="numpy")
+def _processing(
+    sizes: Any, link: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
 ) -> Any:
-    """:func:`~sparqsim.architectures.eyeriss.mapping.link_cycles`."""
-    batch, out_height, taps = sizes[0], sizes[1], sizes[3] * sizes[4]
+    """:func:`~sparqsim.architectures.eyeriss.mapping.processing_cycles` and
+    :func:`~sparqsim.architectures.eyeriss.mapping.overlapped_cycles`."""
+    batch, out_height, in_channels, out_channels = sizes[0], sizes[1], sizes[7], sizes[8]
+    total = overlapped = 0
+    for which in range(32):  # whole chunks and rests of five loops
+        images, a = _chunk(batch, n, which & 1)
+        rows, b = _chunk(out_height, e, which & 2)
+        channels, c = _chunk(in_channels, q * r, which & 4)
+        held, d = _chunk(out_channels, m, which & 8)
+        filters, f = _chunk(held, p * t, which & 16)
+        times = a * b * c * d * f
+        if times:
+            one = _pass_cycles(sizes, p, q, images, rows, filters, channels)
+            total += times * one
+            filled = _fill_filters(sizes, channels, filters)
+            overlapped += times * max(one, filled + _filter_time(sizes, link, channels, filters))
+    return total * sizes[9], overlapped * sizes[9]
+
+
+@kernel(error_model="numpy")
+def _inputs(sizes: Any, link: Any, fetched: Any, n: Any, m: Any, held: Any) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.input_cycles`; ``held`` channels at once."""
     in_channels, out_channels = sizes[7:9]
-    inputs = filters = 0
-    strips = -(-batch // n) * -(-out_height // e)
-    rounds = 1 if q * r >= in_channels else -(-out_channels // m)
-    for which in range(8):
-        channels, c = _chunk(in_channels, q * r, which & 1)
-        images, a = _chunk(batch, n, which & 2)
-        if which < 4 and a * c:
+    rounds = 1 if held >= in_channels else -(-out_channels // m)
+    total = 0
+    for which in range(4):
+        channels, c = _chunk(in_channels, held, which & 1)
+        images, a = _chunk(sizes[0], n, which & 2)
+        if a * c:
             for strip in range(len(fetched)):
                 words = images * channels * fetched[strip, 0]
-                inputs += a * c * fetched[strip, 1] * _transfer(words, link, sizes[15])
-        held, d = _chunk(out_channels, m, which & 2)
-        each, f = _chunk(held, p * t, which & 4)
-        if c * d * f:
-            words = taps * each * channels
-            filters += strips * c * d * f * _transfer(words, link, sizes[15])
-    return sizes[9] * rounds * inputs, sizes[9] * filters
+                total += a * c * fetched[strip, 1] * _transfer(words, link, sizes[15])
+    return sizes[9] * rounds * total
 
 
 @kernel(error_model="numpy")
@@ -224,19 +234,17 @@ def _rank(
     n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any,
 ) -> Any:  # fmt: skip
     """:func:`rank`, but words for bits."""
-    batch, out_height, out_width, taps, wide = sizes[:5]
+    batch, out_height, out_width = sizes[:3]
     in_channels, out_channels = sizes[7:9]
-    passes = _processing(sizes, n, m, e, p, q, r, t)
-    channels = min(q * r, in_channels)
-    total = passes
+    passes, overlapped = _processing(sizes, link, n, m, e, p, q, r, t)
+    channels, total = min(q * r, in_channels), passes
     if link > 0:
-        inputs, filters = _linked(sizes, link, fetched, n, m, e, p, q, r, t)
-        words = taps * wide * channels * min(p * t, m, out_channels)
-        end = _pass_cycles(
-            sizes, p, q, _last(batch, n), _last(out_height, e),
-            _last(_last(out_channels, m), p * t), _last(in_channels, q * r),
-        )  # fmt: skip
-        total = max(_transfer(words, link, sizes[15]) + passes, filters + end) + inputs
+        first = _filter_time(sizes, link, channels, min(p * t, m, out_channels))
+        filters, rest = _last(_last(out_channels, m), p * t), _last(in_channels, q * r)
+        end = _pass_cycles(sizes, p, q, _last(batch, n), _last(out_height, e), filters, rest)
+        last = _fill_filters(sizes, rest, filters) + _filter_time(sizes, link, rest, filters)
+        total = first + overlapped - max(0, last - end)
+        total += _inputs(sizes, link, fetched, n, m, q * r)
     psums = n * min(m, out_channels) * e * out_width
     return total, passes, n * channels * held + psums
 
