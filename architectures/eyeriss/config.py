@@ -124,11 +124,6 @@ class Configuration(Machine, frozen=True, kw_only=True):
         """Processing elements."""
         return self.rows * self.columns
 
-    @property
-    def link_cycles_a_word(self) -> float:
-        """Core cycles in which the link moves 16 bits."""
-        return self.clock_hz / self.link_hz * WORD_BITS / self.link_bits
-
     def peak(self) -> Peak:
         """A product a PE and cycle."""
         return Peak(macs_per_s=self.pes * self.clock_hz, operands="16 x 16 bits")

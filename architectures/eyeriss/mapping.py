@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -117,23 +119,37 @@ def real_inputs(axis: Axis, low: Ints, high: Ints) -> Ints:
     return found
 
 
-@functools.lru_cache(maxsize=65536)
-def areas(shape: ConvShape, strip: int, padded: bool) -> tuple[int, int]:
-    """Inputs of an image's channel: those the GLB has room for while it works on a strip of output
-    rows, and those all strips fetch from DRAM, where no padding is."""
+class Strips(NamedTuple):
+    """Inputs of an image's channel, by strips of output rows.
+
+    Attributes
+    ----------
+    held : int
+        What the GLB has room for while it works on a strip.
+    fetched : int64 [kinds, 2]
+        What a strip fetches from DRAM, where no padding is, and how many strips fetch as much.
+    """
+
+    held: int
+    fetched: Ints
+
+
+@functools.lru_cache(maxsize=4096)
+def strips_of(shape: ConvShape, strip: int, padded: bool) -> Strips:
+    """The inputs of strips of so many output rows, of which the GLB may hold padding too."""
     rows, columns = shape.rows, shape.columns
     first = np.arange(0, shape.out_height, strip)
     whole = np.array([0])
     wide = int(real_inputs(columns, whole, whole + shape.out_width)[0])
-    strips = real_inputs(rows, first, np.minimum(first + strip, shape.out_height))
-    held = rows.span(strip) * columns.reach if padded else int(strips.max()) * wide
-    return held, int(strips.sum()) * wide
+    inputs = wide * real_inputs(rows, first, np.minimum(first + strip, shape.out_height))
+    held = rows.span(strip) * columns.reach if padded else int(inputs.max())
+    return Strips(held, np.column_stack(np.unique(inputs, return_counts=True)))
 
 
 def glb_bits(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
     """Bits of inputs and of partial sums a mapping keeps in the GLB."""
     channels = min(mapping.q * mapping.r, shape.in_channels)
-    held = areas(shape, mapping.e, chip.padded_glb)[0]
+    held = strips_of(shape, mapping.e, chip.padded_glb).held
     inputs = mapping.n * channels * held * WORD_BITS
     filters = min(mapping.m, shape.out_channels)
     return inputs, mapping.n * filters * mapping.e * shape.out_width * WORD_BITS
@@ -166,27 +182,76 @@ def steps(chip: Configuration, shape: ConvShape, mapping: RowStationary, work: P
 
 def processing_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
     """Cycles of all passes, one after another: the analytic twin of a run without DRAM."""
-    total = 0
+    return sum(
+        times * steps(chip, shape, mapping, work).total for work, times in _kinds(shape, mapping)
+    )
+
+
+def overlapped_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """The same where each pass waits for the filters that the link brings meanwhile: as soon as
+    those before have left the buffer."""
+    return sum(
+        times * max(one.total, one.fill_filters + filter_time(chip, shape, work))
+        for work, times in _kinds(shape, mapping)
+        for one in [steps(chip, shape, mapping, work)]
+    )
+
+
+def _kinds(shape: ConvShape, mapping: RowStationary) -> Iterator[tuple[Pass, int]]:
+    """Passes of each size, and how many there are."""
     for (n, a), (e, b), (m, c), (k, d) in itertools.product(
         chunks(shape.batch, mapping.n),
         chunks(shape.out_height, mapping.e),
         _filter_chunks(shape, mapping),
         chunks(shape.in_channels, mapping.q * mapping.r),
     ):
-        total += a * b * c * d * steps(chip, shape, mapping, Pass(n, e, m, k)).total
-    return total * shape.groups
+        yield Pass(n, e, m, k), a * b * c * d * shape.groups
 
 
-def link_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> tuple[int, int]:
-    """Cycles the link takes for all inputs and for all filters, nothing compressed."""
-    strips = -(-shape.batch // mapping.n) * -(-shape.out_height // mapping.e)
-    once = mapping.q * mapping.r >= shape.in_channels  # then the next round finds them there
+def link_time(chip: Configuration, bits: int) -> int:
+    """Core cycles for which a transfer holds the link: its whole words, a cycle at least."""
+    return max(1, math.ceil(-(-bits // chip.link_bits) * (chip.clock_hz / chip.link_hz)))
+
+
+def input_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """Cycles the link takes for all inputs, nothing compressed."""
+    held, total = mapping.q * mapping.r, 0
+    once = held >= shape.in_channels  # then the next round finds them there
     rounds = 1 if once else -(-shape.out_channels // mapping.m)
-    fetched = areas(shape, mapping.e, chip.padded_glb)[1]
-    inputs = shape.batch * rounds * shape.in_channels * fetched
-    filters = strips * shape.taps * shape.in_channels * shape.out_channels
-    rate = chip.link_cycles_a_word * shape.groups
-    return int(inputs * rate), int(filters * rate)
+    for (n, a), (k, d) in itertools.product(
+        chunks(shape.batch, mapping.n), chunks(shape.in_channels, held)
+    ):
+        for each, times in strips_of(shape, mapping.e, chip.padded_glb).fetched.tolist():
+            total += a * d * times * link_time(chip, n * k * each * WORD_BITS)
+    return shape.groups * rounds * total
+
+
+def filter_time(chip: Configuration, shape: ConvShape, work: Pass) -> int:
+    """Cycles the link takes for the filters of a pass."""
+    return link_time(chip, shape.taps * work.channels * work.filters * WORD_BITS)
+
+
+def edges(shape: ConvShape, mapping: RowStationary) -> tuple[Pass, Pass]:
+    """The first pass of a group and the last."""
+    together, channels = mapping.p * mapping.t, mapping.q * mapping.r
+    first = Pass(
+        min(mapping.n, shape.batch),
+        min(mapping.e, shape.out_height),
+        min(together, mapping.m, shape.out_channels),
+        min(channels, shape.in_channels),
+    )
+    last = Pass(
+        _last(shape.batch, mapping.n),
+        _last(shape.out_height, mapping.e),
+        _last(_last(shape.out_channels, mapping.m), together),
+        _last(shape.in_channels, channels),
+    )
+    return first, last
+
+
+def _last(total: int, size: int) -> int:
+    """Size of the last part of a loop."""
+    return (total - 1) % size + 1
 
 
 def chunks(total: int, size: int) -> list[tuple[int, int]]:

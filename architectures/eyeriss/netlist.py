@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.eyeriss.config import KIB, Configuration, Ints
+from sparqsim.architectures.eyeriss.config import Configuration, Ints
 from sparqsim.architectures.eyeriss.sequence import (
     CHANNELS,
     FILTERS,
@@ -146,15 +146,13 @@ def _array(sequence: Sequence, carried: Carried | None) -> tuple[list[Actor], li
 
 def _to_dram(sequence: Sequence) -> list[Channel]:
     """The GLB's rooms between the array and the DMAs."""
-    order, chip = sequence.order, sequence.chip
+    order = sequence.order
     last_of_block = np.append(order.loads[1:], 0)
     begins_round = np.append(0, order.ends[:-1])
     blocks, rounds = int(order.loads.sum()), int(order.ends.sum())
     return [
-        Channel(
-            name="filter_buffer", source="filter_dma", target="filter_noc",
-            capacity=max(1, chip.filter_kib * KIB // int(sequence.filter_bits.max())),
-        ),
+        # Filters of the next pass alone: more would hold the link while inputs are waited for.
+        Channel(name="filter_buffer", source="filter_dma", target="filter_noc", capacity=1),
         Channel(
             name="ifmap_buffer", source="ifmap_dma", target="filter_noc", capacity=1,
             consume=order.loads,

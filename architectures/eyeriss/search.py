@@ -23,11 +23,15 @@ from sparqsim.architectures.eyeriss.config import (
 from sparqsim.architectures.eyeriss.energies import WORD_BITS
 from sparqsim.architectures.eyeriss.mapping import (
     active_pes,
-    areas,
+    edges,
+    filter_time,
     glb_bits,
-    link_cycles,
+    input_cycles,
     most_sets,
+    overlapped_cycles,
     processing_cycles,
+    steps,
+    strips_of,
     unfit,
 )
 from sparqsim.base import InputError, kernel
@@ -57,7 +61,7 @@ def candidates(chip: Configuration, shape: ConvShape) -> Iterator[RowStationary]
             for t in shares(-(-shape.out_channels // p), most // r):
                 one = n * p * t * e * shape.out_width * WORD_BITS
                 channels = min(q * r, shape.in_channels)
-                held = areas(shape, e, chip.padded_glb)[0]
+                held = strips_of(shape, e, chip.padded_glb).held
                 left = chip.glb_kib * KIB - n * channels * held * WORD_BITS
                 rounds = min(left // one, -(-shape.out_channels // (p * t)))
                 if rounds >= 1:
@@ -74,8 +78,11 @@ def rank(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> Key:
     """What a search minimises: cycles, cycles without DRAM, bits in the GLB."""
     total = passes = processing_cycles(chip, shape, mapping)
     if chip.off_chip:
-        inputs, filters = link_cycles(chip, shape, mapping)
-        total = max(passes, filters) + inputs
+        first, last = (filter_time(chip, shape, each) for each in edges(shape, mapping))
+        end = steps(chip, shape, mapping, edges(shape, mapping)[1])
+        total = first + overlapped_cycles(chip, shape, mapping)
+        total -= max(0, end.fill_filters + last - end.total)
+        total += input_cycles(chip, shape, mapping)
     return total, passes, sum(glb_bits(chip, shape, mapping))
 
 
@@ -97,8 +104,8 @@ def search_plain(chip: Configuration, shape: ConvShape) -> RowStationary | None:
 def search(chip: Configuration, shape: ConvShape) -> RowStationary:
     """The mapping with the fewest cycles, of equal ones that with the least in the GLB.
 
-    With DRAM the link counts: inputs are waited for, filters come while a pass computes; where
-    the link alone decides, the fewest cycles without it.
+    With DRAM the link counts: inputs and the first filters are waited for, later ones come while a
+    pass computes, and no link hides the last pass; of equal ones the fewest cycles without it.
 
     Raises
     ------
@@ -110,13 +117,13 @@ def search(chip: Configuration, shape: ConvShape) -> RowStationary:
         shape.stride_height, shape.patch(1, shape.out_width)[1], shape.in_channels,
         shape.out_channels, shape.groups, chip.glb_kib * KIB // WORD_BITS,
         chip.filter_kib * KIB // WORD_BITS, chip.filter_bus_bits, chip.psum_bus_bits,
-        chip.ifmap_bus_bits // WORD_BITS,
+        chip.ifmap_bus_bits // WORD_BITS, chip.link_bits,
     )  # fmt: skip
-    link = chip.link_cycles_a_word * shape.groups if chip.off_chip else 0.0
+    link = chip.clock_hz / chip.link_hz if chip.off_chip else 0.0
     best = np.full(10, LARGEST, np.int64)
     for e, p, q, n in interleaved(chip, shape):
-        most, inputs = most_sets(chip, shape.kernel_height, e), areas(shape, e, chip.padded_glb)
-        _try_sets(sizes, link, most, inputs, n, e, p, q, best)
+        most, strips = most_sets(chip, shape.kernel_height, e), strips_of(shape, e, chip.padded_glb)
+        _try_sets(sizes, link, most, *strips, n, e, p, q, best)
     if best[0] == LARGEST:
         raise InputError(
             f"no row-stationary mapping fits a {shape.kernel_height} x {shape.kernel_width} "
@@ -144,14 +151,26 @@ def _chunk(total: Any, size: Any, second: Any) -> Any:
 
 
 @kernel(error_model="numpy")
+def _last(total: Any, size: Any) -> Any:
+    """Size of the last part of a loop."""
+    return (total - 1) % size + 1
+
+
+@kernel(error_model="numpy")
+def _fill_filters(sizes: Any, channels: Any, filters: Any) -> Any:
+    """Cycles in which a pass's filters leave the buffer for the PEs."""
+    return -(-sizes[3] * sizes[4] * channels * filters * WORD_BITS // sizes[12])
+
+
+@kernel(error_model="numpy")
 def _pass_cycles(sizes: Any, p: Any, q: Any, n: Any, e: Any, m: Any, k: Any) -> Any:
     """The total of :func:`~sparqsim.architectures.eyeriss.mapping.steps`."""
     out_width, taps, wide, stride, broad = sizes[2:7]
-    filter_bus, psum_bus, ifmap_words = sizes[12:]
+    psum_bus, ifmap_words = sizes[13:15]
     filters, channels = min(p, m), min(q, k)
     high = (e - 1) * stride + taps
     inputs, window = n * k * high * broad, k * high * min(wide, broad)
-    fill = -(-taps * wide * k * m * WORD_BITS // filter_bus) + -(-window // ifmap_words)
+    fill = _fill_filters(sizes, k, m) + -(-window // ifmap_words)
     compute = wide * out_width * filters * channels * n
     stream = -(-(inputs - window) // ifmap_words)
     psums = -(-n * m * e * out_width * WORD_BITS // psum_bus)
@@ -159,10 +178,25 @@ def _pass_cycles(sizes: Any, p: Any, q: Any, n: Any, e: Any, m: Any, k: Any) -> 
 
 
 @kernel(error_model="numpy")
-def _processing(sizes: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any) -> Any:
-    """:func:`~sparqsim.architectures.eyeriss.mapping.processing_cycles`."""
+def _transfer(words: Any, link: Any, link_bits: Any) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.link_time`."""
+    return max(1, np.int64(np.ceil(-(-words * WORD_BITS // link_bits) * link)))
+
+
+@kernel(error_model="numpy")
+def _filter_time(sizes: Any, link: Any, channels: Any, filters: Any) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.filter_time`."""
+    return _transfer(sizes[3] * sizes[4] * channels * filters, link, sizes[15])
+
+
+@kernel(error_model="numpy")
+def _processing(
+    sizes: Any, link: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
+) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.processing_cycles` and
+    :func:`~sparqsim.architectures.eyeriss.mapping.overlapped_cycles`."""
     batch, out_height, in_channels, out_channels = sizes[0], sizes[1], sizes[7], sizes[8]
-    total = 0
+    total = overlapped = 0
     for which in range(32):  # whole chunks and rests of five loops
         images, a = _chunk(batch, n, which & 1)
         rows, b = _chunk(out_height, e, which & 2)
@@ -171,44 +205,68 @@ def _processing(sizes: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: A
         filters, f = _chunk(held, p * t, which & 16)
         times = a * b * c * d * f
         if times:
-            total += times * _pass_cycles(sizes, p, q, images, rows, filters, channels)
-    return total * sizes[9]
+            one = _pass_cycles(sizes, p, q, images, rows, filters, channels)
+            total += times * one
+            filled = _fill_filters(sizes, channels, filters)
+            overlapped += times * max(one, filled + _filter_time(sizes, link, channels, filters))
+    return total * sizes[9], overlapped * sizes[9]
+
+
+@kernel(error_model="numpy")
+def _inputs(sizes: Any, link: Any, fetched: Any, n: Any, m: Any, held: Any) -> Any:
+    """:func:`~sparqsim.architectures.eyeriss.mapping.input_cycles`; ``held`` channels at once."""
+    in_channels, out_channels = sizes[7:9]
+    rounds = 1 if held >= in_channels else -(-out_channels // m)
+    total = 0
+    for which in range(4):
+        channels, c = _chunk(in_channels, held, which & 1)
+        images, a = _chunk(sizes[0], n, which & 2)
+        if a * c:
+            for strip in range(len(fetched)):
+                words = images * channels * fetched[strip, 0]
+                total += a * c * fetched[strip, 1] * _transfer(words, link, sizes[15])
+    return sizes[9] * rounds * total
 
 
 @kernel(error_model="numpy")
 def _rank(
-    sizes: Any, link: Any, areas: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
-) -> Any:
+    sizes: Any, link: Any, held: Any, fetched: Any,
+    n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any,
+) -> Any:  # fmt: skip
     """:func:`rank`, but words for bits."""
-    batch, out_height, out_width, taps, wide = sizes[:5]
+    batch, out_height, out_width = sizes[:3]
     in_channels, out_channels = sizes[7:9]
-    held, fetched = areas
-    strips = -(-batch // n) * -(-out_height // e)
-    rounds = 1 if q * r >= in_channels else -(-out_channels // m)
-    inputs = np.int64(batch * rounds * in_channels * fetched * link)
-    filters = np.int64(strips * taps * wide * in_channels * out_channels * link)
-    passes = _processing(sizes, n, m, e, p, q, r, t)
+    passes, overlapped = _processing(sizes, link, n, m, e, p, q, r, t)
+    channels, total = min(q * r, in_channels), passes
+    if link > 0:
+        first = _filter_time(sizes, link, channels, min(p * t, m, out_channels))
+        filters, rest = _last(_last(out_channels, m), p * t), _last(in_channels, q * r)
+        end = _pass_cycles(sizes, p, q, _last(batch, n), _last(out_height, e), filters, rest)
+        last = _fill_filters(sizes, rest, filters) + _filter_time(sizes, link, rest, filters)
+        total = first + overlapped - max(0, last - end)
+        total += _inputs(sizes, link, fetched, n, m, q * r)
     psums = n * min(m, out_channels) * e * out_width
-    return max(passes, filters) + inputs, passes, n * min(q * r, in_channels) * held + psums
+    return total, passes, n * channels * held + psums
 
 
 @kernel(error_model="numpy")
 def _try_sets(
-    sizes: Any, link: Any, most: Any, areas: Any, n: Any, e: Any, p: Any, q: Any, best: Any
-) -> None:
+    sizes: Any, link: Any, most: Any, held: Any, fetched: Any,
+    n: Any, e: Any, p: Any, q: Any, best: Any,
+) -> None:  # fmt: skip
     """Try all numbers of sets, r and t; the inner half of :func:`search_plain`, compiled.
 
     Parameters
     ----------
-    sizes : 15 ints
+    sizes : 16 ints
         Of the layer's loops (``broad`` is the width of the inputs it reads), then of the GLB and
-        the filter buffer in words, and of the three buses.
+        the filter buffer in words, of the three buses and the link.
     link : float
-        Cycles in which DRAM's link moves a word, times groups; 0 where it takes no time.
+        Core cycles in which DRAM's link moves a word of its own; 0 where it takes no time.
     most : int
         Sets that the grid holds.
-    areas : 2 ints
-        :func:`~sparqsim.architectures.eyeriss.mapping.areas` of the strip.
+    held, fetched
+        As in :class:`~sparqsim.architectures.eyeriss.mapping.Strips`, of strips of ``e`` rows.
     best : int64 [10]
         Improved: the rank of the best mapping so far, and its letters in their order.
     """
@@ -217,14 +275,14 @@ def _try_sets(
     macs = groups * batch * out_height * out_width * taps * wide * in_channels * out_channels
     r = 1
     while 0 < r <= most:
-        left = glb - n * min(q * r, in_channels) * areas[0]
+        left = glb - n * min(q * r, in_channels) * held
         t = 1
         while 0 < t <= most // r and p * t * q * r * taps * wide <= filter_buffer:
             together = p * t
             rounds = min(left // (n * together * e * out_width), -(-out_channels // together))
             if rounds >= 1 and macs // (taps * r * e * t) <= best[0]:
                 m = rounds * together
-                key = _rank(sizes, link, areas, n, m, e, p, q, r, t)
+                key = _rank(sizes, link, held, fetched, n, m, e, p, q, r, t)
                 if key < (best[0], best[1], best[2]):
                     for place, value in enumerate((*key, n, m, e, p, q, r, t)):
                         best[place] = value
