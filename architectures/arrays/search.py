@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.cost import Rates, cost, residence_of
 from sparqsim.architectures.arrays.rules import ArrayRules, Side
-from sparqsim.architectures.arrays.search_kernels import Facts, Prices, Tables, search_all
+from sparqsim.architectures.arrays.search_facts import Facts, Prices, Tables
+from sparqsim.architectures.arrays.search_kernels import search_all
 from sparqsim.architectures.arrays.shapes import (
     DEPENDS,
     LOOPS,
