@@ -68,7 +68,7 @@ class Moment:
     @classmethod
     def of(cls, state: State, first_lanes: Ints) -> Moment:
         parts: Any = (state.lanes, state.lanes["fired"], state.counts, state.rings, state.times)
-        copies = [part.copy() for part in (*parts, state.asked, state.server, state.free)]
+        copies: Any = [part.copy() for part in (*parts, state.asked, state.server, state.free)]
         firsts = (copies[1][first_lanes].tolist(), state.times[END, first_lanes].tolist())
         return cls(*copies, firsts=firsts)
 
