@@ -73,7 +73,7 @@ class Nest:
             self.begins, self.ends, steps or (0,) * len(self.ends), strict=True
         ):
             if end - row[0] == 1 and found.ndim > 1:
-                found = found[(*(slice(None),) * axis, 0)]
+                found = found.take([0], axis).squeeze(axis)
                 continue
             first = changes(found, axis)
             runs.append(tuple(np.diff(row[first], append=end).tolist()))

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from sparqsim.architectures.arrays.cost import Rates, cost, residence_of
 from sparqsim.architectures.arrays.rules import ArrayRules, Side
-from sparqsim.architectures.arrays.search_kernels import Facts, Prices, Tables, search_all
+from sparqsim.architectures.arrays.search_facts import Facts, Prices, Tables
+from sparqsim.architectures.arrays.search_kernels import search_all
 from sparqsim.architectures.arrays.shapes import (
     DEPENDS,
     LOOPS,
@@ -153,7 +154,7 @@ def _stretched(rules: ArrayRules, side: Side, folds: Ints) -> Ints:
     if rules.streams is not side:
         return folds
     if rules.scaled_channels and side is Side.REDUCTION:  # a pass is what is scaled at once
-        each = np.array(rules.folds_of_scaled * rules.repeats)
+        each = np.array(rules.folds_of_scaled * rules.repeats, np.int64)
         return folds // rules.folds_of_scaled * (each + rules.between(each))
     return folds * rules.repeats + rules.between(folds * rules.repeats)
 

@@ -392,7 +392,8 @@ class State:
         first, is_first, work, listed, before, behind = self._arguments
         work[: first.size] = first
         listed[:] = is_first
-        return run(*before, work, listed, first.size, *behind)
+        arguments: Any = (*before, work, listed, first.size, *behind)
+        return run(*arguments)
 
     @cached_property
     def _arguments(self) -> tuple[Any, ...]:

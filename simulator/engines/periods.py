@@ -70,7 +70,8 @@ class Moment:
         parts: Any = (state.lanes, state.lanes["fired"], state.counts, state.rings, state.times)
         copies = [part.copy() for part in (*parts, state.asked, state.server, state.free)]
         firsts = (copies[1][first_lanes].tolist(), state.times[END, first_lanes].tolist())
-        return cls(*copies, firsts=firsts)
+        values: Any = (*copies, firsts)
+        return cls(*values)
 
     def shifted(self, before: Moment, shift: int) -> bool:
         """Whether the first lanes that fired since a moment ended so much later."""

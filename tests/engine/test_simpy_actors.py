@@ -13,7 +13,8 @@ from sparqsim.base import InputError
 from sparqsim.simulator.critical_path import critical_path
 from sparqsim.simulator.engines import actors as engine
 from sparqsim.simulator.engines import simulate
-from sparqsim.simulator.engines.actors import Lane, Link, Simulation
+from sparqsim.simulator.engines.actors import Lane, Simulation
+from sparqsim.simulator.engines.links import Link
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim.simulator.timeline import GRANT, INPUT, OUTPUT, PREVIOUS
 
