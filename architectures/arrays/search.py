@@ -153,8 +153,9 @@ def _stretched(rules: ArrayRules, side: Side, folds: Ints) -> Ints:
     if rules.streams is not side:
         return folds
     if rules.scaled_channels and side is Side.REDUCTION:  # a pass is what is scaled at once
-        each = np.array(rules.folds_of_scaled * rules.repeats)
-        return folds // rules.folds_of_scaled * (each + rules.between(each))
+        steps = rules.folds_of_scaled * rules.repeats
+        each = steps + int(rules.between(np.array(steps)))
+        return folds // rules.folds_of_scaled * each
     return folds * rules.repeats + rules.between(folds * rules.repeats)
 
 
