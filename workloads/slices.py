@@ -90,6 +90,8 @@ class Slices:
                     f"group must divide the {rows.shape[1]} values that share axis {self.axis}, "
                     f"got {self.group}; let the last group be short (pad) or choose a divisor"
                 )
+            if self.group > rows.shape[1] > 0:  # the only group of each slice; not filled up
+                return np.ascontiguousarray(rows)
             rows = np.pad(rows, ((0, 0), (0, short))).reshape(-1, self.group)
         return np.ascontiguousarray(rows)
 

@@ -166,6 +166,12 @@ def _learned(asked: TensorRecipe) -> bool:
     )
 
 
+def _grid(asked: TensorRecipe, sample: Array | None = None) -> Format:
+    """The format of weights, or of activations of which there is a sample."""
+    signed, unsigned = signed_or_not(asked.format)
+    return formats.get(signed if sample is None or sample.min() < 0 else unsigned)
+
+
 def _unpruned(asked: TensorRecipe) -> TensorRecipe:
     """The recipe of weights that a mask has pruned already."""
     return msgspec.structs.replace(
@@ -180,7 +186,7 @@ def _of_weights(recipe: Recipe, name: str) -> Format | train.Rounds | None:
     if asked.scheme == "keep":
         return None
     if _learned(asked):
-        return formats.get(signed_or_not(asked.format)[0])
+        return _grid(asked)
     return lambda w: _own(asked, name, w).round(w)
 
 
@@ -200,8 +206,7 @@ def _of_activations(recipe: Recipe, name: str, sample: Array) -> Format | train.
     if asked.scheme == "keep" and asked.rule is None:
         return None
     if _learned(asked):
-        signed, unsigned = signed_or_not(asked.format)
-        return formats.get(signed if sample.min() < 0 else unsigned)
+        return _grid(asked, sample)
     own = _calibrated(asked, name, sample)
     known = {} if own is None or asked.dynamic else {name: own}
     seen = Compressed("training", recipe, {}, known)
@@ -244,19 +249,16 @@ def _result(
             stages = layer.parametrizations.weight
             originals[name] = _masked(stages)
             if _learned(asked):
-                rounding = _of_weights(recipe, name)
-                made = _quantizer(rounding, stages[len(stages) - 1], asked)  # type: ignore[arg-type]
+                made = _quantizer(_grid(asked), stages[len(stages) - 1], asked)
                 tensors[name] = made.quantize(weight)
             else:
                 tensors[name] = _own(asked, name, originals[name]).quantize(originals[name])
         asked, seen = recipe.of("activations", name), captured[name]
         if asked.scheme == "keep" and asked.rule is None:
             continue
+        found = _calibrated(asked, name, seen)
         if _learned(asked):
-            rounding = _of_activations(recipe, name, seen)
-            found = _quantizer(rounding, layer.input_quantizer, asked)  # type: ignore[arg-type]
-        else:
-            found = _calibrated(asked, name, seen)
+            found = _quantizer(_grid(asked, seen), layer.input_quantizer, asked)
         if found is not None and not asked.dynamic:
             quantizers[name] = found
         left = pruned_inputs(seen, asked)

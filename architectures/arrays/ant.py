@@ -93,13 +93,13 @@ class Ant(GangedMachine, frozen=True, kw_only=True):
             not isinstance(tensor, Coded) or tensor.bits > 4
             for tensor in (layer.weight, layer.activation)
         ):
-            return Computes(weights=INT8, activations=INT8, **self.finer_scales(layer, 8))
+            return self.finer_scales(Computes(weights=INT8, activations=INT8), layer, 8)
         types = tuple(
             f"{kind}4_{sign}" for kind in ("int", "flint", "pot", "float_e3_")
             for sign in ("unsigned", "signed")
         )  # fmt: skip
-        finer = self.finer_scales(layer, 4)
-        return Computes(weights=types, activations=types, channel_formats=True, **finer)
+        found = Computes(weights=types, activations=types, channel_formats=True)
+        return self.finer_scales(found, layer, 4)
 
     def recipe_for(self, layer: Layer) -> Recipe:
         """8-bit integers where a table of layers publishes them, else ANT's types."""

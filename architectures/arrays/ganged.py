@@ -6,6 +6,7 @@ the borders decode into exponents and integers, and the performance model of ANT
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from sparqsim.architectures.arrays.scales import (
 )
 from sparqsim.architectures.arrays.shapes import ConvShape
 from sparqsim.architectures.arrays.tiled import BankedMachine
+from sparqsim.architectures.operands import Computes
 from sparqsim.base import InputError
 from sparqsim.workloads.encoded import EncodedLayer
 from sparqsim.workloads.layers import Layer
@@ -72,15 +74,16 @@ class GangedMachine(BankedMachine, frozen=True, kw_only=True):
         """A side of the array each."""
         return self.side_at_8_bits, self.side_at_8_bits, self.side_at_8_bits
 
-    def finer_scales(self, layer: EncodedLayer, bits: int) -> dict[str, str]:
-        """Why operands of a width may not have scales of groups or tokens, for ``Computes``."""
+    def finer_scales(self, computes: Computes, layer: EncodedLayer, bits: int) -> Computes:
+        """With why operands of a width may not have scales of groups or tokens."""
         stays = self.stationary is not Dataflow.OUTPUT_STATIONARY
         rows = self.side(bits) if stays else None
         why = AUTHORS_GROUPS if self.authors_model else ""
-        return {
-            "no_groups": groups_refused(layer, rows=rows, why=why),
-            "no_tokens": tokens_refused(layer),
-        }
+        return dataclasses.replace(
+            computes,
+            no_groups=groups_refused(layer, rows=rows, why=why),
+            no_tokens=tokens_refused(layer),
+        )
 
     def rules(self, bits: int, *, drain: Drain = Drain.NONE) -> ArrayRules:
         """The model of ANT's authors with both operands at ``bits``.

@@ -77,8 +77,8 @@ class Olive(GangedMachine, frozen=True, kw_only=True):
         both = [each for each in (layer.weight, layer.activation) if isinstance(each, Coded)]
         four = all(grid.name in FOUR for each in both for grid in each.formats)
         held = FOUR if four else EIGHT
-        finer = self.finer_scales(layer, 4 if four else 8)
-        return Computes(weights=held, activations=held, **finer)
+        found = Computes(weights=held, activations=held)
+        return self.finer_scales(found, layer, 4 if four else 8)
 
     def recipe_for(self, layer: Layer) -> Recipe:
         """Pairs of 8 bits where a table of layers publishes more than 4, else of its own width."""

@@ -55,8 +55,9 @@ class GroupScales(NamedTuple):
         group = weight.quantizer.slices.group
         if group is None:
             return None
+        conv = as_convolution(layer.layer)
         zero = weight.bits if np.any(weight.zero_point) else 0
-        return cls(group, SCALE_BITS + zero)
+        return cls(min(group, conv.in_channels // conv.groups), SCALE_BITS + zero)
 
     def scalings(self, layer: Layer) -> int:
         """Sums of groups of all outputs; the last group of a channel may be short."""

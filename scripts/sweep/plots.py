@@ -242,15 +242,15 @@ def _lines(drawing: Drawing, ax: Axes, measure: str, chosen: NDArray[np.bool_]) 
         ax.plot(places, mean, color=colour, marker=mark, ms=4, lw=1.3, label=name or None)
         if (high > low).any():
             ax.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
-        if figure.knee:
-            at = knee(places, mean)
+        at = knee(places, mean) if figure.knee else None
+        if at is not None:
             ax.plot(places[at], mean[at], "o", ms=10, mfc="none", mec=colour, mew=1.5)
     dress(ax, "", _label(figure.x), _label(measure, figure.relative_to_first))
     _scaled(ax, figure, x)
 
 
-def knee(x: NDArray[np.float64], y: NDArray[np.float64]) -> int:
-    """The first place from which a doubling of x changes y by less than a tenth.
+def knee(x: NDArray[np.float64], y: NDArray[np.float64]) -> int | None:
+    """The first place from which a doubling of x changes y by less than a tenth; None: nowhere.
 
     >>> knee(np.array([1.0, 2, 4, 8]), np.array([8.0, 4, 3.9, 3.8]))
     1
@@ -259,7 +259,7 @@ def knee(x: NDArray[np.float64], y: NDArray[np.float64]) -> int:
         doublings = np.log2(x[place + 1] / x[place])
         if abs(np.log(y[place + 1] / y[place])) < np.log1p(KNEE_GAIN) * doublings:
             return place
-    return len(x) - 1
+    return None
 
 
 def _heat(drawing: Drawing, ax: Axes, measure: str, chosen: NDArray[np.bool_]) -> None:

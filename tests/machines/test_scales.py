@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 
 from sparqsim.architectures.arrays.ant import Ant
 from sparqsim.architectures.arrays.bitfusion import BitFusion
+from sparqsim.architectures.arrays.cost import cost
 from sparqsim.architectures.arrays.folds import Dataflow
 from sparqsim.architectures.arrays.plain import PlainArray
-from sparqsim.architectures.arrays.scales import by_definition
+from sparqsim.architectures.arrays.scales import GroupScales, by_definition, with_groups
+from sparqsim.architectures.arrays.search import Objective, seen
+from sparqsim.architectures.arrays.shapes import ConvShape
+from sparqsim.architectures.arrays.tiled import TiledMachine
 from sparqsim.architectures.arrays.tpu import TPU
 from sparqsim.architectures.heatvit.machine import HeatViT
 from sparqsim.architectures.machine import Machine, run
@@ -121,6 +125,21 @@ def test_a_step_covers_one_group() -> None:
     assert bits["channel"] % stored == bits["group:32"] % (stored + 512 // 32 * 64 * 32) == 0
 
 
+@pytest.mark.parametrize("machine", ["plain", "plain-ws", "bitfusion"])
+def test_the_search_promises_what_the_closed_form_says(machine: str) -> None:
+    """Groups that a channel does not fill, and several in a tile: cycles and energy of the compiled
+    search are those of the specification; no tile cuts a group."""
+    array = GROUPED[machine]
+    assert isinstance(array, TiledMachine)
+    shape = ConvShape(batch=37, in_channels=203, out_channels=50)
+    rules = with_groups(array.layer_rules(shape, (8, 8)), GroupScales(16, 40))
+    for each in seen(shape, rules, array.rates, Objective.CYCLES, 4):
+        one = cost(shape, rules, each.mapping)
+        assert each.cycles == pytest.approx(one.cycles, abs=1)
+        assert each.energy == pytest.approx(1e3 * one.energy(array.rates).total_nj, rel=1e-6)
+        assert each.mapping.tile.in_channels in (*range(16, 203, 16), 203)
+
+
 def test_short_groups_wait_for_the_sums_before_them() -> None:
     """On 32 rows that keep sums, a group of 8 weights takes 32 cycles, in which the sums before it
     are shifted out: four times as long as a group of 32."""
@@ -218,6 +237,14 @@ def test_refused_by_name(case: str) -> None:
     machine, layer, weights, said = REFUSED[case]
     with pytest.raises(InputError, match=f"one scale for every 16 values.*{said}"):
         run(machine, tensors(layer), recipe=recipe(weights))
+
+
+def test_a_group_longer_than_a_channel_is_the_channel() -> None:
+    """It costs and holds what a scale a channel does, but for its one scaling an output."""
+    weights = TensorRecipe(format="int4", granularity="group:99999999", pad=True)
+    report = run(BitFusion(), tensors(LAYERS["connected"]), recipe=recipe(weights)).report
+    assert report.verification.status == "exact"
+    assert report.counters["group_scalings"] == LAYERS["connected"].output_elements
 
 
 def test_lines_of_images_are_refused() -> None:
