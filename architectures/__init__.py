@@ -1,1 +1,1 @@
-"""The accelerators: one file a machine."""
+"""The accelerators: one file per machine."""

@@ -25,7 +25,7 @@ from sparqsim.scripts.work_options import WORK_HELP
 
 
 class AnimateGroup(RunGroup):
-    """One sub-command a machine, made when it is asked for."""
+    """One sub-command per machine, made when it is asked for."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         return machine_command(name, get_machine(name))

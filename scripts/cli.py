@@ -1,4 +1,4 @@
-"""The command ``sparqsim``: one row a sub-command, each imported only when it is called."""
+"""The command ``sparqsim``: one row per sub-command, each imported only when it is called."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def _toml(value: Any) -> str:
 
 
 def show_comparison(report: ComparisonReport) -> None:
-    """Print configurations, then each network: a row a layer, and totals."""
+    """Print configurations, then each network: one row per layer, and totals."""
     screen = console()
     _show_contenders(screen, report)
     for network in report.networks:
@@ -309,7 +309,7 @@ def _time(found: Report | None, repeat: int) -> str:
 
 
 def _show_totals(screen: Console, network: ComparedNetwork) -> None:
-    """A row a machine: sums, ratios to the first, then what ran and how right it is."""
+    """One row per machine: sums, ratios to the first, then what ran and how right it is."""
     first = network.machines[0].label
     sums = table(
         f"{network.network}: totals over {network.summed_over}",

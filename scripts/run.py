@@ -194,7 +194,7 @@ def load_work(work: str, given: dict[str, Any], numbers: bool) -> Network:
 
 
 class RunGroup(click.Group):
-    """One sub-command a machine, made when it is asked for."""
+    """One sub-command per machine, made when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*machine_names(), *installed()]

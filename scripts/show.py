@@ -196,7 +196,7 @@ def million(count: int) -> str:
 
 
 def show_network(report: NetworkReport, title: str) -> None:
-    """Print the report of a network: a row a layer, then totals."""
+    """Print the report of a network: one row per layer, then totals."""
     screen = console()
     screen.print(f"[bold]{escape(title)}[/bold]")
     screen.print(escape(f"{report.network}; {report.source}\n"))

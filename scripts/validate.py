@@ -48,7 +48,7 @@ def load(name: str) -> click.Command:
 
 
 class ValidateGroup(click.Group):
-    """A sub-command a validation, imported when it is asked for."""
+    """One sub-command per validation, imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(validations())

@@ -298,7 +298,7 @@ def _banks(timeline: Timeline, size: int) -> Ints:
 def _holders(
     timeline: Timeline, actors: list[_ActorRow], banks: Ints
 ) -> tuple[Ints, Ints, dict[int, dict[str, int]]]:
-    """Firings (actor, lane, firing) by the cycle their hold ends, sorted, a span a resource.
+    """Firings (actor, lane, firing) by the cycle their hold ends, sorted, one span per resource.
 
     For a banked resource the key is that cycle times the banks plus the bank. The last are the
     fields of each holder's row.

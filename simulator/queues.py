@@ -59,7 +59,7 @@ def held(
 ) -> Held:
     """Mean tokens held by each queue of a channel in each of ``most_intervals`` intervals.
 
-    Runs of fewer cycles get one interval a cycle, and then the numbers are exact counts. A window
+    Runs of fewer cycles get one interval per cycle, and then the numbers are exact counts. A window
     is the first cycle and the one behind the last; by default it is the whole run.
 
     Raises

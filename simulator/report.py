@@ -516,7 +516,7 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
         return of_network(self)
 
     def pandas(self) -> Any:
-        """A pandas frame with a row a layer; needs pandas."""
+        """A pandas frame with one row per layer; needs pandas."""
         from sparqsim.simulator.frames import frame, rows_of
 
         return frame(rows_of(self))

@@ -34,7 +34,7 @@ class QueueSketch(msgspec.Struct, frozen=True, kw_only=True):
     most_tokens
         The highest mean of its queues in an interval.
     over_time
-        A byte an interval: the mean of its queues, 255 being ``most_tokens``. In JSON base64.
+        One byte per interval: the mean of its queues, 255 being ``most_tokens``. In JSON base64.
     """
 
     channel: str

@@ -3,7 +3,11 @@
 ``make explore`` draws afresh and prints what reproduces a failure.
 """
 
+from __future__ import annotations
+
+import fcntl
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -22,3 +26,32 @@ settings.load_profile("same")
 def pytest_configure(config: pytest.Config) -> None:
     """Numba's warnings are errors; naming one in pyproject.toml would import numpy too early."""
     config.addinivalue_line("filterwarnings", "error::numba.core.errors.NumbaWarning")
+
+
+@pytest.fixture(scope="session")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of ``sparqsim validate --all --report``, made once for all workers of a run.
+
+    Two processes make it; a worker that asks meanwhile waits.
+    """
+    from sparqsim.scripts import validate
+    from sparqsim.scripts.output import PatientBar
+    from sparqsim.scripts.validation import _book, _page
+
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / "validated"
+    with (base / "validated.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "index.html").exists():
+            bar = PatientBar()
+            _page.write(
+                _book.make(
+                    validate.validations(),
+                    folder,
+                    2,
+                    lambda run, done, runs: bar(run.name, done, runs),
+                ),
+                folder,
+            )
+    return folder

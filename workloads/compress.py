@@ -36,7 +36,7 @@ from sparqsim.workloads.slices import Slices, checked
 from sparqsim.workloads.storage import StoredTensor
 
 Array = NDArray[np.float32]
-# derived: a bitmap costs a bit a code, so at 8 bits it pays if more than an eighth are zeros
+# derived: a bitmap costs one bit per code, so at 8 bits it pays if more than an eighth are zeros
 ZEROS_WORTH_LEAVING_OUT = 7 / 8
 SHARED_VALUE_BITS = 16  # published: EIE (ISCA 2016), section IV: codebooks of 16-bit fixed point
 Progress = Callable[[str, int, int], None]  # what is done, steps done, steps in all

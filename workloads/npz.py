@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError, check_memory
 
-# What zipfile and numpy raise on files that are cut, made up or of another kind.
+# What zipfile and numpy raise on files that are cut, forged or of another kind.
 BROKEN = (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, AttributeError,
           TypeError, SyntaxError, RecursionError)  # fmt: skip
 READERS = {

@@ -391,7 +391,7 @@ def vanished(x: NDArray, quantizer: Quantizer) -> int:
 def _fit_sign(
     data: ArrayLike | Observer | MovingAverage, axis: int | None, group: int | None, ragged: bool
 ) -> Quantizer:
-    """One bit a value: the sign, with the mean size of each slice for a scale.
+    """One bit per value: the sign, with the mean size of each slice for a scale.
 
     That scale has the least squared error of all (XNOR-Net, ECCV 2016); a slice of zeros gets 1.
     """

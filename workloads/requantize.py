@@ -112,7 +112,7 @@ def rounding_shift(x: int, n: int) -> int:
 
 @kernel()
 def _requantize(acc, m0_q31, right_shift, zero_point, low, high, out):
-    """Requantize ``acc`` (rows, channels) with one multiplier a channel into ``out``."""
+    """Requantize ``acc`` (rows, channels) with one multiplier per channel into ``out``."""
     rows, channels = acc.shape
     for i in range(rows):
         for j in range(channels):
@@ -178,7 +178,7 @@ def requantize(
     row = [multipliers] * channels if isinstance(multipliers, Multiplier) else list(multipliers)
     if len(row) != channels:
         raise InputError(
-            f"there must be one multiplier a channel: {channels} channels, {len(row)} multipliers"
+            f"there must be one multiplier per channel: {channels} channels, {len(row)} multipliers"
         )
     out = np.empty(array.shape, np.int32)
     if array.size:
@@ -192,7 +192,7 @@ def requantize(
 def scaled(
     acc: NDArray[np.int64], m0_q31: NDArray[np.int64], right_shift: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Steps 1 and 2 alone, within int32: ``acc`` [..., channels], a multiplier a channel."""
+    """Steps 1 and 2 alone, within int32: ``acc`` [..., channels], one multiplier per channel."""
     out = np.empty(acc.shape, np.int64)
     if acc.size:
         flat = np.ascontiguousarray(acc).reshape(-1, acc.shape[-1])

@@ -51,7 +51,7 @@ class Slices:
     Attributes
     ----------
     axis
-        None for the whole tensor, else one slice an index (a channel).
+        None for the whole tensor, else one slice per index (a channel).
     group
         If given, each slice is cut further into runs of so many consecutive values (with
         ``axis`` first in the order of the others). Must divide the slice, unless

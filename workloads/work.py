@@ -5,7 +5,7 @@
 ``resnet50/layer1.0.conv2``             one of its layers
 ``net.onnx``, ``net.onnx/conv1``        an ONNX file, or one layer of it
 ``topology.csv``                        a SCALE-Sim topology, convolutions or matrix products
-``layers.csv``                          a table of one's own: ``name``, ``kind``, a field a column
+``layers.csv``                          one's own: ``name``, ``kind``, one field per column
 ``problem.yaml``                        a Timeloop problem
 ``folder``                              Hugging Face's: ``config.json``, safetensors
 ``model.gguf``                          a decoder as llama.cpp has it

@@ -4,9 +4,9 @@ A BitBrick multiplies 2 bits by 2 bits, with a sign flag an operand. Sixteen mak
 which composes them in two levels (2 -> 4 -> 8 bits) and emits one sum: at 8x8 bits one product a
 cycle, at 2x2 bits sixteen, all of the same output, so low precision adds parallelism along the
 *reduction*. 16 rows (reduction) x 32 columns (output channels) of Fusion Units; activations move
-one register a column, partial sums ripple down a column into a 32-bit accumulator. Each Fusion Unit
-has its slice of the weight buffer, so a tile's weights cost no load cycles. Three double-buffered
-SRAMs, one DRAM port.
+one register per column, partial sums ripple down a column into a 32-bit accumulator. Each Fusion
+Unit has its slice of the weight buffer, so a tile's weights cost no load cycles. Three
+double-buffered SRAMs, one DRAM port.
 
 Here: the configuration, its composition and energies, and the authors' performance model as an
 analytic twin (:meth:`BitFusion.analytic`, which leaves out array fill and drain). An event-driven
@@ -182,7 +182,7 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
 
     def _rules(self, widths: tuple[int, int], unfold: bool) -> ArrayRules:
         reduction = self.rows * self.products_per_unit(*widths)
-        inputs, weights, outputs = self.rooms
+        inputs, weights, outputs = self.usable_bits
         bits, cycles = self.dram_bus
         return ArrayRules(
             pixels_per_step=1,
@@ -197,9 +197,9 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
             weight_bits=widths[1],
             sum_bits=self.accumulator_bits,
             output_bits=min(max(widths[0], BRICK_BITS), self.accumulator_bits),
-            input_room_bits=inputs,
-            weight_room_bits=weights,
-            output_room_bits=outputs,
+            input_usable_bits=inputs,
+            weight_usable_bits=weights,
+            output_usable_bits=outputs,
             dram_bits=bits,
             dram_cycles=cycles,
             drain=Drain.PER_LAYER,

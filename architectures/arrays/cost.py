@@ -239,7 +239,7 @@ def residences(
         If a tile exceeds the layer, or what is kept does not fit half its buffer.
     """
     found = [residence_of(datum, shape, rules, mapping) for datum in Datum]
-    for datum, kept, room in zip(Datum, found, rules.rooms, strict=True):
+    for datum, kept, room in zip(Datum, found, rules.usable_bits, strict=True):
         free = (
             rules.authors is not None and datum is Datum.OUTPUT
             and not rules.authors.output_tile_fits
@@ -261,7 +261,7 @@ def residence_of(datum: Datum, shape: ConvShape, rules: ArrayRules, mapping: Map
             blocks *= trips[loop]
         elif DEPENDS[datum][loop]:
             pieces *= trips[loop]
-    room = 2 * rules.rooms[datum]
+    room = 2 * rules.usable_bits[datum]
     if rules.authors is not None:  # a block is one piece
         held = pieces * rules.authors_bits(shape, mapping.tile)[datum]
         return Residence(

@@ -144,7 +144,7 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
 
     def layer_rules(self, shape: ConvShape, widths: tuple[int, int]) -> ArrayRules:
         """Sixteen by sixteen a cycle; the pipeline is filled and emptied once a layer."""
-        (inputs, weights, outputs), (bits, cycles) = self.rooms, self.dram_bus
+        (inputs, weights, outputs), (bits, cycles) = self.usable_bits, self.dram_bus
         return ArrayRules(
             pixels_per_step=1,
             outputs_per_step=self.tn,
@@ -156,9 +156,9 @@ class DianNao(TiledMachine, frozen=True, kw_only=True):
             weight_bits=widths[1],
             sum_bits=fixed16.BITS,
             output_bits=fixed16.BITS,
-            input_room_bits=inputs,
-            weight_room_bits=weights,
-            output_room_bits=outputs,
+            input_usable_bits=inputs,
+            weight_usable_bits=weights,
+            output_usable_bits=outputs,
             dram_bits=bits,
             dram_cycles=cycles,
             reuse=Reuse.OUTPUT,  # a sum stays in NFU-2 while its tile is added up

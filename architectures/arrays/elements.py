@@ -22,7 +22,7 @@ def _later(flags: Ints, free: int) -> Ints:
 def accumulator_netlist(*, rows: int, columns: int, steps: int, tiles: int) -> Netlist:
     """Single elements of an array whose columns sum into accumulators, as Bit Fusion's.
 
-    Actor ``row r`` has a lane an element; inputs shift from lane to lane, partial sums go down.
+    Actor ``row r`` has one lane per element; inputs shift from lane to lane, partial sums go down.
     Actor ``accumulators`` adds a column's sum every step; its firing ``(t + 1) steps - 1`` ends
     tile ``t``.
     """
@@ -46,12 +46,12 @@ def _shifted(name: str, actor: str, capacity: int) -> Channel:
 def element_netlist(grid: SystolicGrid, folds: Folds) -> Netlist:
     """Single elements of a grid working through the folds of a product.
 
-    Actor ``row r`` has a lane an element and fires once a step. Both moving operands (or one and
+    Actor ``row r`` has one lane per element and fires once a step. Both moving operands (or one and
     the partial sums) come from the left and from above, so operands enter skewed of themselves.
     A stationary operand comes in from the top through ``load r``, an element's next value waiting
     in it beside the one in use. Charged per fold, a fold begins when the last result of the one
     before is there; else folds follow each other, and the sums of an output-stationary grid
-    leave through ``out r`` at the bottom, one row a cycle.
+    leave through ``out r`` at the bottom, one row per cycle.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 An ``R x C`` grid multiplies an ``M x K`` by a ``K x N`` matrix in *folds*, each a part of the
 product that fits the grid. One operand stays put in a fold and gives the dataflow its name; the
-third dimension streams through, one step a cycle:
+third dimension streams through, one step per cycle:
 
     output stationary   ceil(M/R) ceil(N/C) folds of K steps; results stay, then leave
     weight stationary   ceil(K/R) ceil(N/C) folds of M steps; weights are loaded first, R cycles
@@ -170,7 +170,7 @@ class SystolicGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def column_edge(*, tile: int, column: int, steps: int, rows: int) -> int:
     """Return the clock edge after which a tile's result in a column is final.
 
-    Tiles of ``steps`` steps enter back to back; inputs move one column a cycle and partial sums
+    Tiles of ``steps`` steps enter back to back; inputs move one column per cycle and partial sums
     ripple down ``rows`` rows into an accumulator a column. Tiles and columns count from 0.
     """
     return (tile + 1) * steps + rows + column

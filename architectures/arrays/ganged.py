@@ -91,7 +91,9 @@ class GangedMachine(BankedMachine, frozen=True, kw_only=True):
         ``drain`` says when fill and drain are paid: never, as the authors have it, by default.
         """
         side = self.side(bits)
-        return ant_authors_rules(side, self.stationary, bits, self.rooms, self.dram_bus, drain)
+        return ant_authors_rules(
+            side, self.stationary, bits, self.usable_bits, self.dram_bus, drain
+        )
 
     def published_widths(self, layer: Layer) -> tuple[int, int]:
         """4 bits, or 8 where either operand of the layer needs more than 4.
@@ -119,7 +121,7 @@ class GangedMachine(BankedMachine, frozen=True, kw_only=True):
             dataflow=self.stationary,
             bits=widths[0],
             sum_bits=self.sum_bits,
-            rooms=self.rooms,
+            usable_bits=self.usable_bits,
             dram=self.dram_bus,
         )
 

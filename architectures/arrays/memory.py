@@ -50,7 +50,7 @@ class Bus:
 
 
 class Banks:
-    """DRAM with its rows and banks: a transfer is one request a channel.
+    """DRAM with its rows and banks: a transfer is one request per channel.
 
     Each buffer has a region of its own, in which its pieces lie in the order they are used
     (assumed); the regions begin in different banks, so that streams that keep in step do not close

@@ -8,7 +8,7 @@ gains nothing on one of 8. Sizes, clock and energies are those of ANT's array, s
 in a comparison is the arithmetic; all of it is assumed.
 
 With ``multiplier="shift"`` an element shifts and adds instead: weights are powers of two or sums of
-a few, a term a cycle (:mod:`.shifting`).
+a few, one term per cycle (:mod:`.shifting`).
 
 With ``sparsity="N:M"`` a weight-stationary array keeps only the N weights of M neighbours along
 the reduction (channels of one tap) that are not zero, each with its place among the M, by which an
@@ -270,7 +270,7 @@ class PlainArray(BankedMachine, frozen=True, kw_only=True):
             dataflow=self.dataflow,
             bits=self.bits,
             sum_bits=self.sum_bits,
-            rooms=self.rooms,
+            usable_bits=self.usable_bits,
             dram=self.dram_bus,
         )
         kept = self.kept

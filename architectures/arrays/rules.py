@@ -28,7 +28,9 @@ Ints = NDArray[np.int64]
 # assumed: a transfer is at most so many words of the DRAM bus, between which another DMA, whose
 # piece is needed sooner, gets its turn
 TRANSFER_WORDS = 64
-POST_STAGES = 3  # assumed: multiply, rounding shift, offset and clamp; a result a column and cycle
+POST_STAGES = (
+    3  # assumed: multiply, rounding shift, offset and clamp; one result per column and cycle
+)
 
 
 class Side(enum.IntEnum):
@@ -139,7 +141,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sums_in_buffer : bool
         Whether sums are added up in the output buffer; else a tile that has its whole reduction
         leaves the array as outputs.
-    input_room_bits, weight_room_bits, output_room_bits : int
+    input_usable_bits, weight_usable_bits, output_usable_bits : int
         Usable bits of each buffer for what is in work: half of it.
     dram_bits, dram_cycles : int
         The DRAM moves so many bits in so many cycles of the array's clock.
@@ -175,9 +177,9 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sum_bits: int
     output_bits: int
     sums_in_buffer: bool = True
-    input_room_bits: int
-    weight_room_bits: int
-    output_room_bits: int
+    input_usable_bits: int
+    weight_usable_bits: int
+    output_usable_bits: int
     dram_bits: int
     dram_cycles: int = 1
     store_cycles: int = 0
@@ -217,9 +219,9 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
 
     @property
-    def rooms(self) -> tuple[int, int, int]:
+    def usable_bits(self) -> tuple[int, int, int]:
         """Usable bits of each buffer, indexed by :class:`~.shapes.Datum`."""
-        return (self.input_room_bits, self.weight_room_bits, self.output_room_bits)
+        return (self.input_usable_bits, self.weight_usable_bits, self.output_usable_bits)
 
     def bus_cycles(self, bits: int) -> int:
         """Return the cycles in which the DRAM moves so many bits in one go."""
@@ -349,7 +351,7 @@ def grid_rules(
     dataflow: Dataflow,
     bits: int,
     sum_bits: int,
-    rooms: tuple[int, int, int],
+    usable_bits: tuple[int, int, int],
     dram: tuple[int, int],
     drain: Drain = Drain.SHORT_PASSES,
     authors: AuthorsModel | None = None,
@@ -365,7 +367,7 @@ def grid_rules(
         Of both operands.
     sum_bits
         Of a partial sum in its buffer.
-    rooms
+    usable_bits
         Usable bits of input, weight and output buffer.
     dram
         Bits, and the cycles in which they move.
@@ -387,15 +389,15 @@ def grid_rules(
         sum_bits=sum_bits,
         output_bits=max(bits, 2) if authors is None else sum_bits,
         sums_in_buffer=dataflow is not Dataflow.OUTPUT_STATIONARY,
-        input_room_bits=rooms[0],
-        weight_room_bits=rooms[1],
-        output_room_bits=rooms[2],
+        input_usable_bits=usable_bits[0],
+        weight_usable_bits=usable_bits[1],
+        output_usable_bits=usable_bits[2],
         dram_bits=dram[0],
         dram_cycles=dram[1],
         reuse=reuse,
         drain=drain,
         drain_cycles=rows + columns - 1,
-        exchange_cycles=rows,  # derived: a fold's sums, or its weights, move a row a cycle
+        exchange_cycles=rows,  # derived: a fold's sums, or its weights, move one row per cycle
         authors=authors,
     )
 
@@ -407,7 +409,7 @@ def ant_authors_rules(
     side: int,
     dataflow: Dataflow,
     bits: int,
-    rooms: tuple[int, int, int],
+    usable_bits: tuple[int, int, int],
     dram: tuple[int, int],
     drain: Drain,
 ) -> ArrayRules:
@@ -418,7 +420,7 @@ def ant_authors_rules(
         dataflow=dataflow,
         bits=bits,
         sum_bits=ANT_WORD_BITS,
-        rooms=rooms,
+        usable_bits=usable_bits,
         dram=dram,
         drain=drain,
         authors=AuthorsModel(

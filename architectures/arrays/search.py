@@ -67,7 +67,7 @@ def promoted(
             tried = list(kept)
             tried[datum] = loops
             mapping = Mapping(tile=tile, order=order, kept=tuple(tried))  # type: ignore[arg-type]
-            if residence_of(datum, shape, rules, mapping).held_bits > rules.rooms[datum]:
+            if residence_of(datum, shape, rules, mapping).held_bits > rules.usable_bits[datum]:
                 break
             kept = tried
     return Mapping(tile=tile, order=order, kept=tuple(kept))  # type: ignore[arg-type]
@@ -268,7 +268,7 @@ def seen(
     found = _found(shape, rules, rates, weigh, math.inf, count)
     if not found:
         raise InputError(
-            f"no tile of {shape} fits buffers of {rules.rooms} usable bits "
+            f"no tile of {shape} fits buffers of {rules.usable_bits} usable bits "
             f"(input, weight, output); give the array larger buffers"
         )
     if objective is Objective.CYCLES and rules.authors is None:

@@ -1,6 +1,6 @@
 """Elements that shift instead of multiplying: weights as sums of powers of two.
 
-An element takes a term of a weight a cycle: it shifts the activation and adds. So a weight of n
+An element takes one term of a weight per cycle: it shifts the activation and adds. So a weight of n
 terms takes n cycles, and the array's efficiency is set by the number of terms, not by the bits
 (APoT), while a single power of two (PoT) takes one. All elements move in step, so that a term that
 is missing (a sum with fewer powers) takes its cycle too (assumed).

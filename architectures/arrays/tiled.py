@@ -70,7 +70,7 @@ class TiledMachine(ArrayMachine, frozen=True, kw_only=True):
         return bandwidth(self.bandwidth(), self.clock_hz)
 
     @property
-    def rooms(self) -> tuple[int, int, int]:
+    def usable_bits(self) -> tuple[int, int, int]:
         """Usable bits of each buffer for what is in work: half of it."""
         inputs, weights, outputs = (size * KIB // 2 for size in self.buffers_kib)
         return inputs, weights, outputs
@@ -117,7 +117,7 @@ class TiledMachine(ArrayMachine, frozen=True, kw_only=True):
             products_per_step=self.products_per_step(rules),
             multiplied=shape.macs * rules.weights_of_group // rules.weight_group,
             repeats=rules.repeats,
-            capacities=tuple(2 * room for room in rules.rooms),  # type: ignore[arg-type]
+            capacities=tuple(2 * room for room in rules.usable_bits),  # type: ignore[arg-type]
             used=(inputs, weights, outputs),
             rule=f"{told(rules)}; {self._memory()}",
             ports=tile_ports(made),

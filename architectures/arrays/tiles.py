@@ -121,7 +121,7 @@ class _Builder:
         self.dmas: list[Dma] = []
 
     def dma(self, label: str, part: str, datum: Datum, stores: bool) -> Transfers:
-        """An actor a channel; the first of them does what there is to do."""
+        """One actor per channel; the first of them does what there is to do."""
         stream = self.walk.streams[label]
         moves = self.memory.moves(stream.bits, stream.rank, datum, stores)
         names = tuple(f"{label}{c}" for c in self.memory.channels)
@@ -253,7 +253,7 @@ class _Builder:
         Half an output buffer at a time.
         """
         count, memory = self.walk.shape.outputs, self.memory
-        pieces = max(1, -(-count * sum_bits // self.walk.rules.rooms[Datum.OUTPUT]))
+        pieces = max(1, -(-count * sum_bits // self.walk.rules.usable_bits[Datum.OUTPUT]))
         each = np.diff(np.arange(pieces + 1) * count // pieces)
         nest = Nest.cut([(0, pieces)], [range(pieces)])
         stores = len(next(dma for dma in self.dmas if dma.stores).bits)

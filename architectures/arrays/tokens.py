@@ -106,7 +106,7 @@ class TileTokens:
         self._open: dict[int, dict[tuple[tuple[int, int], ...], Any]] = {}
 
     def _spans(self, tile: int) -> Spans:
-        """Where a tile lies: a slice a loop, and of the groups under None."""
+        """Where a tile lies: one slice per loop, and of the groups under None."""
         place = np.unravel_index(tile, self._counts)
         found: Spans = {None: slice(int(place[0]), int(place[0]) + 1)}
         for loop, at in zip(self._mapping.order, place[1:], strict=True):

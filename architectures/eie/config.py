@@ -162,7 +162,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
         }  # fmt: skip
 
     def peak(self) -> Peak:
-        """A product a PE and cycle, of a shared weight and an activation."""
+        """One product per PE and cycle, of a shared weight and an activation."""
         return Peak(macs_per_s=self.pes * self.clock_hz, operands="16 x 16 bits")
 
     def area(self) -> Area:

@@ -2,7 +2,7 @@
 
     lnzd -> ccu => queue => column_walk -> spmat_read -> arithmetic -> act_write
 
-What limits a PE is that it issues one entry a cycle: it takes a column from its queue, reads the
+What limits a PE is that it issues one entry per cycle: it takes a column from its queue, reads the
 column's two pointers, and counts from the one to the other. That is the actor ``column_walk``; the
 stages behind it (the row of the sparse-matrix SRAM, codebook and multiply-accumulate, write-back)
 start on a column a register later each, and keep up.
@@ -154,7 +154,7 @@ def _pe_stages(
             part=part,
         )
         for stage, busy, latency, part in (
-            ("column_walk", walk, 1, "PE: an entry a cycle"),
+            ("column_walk", walk, 1, "PE: one entry per cycle"),
             ("spmat_read", entries, 1, "Sparse-matrix SRAM"),
             ("arithmetic", entries, ARITHMETIC_STAGES, "Arithmetic unit"),
             ("act_write", entries, streams, "Act R/W"),

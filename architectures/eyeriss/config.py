@@ -125,7 +125,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
         return self.rows * self.columns
 
     def peak(self) -> Peak:
-        """A product a PE and cycle."""
+        """One product per PE and cycle."""
         return Peak(macs_per_s=self.pes * self.clock_hz, operands="16 x 16 bits")
 
     def bandwidth(self) -> float | None:

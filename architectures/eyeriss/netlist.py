@@ -90,7 +90,7 @@ def _moved(span: slice, by: int) -> slice:
 
 
 def netlist_of(sequence: Sequence, carried: Carried | None, name: str) -> Netlist:
-    """The passes as actors; one firing a pass."""
+    """The passes as actors; one firing per pass."""
     chip = sequence.chip
     actors, channels = _array(sequence, carried)
     if not chip.off_chip:
@@ -145,7 +145,7 @@ def _array(sequence: Sequence, carried: Carried | None) -> tuple[list[Actor], li
 
 
 def _to_dram(sequence: Sequence) -> list[Channel]:
-    """The GLB's rooms between the array and the DMAs."""
+    """The GLB's buffers between the array and the DMAs."""
     order = sequence.order
     last_of_block = np.append(order.loads[1:], 0)
     begins_round = np.append(0, order.ends[:-1])

@@ -181,7 +181,7 @@ class Diagram:
                 name="weight_buffer",
                 capacity_bits=machine.weight_buffer_kib * KIB,
                 used_bits=min(2, len(self.tiles)) * max(tile.weight_bits for tile in self.tiles),
-                source="assumed; a weight a multiplier and cycle is read",
+                source="assumed; one weight per multiplier and cycle is read",
             ),
             Store(
                 name="activations",

@@ -132,7 +132,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
         return -(-self.rows * self.columns // self.pes_per_aim)
 
     def peak(self) -> Peak:
-        """A product a multiplier and cycle."""
+        """One product per multiplier and cycle."""
         return Peak(
             macs_per_s=self.pes * self.multipliers * self.clock_hz,
             operands=f"{VALUE_BITS} x {VALUE_BITS} bits",

@@ -14,15 +14,16 @@ Partial sums (psums) shrink in two levels: within a PE (an adder tree that reduc
 products, or splits them where a cycle straddles two outputs), then over the three PEs of a core
 that work on the same output: PEs on a diagonal take the rows of a kernel (CONV), PEs of a row take
 slices of the channels (1 x 1 CONV, FC). What is left is added to the output buffer, whose banks
-take a psum a cycle; a PE row that finds its bank taken waits.
+take one psum per cycle; a PE row that finds its bank taken waits.
 
 Little of the micro-architecture is published; every number below says what it is. Assumed where
 nothing else is said: diagonals wrap around the array, so that each holds three PEs; cores share the
 activations and split the output channels; a PE has its own decoder and a psum register (one decoder
 for P PEs would cap utilisation at 1/P); a step moves through the blocks as one token, holds its AIM
 and its bank for all its cycles at a stretch, and costs a cycle of each even if it is empty. Left
-out: DRAM, filling the buffers (they deliver a step a cycle), compressing the outputs - and with it
-how the right operand of a product of two activations comes to lie in bundles along the reduction.
+out: DRAM, filling the buffers (they deliver one step per cycle), compressing the outputs - and with
+it how the right operand of a product of two activations comes to lie in bundles along the
+reduction.
 
 Sources: Zhang et al., "SNAP: A 1.67-21.55 TOPS/W Sparse Neural Acceleration Processor for
 Unstructured Sparse Deep Neural Network Inference in 16nm CMOS", VLSI 2019; JSSC 2021 (abstracts).
@@ -154,7 +155,7 @@ class SNAP(Configuration, frozen=True, kw_only=True):
     # ------------------------------------------------------------------ the block diagram
 
     def _netlist(self, work: Work, name: str) -> Netlist:
-        """The blocks of the diagram, a firing a step and lane."""
+        """The blocks of the diagram, one firing per step and lane."""
         steps, done = work.schedule.steps, work.done
         row_lanes = self.cores * self.rows
         run = work.actions()

@@ -17,9 +17,9 @@ def schedule(machine: Configuration, layer: Conv2d) -> tuple[mac.Schedule, int]:
     """Who works where, and how many blocks of output channels a core works on at once.
 
     A kernel of several rows runs in diagonal mode: a PE row takes an output row (image rows are
-    neighbours), a column a kernel row. Otherwise it is row mode: a PE row takes an output pixel, a
-    column a slice of the taps and channels. Where there are fewer outputs than PE rows, the rows
-    are shared out to several blocks of output channels.
+    neighbours), one column per kernel row. Otherwise it is row mode: a PE row takes an output
+    pixel, each column a slice of the taps and channels. Where there are fewer outputs than PE rows,
+    the rows are shared out to several blocks of output channels.
     """
     out_height, out_width = layer.output
     kernel_height, kernel_width = layer.kernel

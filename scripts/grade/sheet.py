@@ -79,7 +79,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grade(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of grading: one file a student and lab.
+    """The result of grading: one file per student and lab.
 
     ``sheet`` is ``practice``, or ``sealed`` and a fingerprint of the seed.
     """

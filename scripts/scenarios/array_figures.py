@@ -95,7 +95,7 @@ def points(data: Path) -> list[Point]:
 
 
 def tiles_figure() -> Figure:
-    """Draw when each actor was busy, a row an actor."""
+    """Draw when each actor was busy, one row per actor."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(9.0, 5.4), layout="constrained")
@@ -182,7 +182,7 @@ def slowdown(machine: str, network: str, cases: list[Case]) -> Slowdown:
 
 
 def slowdowns(data: Path) -> list[Slowdown]:
-    """Read both tables and return a row a machine and network, in their order."""
+    """Read both tables and return one row per machine and network, in their order."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for _, row in read_rows(data / "bitfusion_layers.csv"):
         groups.setdefault(("Bit Fusion", row["network"]), []).append(bitfusion_case(row))

@@ -329,9 +329,9 @@ def page(found: Study) -> str:
             "",
             *_digits_table(found),
             "",
-            "EIE takes a cycle a non-zero weight of a column whose input is not zero, and a "
+            "EIE takes one cycle per non-zero weight of a column whose input is not zero, and a "
             "dropped input is a column less: cycles fall with the density. SNAP compares whole "
-            "bundles, so these small layers have a floor of a step a bundle pair that thinner "
+            "bundles, so these small layers have a floor of one step per bundle pair that thinner "
             "bundles do not lower.",
             *(_efficientnet_section(found.efficientnet) if found.efficientnet else []),
             "",

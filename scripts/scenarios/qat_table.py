@@ -56,7 +56,7 @@ PRUNED_TO = 0.1  # assumed: about EIE's fully connected layers
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Test accuracy of one compression, a number a seed: before and after training."""
+    """Test accuracy of one compression, one number per seed: before and after training."""
 
     family: str
     bits: int | None = None
@@ -201,7 +201,7 @@ def fill(text: str, parts: dict[str, str]) -> str:
 
 
 def draw(table: Table) -> Figure:
-    """One panel a width: PTQ (hollow) and QAT (filled) of each format, a dot a seed."""
+    """One panel per width: PTQ (hollow) and QAT (filled) of each format, one dot per seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
@@ -236,7 +236,7 @@ def draw(table: Table) -> Figure:
         axes.set_ylim(np.floor(min(lows)) - 1, 100)
     panels[0].text(len(families) - 0.45, float32 - 1, "float32", ha="right", va="top", color="0.4")
     figure.suptitle(
-        "Digits CNN, all weights and inputs quantized: hollow PTQ, filled QAT; a dot a seed",
+        "Digits CNN, all weights and inputs quantized: hollow PTQ, filled QAT; one dot per seed",
         x=0.01,
         ha="left",
     )

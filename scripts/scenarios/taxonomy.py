@@ -5,10 +5,10 @@
 The first fully connected layer of the digits CNN (256 inputs, 128 outputs, trained weights) is
 pruned by magnitude to the same density by each pattern, without retraining, and run on every
 machine with 64 real input vectors; so is a synthetic layer of 2048 x 2048, for in a small one
-launch, fetch, fill and drain weigh more than the weights. A row is an output, a channel an input. A
-dense machine gains from a pattern only where whole rows or channels vanish: it is then given the
-smaller layer. The sparse tensor core gains from N:M alone. Bits are those of the tightest encoding
-here for 8-bit weights. Writes ``background/taxonomy.md`` with its figure and data.
+launch, fetch, fill and drain weigh more than the weights. A row is an output, a channel is an
+input. A dense machine gains from a pattern only where whole rows or channels vanish: it is then
+given the smaller layer. The sparse tensor core gains from N:M alone. Bits are those of the tightest
+encoding here for 8-bit weights. Writes ``background/taxonomy.md`` with its figure and data.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def page(found: Study) -> str:
             "",
             "## How to read it",
             "",
-            "A row is an output, a channel an input; bits are over those of the dense layer. "
+            "A row is an output, a channel is an input; bits are over those of the dense layer. "
             "Cycles of different machines are not to be compared: they differ in multipliers, "
             "clock and technology; compare a column with its own first row. EIE and SNAP take "
             "any zero, and zeros of the inputs too; SNAP, with its assumed number of index "

@@ -94,7 +94,7 @@ class Points:
         return values
 
     def rows(self) -> list[dict[str, Any]]:
-        """A dict a point, ``key`` first, then values, fields and measures by name."""
+        """One dict per point, ``key`` first, then values, fields and measures by name."""
         return [{"key": row.key, **row.columns} for row in self.done]
 
     def name(self, given: str) -> str:

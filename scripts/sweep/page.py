@@ -118,7 +118,7 @@ def _cell(value: Any) -> Any:
 
 
 def _table(points: Points, names: Sequence[str]) -> list[Html]:
-    """A row a point, in the order of the keys; each opens to its report where a script runs."""
+    """One row per point, in the order of the keys; each opens to its report where a script runs."""
     rows = []
     for row in points.done:
         key = h("code", row.key[:8])

@@ -322,7 +322,7 @@ def front(costs: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def _parallel(drawing: Drawing, ax: Axes, _: str, chosen: NDArray[np.bool_]) -> None:
-    """A line a point through its value on every axis, coloured by ``value``."""
+    """One line per point through its value on every axis, coloured by ``value``."""
     import matplotlib
 
     figure = drawing.figure

@@ -1,10 +1,10 @@
 """The array machines' analytic models against per-layer tables of their authors' own code.
 
-A table is a CSV file with a row a layer: its shape, bits, buffers, tiling and loop order, and what
-the authors' code counted. Every row is rebuilt as (shape, rules, mapping), costed, and compared:
-cycles and counters exactly, energies to 1e-6 or the digits the table prints. A row that the machine
-refuses is told, and the others go on. The columns are those of the published-model runs shipped in
-this folder (``bitfusion_layers.csv``, ``ant_layers.csv``, ``scalesim_layers.csv``).
+A table is a CSV file with one row per layer: its shape, bits, buffers, tiling and loop order, and
+what the authors' code counted. Every row is rebuilt as (shape, rules, mapping), costed, and
+compared: cycles and counters exactly, energies to 1e-6 or the digits the table prints. A row that
+the machine refuses is told, and the others go on. The columns are those of the published-model runs
+shipped in this folder (``bitfusion_layers.csv``, ``ant_layers.csv``, ``scalesim_layers.csv``).
 """
 
 from __future__ import annotations

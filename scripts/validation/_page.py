@@ -212,7 +212,7 @@ def _html_table(block: Rows) -> str:
 
 
 def draw(made: Book) -> Figure:
-    """Relative error of every number, a line a validation, by state."""
+    """Relative error of every number, one line per validation, by state."""
     from matplotlib.figure import Figure
 
     colours = {"held": "#0072b2", "missed": "#d55e00", "shown": "#7a8794"}

@@ -306,7 +306,7 @@ def vgg16(bar: PatientBar) -> Row:
 
 
 def draw(rows: list[Row]) -> Figure:
-    """Measured and simulated, a panel a quantity."""
+    """Measured and simulated, one panel per quantity."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6), layout="constrained")

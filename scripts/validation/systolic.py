@@ -1,8 +1,8 @@
 """Systolic arrays: the closed form beside SCALE-Sim's layers, and beside single elements.
 
-A table (``scalesim_layers.csv``, or one like it) has a layer a row: its matrix product, the array,
-the dataflow, N:M sparsity of the weights if any. Fill, drain and the load of the stationary operand
-are paid per fold there, and cycles counted from 0. Every row must agree exactly.
+A table (``scalesim_layers.csv``, or one like it) has one layer per row: its matrix product, the
+array, the dataflow, N:M sparsity of the weights if any. Fill, drain and the load of the stationary
+operand are paid per fold there, and cycles counted from 0. Every row must agree exactly.
 
 Then the closed form is held against netlists of single processing elements on small arrays, folds
 apart and folds back to back, shapes drawn from a fixed seed.
@@ -67,8 +67,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 def back_to_back(grid: SystolicGrid, count: int, steps: int) -> int:
     """Cycles of folds that follow each other: each at least as long as the rows of the grid.
 
-    A stationary operand, or the sums of an output-stationary grid, move a row a cycle beside the
-    fold that computes; fill, drain and one such move are paid once.
+    A stationary operand, or the sums of an output-stationary grid, move one row per cycle beside
+    the fold that computes; fill, drain and one such move are paid once.
     """
     return (count - 1) * max(steps, grid.rows) + steps + 2 * grid.rows + grid.columns - 2
 

@@ -1,8 +1,8 @@
 """The block diagram of a netlist as SVG, and a frame of a run drawn into it.
 
-The layout is that of :mod:`sparqsim.simulator.topology`, with room in each box for a cell a lane.
-What a frame changes has an id, so that a page can change it too: cells ``l<actor>-<lane>``, levels
-``f<channel>`` and their words ``t<channel>``, moving tokens ``d<channel>-<dot>``.
+The layout is that of :mod:`sparqsim.simulator.topology`, with room in each box for one cell per
+lane. What a frame changes has an id, so that a page can change it too: cells ``l<actor>-<lane>``,
+levels ``f<channel>`` and their words ``t<channel>``, moving tokens ``d<channel>-<dot>``.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Lane:
         Returns
         -------
         dict
-            The values of the consumed tokens, a list a channel. The generator returns in the
+            The values of the consumed tokens, one list per channel. The generator returns in the
             cycle the firing starts.
         """
         taken = dict(consume or {})

@@ -12,7 +12,7 @@ Lanes of a uniform bank (see :mod:`sparqsim.simulator.engines.layout`) are evalu
 in loops over contiguous memory, which LLVM turns into vector instructions; the others lane by lane.
 
 numba's time to compile grows with every statement, so each thing is said once: one loop serves
-inputs and outputs, one firing a lane and a row. What only stateful resources need is compiled when
+inputs and outputs, one firing per lane and row. What only stateful resources need is compiled when
 a netlist has one.
 """
 

@@ -1,7 +1,7 @@
 """A netlist as flat arrays: what the compiled engine runs on.
 
-One record an actor, one a *port* (an end of a channel, seen from its actor), one a resource; every
-array over firings lies in one pool of 32 bit numbers and is read as
+One record per actor, one per *port* (an end of a channel, seen from its actor), one per resource;
+every array over firings lies in one pool of 32 bit numbers and is read as
 ``pool[offset + firing * firing_step + lane * lane_step]``, so that a number, an array over firings
 and one over firings and lanes are the same thing. Arrays given to several actors are kept once.
 
@@ -265,7 +265,7 @@ def flatten(netlist: Netlist, window: int | None = None) -> Layout:
 def _actors(
     netlist: Netlist, uniform: list[bool], pool: _Pool
 ) -> tuple[NDArray[np.void], list[Ints], dict[str, int]]:
-    """A row an actor, the requests, and the sizes of what their lanes and firings need."""
+    """One row per actor, the requests, and the sizes of what their lanes and firings need."""
     number = {resource.name: i for i, resource in enumerate(netlist.resources)}
     rows, requests = [], []
     lane = port = asked = record = grants = answers = 0
@@ -307,7 +307,7 @@ def _actors(
 
 
 def _ports(netlist: Netlist, uniform: list[bool], pool: _Pool) -> tuple[NDArray[np.void], int, int]:
-    """A row a port, actor by actor, inputs first; the sizes of all rings and of all counts."""
+    """One row per port, actor by actor, inputs first; the sizes of all rings and of all counts."""
     made, taken = [], []  # the ports of each channel
     first = [0, *np.cumsum([actor.lanes for actor in netlist.actors]).tolist()]
     apart = [1 if u else a.lanes for u, a in zip(uniform, netlist.actors, strict=True)]
@@ -349,7 +349,7 @@ def ring_slots(channel: Channel, source: Actor) -> int:
 
 
 def _resources(netlist: Netlist) -> tuple[NDArray[np.void], list[Ints], list[Ints]]:
-    """A row a resource, and the constants and states of their models."""
+    """One row per resource, and the constants and states of their models."""
     rows, params, state = [], [], []
     servers = waiting = first_param = first_word = 0
     for resource in netlist.resources:

@@ -84,7 +84,7 @@ class Moment:
 
 @dataclass(eq=False)
 class Rings:
-    """The slots of all rings of all channels: one element a slot and lane.
+    """The slots of all rings of all channels: one element per slot and lane.
 
     Attributes
     ----------

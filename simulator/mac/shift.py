@@ -1,7 +1,7 @@
 """Multiplication by shifting: weights that are powers of two, or sums of a few of them.
 
 A weight is a sign and some left shifts; its product with an integer is the integer shifted by each
-of them, added up, with the sign: one shifter and one adder, a term a cycle.
+of them, added up, with the sign: one shifter and one adder, one term per cycle.
 
     a * w = sign * ((a << s1) + (a << s2) + ...)
 

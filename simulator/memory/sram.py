@@ -1,6 +1,6 @@
-"""SRAM: banks of one word a cycle and port, and the conflicts between parallel accesses.
+"""SRAM: banks of one word per cycle and port, and the conflicts between parallel accesses.
 
-An on-chip buffer is built of banks; each has a few ports, and each port moves one word a cycle.
+An on-chip buffer is built of banks; each has a few ports, and each port moves one word per cycle.
 Neighbouring words lie in neighbouring banks, so that a row of accesses to consecutive words runs
 in one cycle, while accesses that meet in one bank queue for its ports. A double-buffered memory is
 two halves: one is filled while the other is used, and a tile may fill one half.

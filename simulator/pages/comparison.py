@@ -154,7 +154,7 @@ def _ratio(value: float | None) -> Number:
 
 
 def _ratio_rows(labelled: Sequence[tuple[str, Ratios]]) -> list[list[object]]:
-    """A row a machine: every ratio, and bars of time and energy."""
+    """One row per machine: every ratio, and bars of time and energy."""
     scale = RatioScale.of(
         value for _, each in labelled for value in (each.seconds, each.energy) if value is not None
     )
@@ -312,7 +312,7 @@ def _time(found: Report | None, repeat: int, ratio: float | None) -> Number:
 
 
 def _detail(labels: Sequence[str], found: Sequence[Report | str], sketches: Sketches) -> Html:
-    """What opens under a layer: a row a machine, and what its run on each looked like."""
+    """What opens under a layer: one row per machine, and what its run on each looked like."""
     rows = []
     for label, each in zip(labels, found, strict=True):
         if isinstance(each, str):

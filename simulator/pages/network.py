@@ -169,7 +169,7 @@ def part_names(hues: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _layers(report: NetworkReport, sketches: Sketches) -> list[Html]:
-    """A row a layer, which opens; refusals among them."""
+    """One row per layer, which opens; refusals among them."""
     runs = report.runs
     hues = energy_hues([row.report.energy for row in runs])
     classes = bound_classes([row.report for row in runs])

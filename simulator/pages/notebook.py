@@ -45,7 +45,7 @@ def of_report(report: Report) -> str:
 
 
 def of_network(report: NetworkReport) -> str:
-    """A network: totals and a row a layer."""
+    """A network: totals and one row per layer."""
     totals = report.totals
     told = (
         f" · recipe {report.recipe} · {totals.cycles:,} cycles ({with_unit(totals.seconds, 's')}), "

@@ -137,7 +137,7 @@ def path_section(report: Report) -> Html:
 
 
 def stall_table(stalls: Mapping[str, Stalls], caption: str) -> Html:
-    """Where the lane-cycles of every actor went: a bar a row, with its numbers."""
+    """Where the lane-cycles of every actor went: one bar per row, with its numbers."""
     rows = []
     for name, part in stalls.items():
         times = {state: getattr(part, state) for state in STATES}

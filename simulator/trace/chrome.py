@@ -1,12 +1,12 @@
 """A run as a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
-One process an actor, one thread a lane, one complete event a firing, in the Trace Event Format's
-JSON object form. ``ts`` and ``dur`` are microseconds of real time at the netlist's clock; the exact
-cycle, the cycles it took and the cause of its start stand in ``args``. Beside the lanes of the
-actor that takes from a channel runs a counter of the tokens its queues hold: the mean, the least
-and the most of all queues, in at most 2000 intervals; where it is known what moved the bits of the
-memories, a process beside the actors has a counter of the bytes a cycle of each. Arrows lead along
-the critical path from lane to lane, and say what the time between was spent on.
+One process per actor, one thread per lane, one complete event per firing, in the Trace Event
+Format's JSON object form. ``ts`` and ``dur`` are microseconds of real time at the netlist's clock;
+the exact cycle, the cycles it took and the cause of its start stand in ``args``. Beside the lanes
+of the actor that takes from a channel runs a counter of the tokens its queues hold: the mean, the
+least and the most of all queues, in at most 2000 intervals; where it is known what moved the bits
+of the memories, a process beside the actors has a counter of the bytes a cycle of each. Arrows lead
+along the critical path from lane to lane, and say what the time between was spent on.
 
 Perfetto rounds ``ts`` and ``dur`` to whole nanoseconds, each for itself, and drops events that then
 overlap. Where this would happen ``dur`` is cut by up to half a nanosecond, which only concerns

@@ -1,6 +1,6 @@
 """A run as waveforms that GTKWave opens: a Value Change Dump.
 
-A scope an actor, in it one a lane with two signals: ``firing``, the number of the firing that
+One scope per actor, in it one per lane with two signals: ``firing``, the number of the firing that
 occupies it (no value while it is idle), and ``state``, what it does in words: ``busy``,
 ``done``, or what the next firing waits for (``tokens_of_queue``, ``free_slots_in_queue``,
 ``resource``). A channel is a scope with a signal a queue: the tokens that count against its

@@ -131,7 +131,7 @@ class Pending:
         self.records: list[NDArray[np.int64]] = [np.zeros((0, fields), np.int64)]
 
     def add(self, *columns: Any) -> None:
-        """Add records, a column a field; a field may be one number for all."""
+        """Add records, one column per field; a field may be one number for all."""
         rows = np.column_stack(np.broadcast_arrays(*columns)).astype(np.int64)
         if len(rows):
             self.records.append(rows)

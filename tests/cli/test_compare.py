@@ -144,7 +144,7 @@ def test_the_public_function_is_the_same() -> None:
 
 
 def test_the_command_saves_what_it_chose(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A file a machine, with which `run --config` gives the same cycles."""
+    """One file per machine, with which `run --config` gives the same cycles."""
     call = ["compare", "digits-mlp", "--machines", "bitfusion,plain,eie", "--equal", "macs"]
     call += ["--no-verify", "--save", str(tmp_path), "--json", "-"]
     code, out, _ = answer(call, capfd)

@@ -40,7 +40,7 @@ def test_points_are_runs(explored: tuple[str, list[dict]]) -> None:
 
 
 def test_without_a_script_it_is_a_table(explored: tuple[str, list[dict]]) -> None:
-    """A row a point; bytes of the model at each width against the platforms."""
+    """One row per point; bytes of the model at each width against the platforms."""
     text, points = explored
     (body,) = re.findall(r"All points of the grid.*?<tbody>(.*?)</tbody>", text, re.DOTALL)
     assert body.count("<tr>") == len(points)
@@ -98,7 +98,7 @@ def test_the_fastest_runs_the_most(tmp_path: Path, capsys: pytest.CaptureFixture
     cli.main(["explore", page, *grid])
     told = " ".join(capsys.readouterr().out.split())
     assert ": tpu, recipe int8" in told and "(1 run fewer than its 6 layers)" in told
-    for wrong, letter in (
+    for wrong, message in (
         (["-", *grid], "cannot go to the terminal"),
         ([page, *grid, "--json", page], "would both be written"),
         ([page, *grid, "--batch", ""], "--batch must be numbers from 1"),
@@ -106,4 +106,4 @@ def test_the_fastest_runs_the_most(tmp_path: Path, capsys: pytest.CaptureFixture
     ):
         with pytest.raises(SystemExit) as stop:
             cli.main(["explore", *wrong])
-        assert stop.value.code == 2 and letter in capsys.readouterr().err
+        assert stop.value.code == 2 and message in capsys.readouterr().err

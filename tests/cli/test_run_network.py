@@ -44,7 +44,7 @@ def answer(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int
 
 
 def test_a_network_is_a_table_with_totals(capfd: pytest.CaptureFixture[str]) -> None:
-    """A row a layer, refusals by number with their reason, totals, accuracy, notes."""
+    """One row per layer, refusals by number with their reason, totals, accuracy, notes."""
     code, out, _ = answer(["run", "eie", "digits-cnn"], capfd)
     assert code == 0
     lines = out.splitlines()
@@ -73,7 +73,7 @@ def test_a_layer_tells_recipe_operands_and_noise(capfd: pytest.CaptureFixture[st
 
 
 def test_json_and_csv_say_what_the_table_says(capfd: pytest.CaptureFixture[str]) -> None:
-    """JSON is the report; CSV has a line a row, refusals among them."""
+    """JSON is the report; CSV has one line per row, refusals among them."""
     code, out, _ = answer(["run", "eie", "digits-cnn", "--json", "-"], capfd)
     assert code == 0
     report = msgspec.json.decode(out, type=NetworkReport)

@@ -40,7 +40,7 @@ def made_subject(weights: dict[str, np.ndarray], operand: np.ndarray | None = No
 
     return Subject(
         name="made",
-        source="made up",
+        source="synthetic",
         layers=(),
         weights=weights,
         capture=lambda: {"fc": given_operand},

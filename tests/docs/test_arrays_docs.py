@@ -11,7 +11,7 @@ from sparqsim.scripts.scenarios.array_figures import Point, agreement_figure, ma
 
 
 def test_figures_show_what_they_are_given(tmp_path: Path) -> None:
-    """A bar a firing; a mark a layer, above the line where event by event takes longer."""
+    """One bar per firing; one mark per layer, above the line where event by event takes longer."""
     panels = tiles_figure().axes
     assert [len(panel.collections) for panel in panels] == [5, 5]
     points = [Point("Bit Fusion", 1000, 1010), Point("ANT", 2000, 1980)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from paths import DOCS
@@ -11,46 +13,41 @@ PAGE = DOCS / "background" / "sparse_tensor_core.md"
 
 
 @pytest.mark.slow
-def test_the_table_is_what_validation_gives() -> None:
+def test_the_table_is_what_validation_gives(validated: Path) -> None:
     """Each row of the printed table is one of the comparison, to the digits shown."""
-    from sparqsim.scripts.output import PatientBar
-    from sparqsim.scripts.validation.sparse_tensor_core import REFERENCE, Row, validate
-
     text = PAGE.read_text()
-    content = validate(REFERENCE, PatientBar())
-    rows: list[Row] = content["rows"]
+    content = json.loads((validated / "data" / "sparse-tensor-core.json").read_text())
+    rows = content["rows"]
     printed = re.findall(
         r"(\d+x\d+x\d+) +(dense_ms|sparse_ms|speedup) +(\S+) +(\S+) +([+-]\S+) %", text
     )
     assert [(shape, quantity) for shape, quantity, *_ in printed] == [
-        (row.shape.replace(" ", ""), row.quantity) for row in rows
+        (row["shape"].replace(" ", ""), row["quantity"]) for row in rows
     ]
     for row, (_, _, measured, simulated, error) in zip(rows, printed, strict=True):
-        assert f"{row.measured:.4g}" == measured and f"{row.simulated:.4g}" == simulated
-        assert f"{100 * row.error:+.1f}" == error
+        assert f"{row['measured']:.4g}" == measured and f"{row['simulated']:.4g}" == simulated
+        assert f"{100 * row['error']:+.1f}" == error
     found = content["fit"]
-    assert f"{found.power_limit_w:.0f} W" in text and f"{found.sparse_call_us:.0f} us" in text
-    dense, sparse = rows[0].simulated_at_limit, rows[1].simulated_at_limit
+    assert f"{found['power_limit_w']:.0f} W" in text
+    assert f"{found['sparse_call_us']:.0f} us" in text
+    dense, sparse = (rows[number]["simulated_at_limit"] for number in (0, 1))
     assert f"{dense:.1f} ms" in text and f"{sparse:.1f} ms" in text
 
 
 @pytest.mark.slow
-def test_the_errors_by_regime_are_what_validation_gives() -> None:
+def test_the_errors_by_regime_are_what_validation_gives(validated: Path) -> None:
     """Each row of the RTX 3090's printed errors is one of the comparison, and so are its fits."""
-    from sparqsim.scripts.output import PatientBar
-    from sparqsim.scripts.validation._rtx3090 import REFERENCE, validate
-
     text = PAGE.read_text()
-    content = validate(REFERENCE, PatientBar())
+    content = json.loads((validated / "data" / "sparse-tensor-core_2.json").read_text())
     printed = text.partition("Errors by regime\n")[2].partition("```")[0].splitlines()[1:]
     expected = []
     for each in content["summaries"]:
         errors = [f"{100 * value:{sign}.1f} %" for value, sign in
-                  ((each.mape, ""), (each.bias, "+"), (each.maximum, "+"))]  # fmt: skip
-        counts = (each.products, each.within, each.rows, each.rows_within)
-        rank = [] if each.spearman is None else [f"{each.spearman:.3f}"]
-        words = [each.library, each.regime, *map(str, counts), *errors, *rank]
+                  ((each["mape"], ""), (each["bias"], "+"), (each["maximum"], "+"))]  # fmt: skip
+        counts = [each[name] for name in ("products", "within", "rows", "rows_within")]
+        rank = [] if each["spearman"] is None else [f"{each['spearman']:.3f}"]
+        words = [each["library"], each["regime"], *map(str, counts), *errors, *rank]
         expected.append(" ".join(words).split())
     assert [line.split() for line in printed] == expected
     found = content["fit"]
-    assert f"{found.clock_mhz:.0f} MHz" in text and f"{found.sparse_call_us:.1f} us" in text
+    assert f"{found['clock_mhz']:.0f} MHz" in text and f"{found['sparse_call_us']:.1f} us" in text

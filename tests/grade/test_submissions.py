@@ -401,7 +401,7 @@ def test_an_entry_is_graded_in_a_process_of_its_own(
 def test_the_board_ranks_the_best_entry_of_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Least energy x time first, refused ones last without a place, one row a student; files that
+    """Least energy x time first, refused ones last without a place, one row per student; files that
     are no result are named and hold nothing up."""
     from sparqsim.scripts.cli import cli
 

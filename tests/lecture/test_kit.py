@@ -104,23 +104,16 @@ def test_figures_are_named_drawn_and_fit_a_slide() -> None:
         lecture_figures.write("x")
 
 
-def drawn(name: str, folder: Path) -> None:
-    """Draw a figure twice, and compare with the one that ships."""
-    first = lecture_figures.write(name, folder / "a").read_bytes()
-    assert first == lecture_figures.write(name, folder / "b").read_bytes()
-    assert first == (LECTURE / "figures" / f"{name}.svg").read_bytes()
+LONG_FIGURES = sorted({*lecture_figures.FIGURES} - {"grids"})
 
 
-def test_a_figure_is_drawn_alike(tmp_path: Path) -> None:
-    """The same bytes each time, and those that ship."""
-    drawn("grids", tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*lecture_figures.FIGURES} - {"grids"}))
+@pytest.mark.parametrize(
+    "name", ["grids", *(pytest.param(each, marks=pytest.mark.slow) for each in LONG_FIGURES)]
+)
 def test_every_figure_is_what_a_run_draws(name: str, tmp_path: Path) -> None:
-    """The same for those that take longer."""
-    drawn(name, tmp_path)
+    """The bytes that ship, drawn again."""
+    shipped = (LECTURE / "figures" / f"{name}.svg").read_bytes()
+    assert lecture_figures.write(name, tmp_path).read_bytes() == shipped
 
 
 def test_bytes_of_a_model_and_of_a_decoding_step(capsys: pytest.CaptureFixture[str]) -> None:

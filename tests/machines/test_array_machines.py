@@ -156,7 +156,7 @@ def test_the_user_switches_energy_tables(kind: type[ArrayMachine]) -> None:
 
 @pytest.mark.parametrize("kind", [BitFusion, Ant, Olive, PlainArray, TPU])
 def test_datasheets_say_where_numbers_come_from(kind: type[ArrayMachine]) -> None:
-    """A row a field and energy, each with a basis and a source; assumed ones are said to be."""
+    """One row per field and energy, each with a basis and a source; assumed ones are said to be."""
     figures = kind().datasheet()
     assert {f.name for f in figures} >= set(kind.__struct_fields__)
     assert all(f.source and f.basis for f in figures)
@@ -209,7 +209,7 @@ def test_networks_simulate_identical_layers_once(machine: str) -> None:
     machine runs the network as one program."""
     model = Model(
         name="m",
-        source="made up",
+        source="synthetic",
         layers=(
             Linear(name="a", in_features=64, out_features=64, rows=8, repeat=3),
             Linear(name="b", in_features=64, out_features=64, rows=8),
@@ -217,7 +217,7 @@ def test_networks_simulate_identical_layers_once(machine: str) -> None:
         ),
     )
     report = run_network(
-        MACHINES[machine], Network(name="m", model=model, source="made up"), verify=False
+        MACHINES[machine], Network(name="m", model=model, source="synthetic"), verify=False
     )
     a, b, c = report.runs
     assert (a.same_as, b.same_as, c.same_as) == ("", "a", "")

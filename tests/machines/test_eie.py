@@ -510,7 +510,7 @@ def test_a_table_in_whole_numbers() -> None:
 
 
 def test_the_bias_is_exact_and_takes_its_column() -> None:
-    """A bias far from every weight is met to half a step; its column is walked, one entry a row."""
+    """A bias far from every weight is met to half a step; its column is walked entry by entry."""
     rng = np.random.default_rng(0)
     layer = Linear(name="l", in_features=40, out_features=30, rows=2)
     weight = rng.normal(size=(30, 40)) * (rng.random((30, 40)) < 0.3)
@@ -565,7 +565,7 @@ def test_the_account_is_told_once() -> None:
 
 
 def test_the_critical_path_names_the_walk() -> None:
-    """A PE issues an entry a cycle: that, not reading pointers, is what a layer waits for."""
+    """A PE issues one entry per cycle: that, not reading pointers, is what a layer waits for."""
     report = digits(BARE, "fc1", 1).report
     assert {step.where for step in report.critical_path} >= {"column_walk"}
     assert "ptr_read" not in report.stalls

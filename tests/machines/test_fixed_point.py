@@ -103,7 +103,9 @@ def test_codes_are_taken_as_they_are_with_a_scale_a_channel() -> None:
     assert work.outputs.shape == (5, 6) and len(np.unique(work.unit)) > 1
     assert work.verify().status == "exact" and work.wrapped == 0
     steps = (loud.output() - work.outputs * work.output_scale) / work.output_scale
-    assert steps.min() > -1 and steps.max() < 40 + 1  # truncation loses at most a step a product
+    assert (
+        steps.min() > -1 and steps.max() < 40 + 1
+    )  # truncation loses at most one step per product
 
 
 def test_a_smaller_shift_would_overflow() -> None:

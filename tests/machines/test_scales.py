@@ -109,7 +109,7 @@ def test_an_outline_takes_the_time_of_the_numbers(machine: str, asymmetric: bool
 
 def test_a_step_covers_one_group() -> None:
     """Closed form: with G = 32 the 64 places along Bit Fusion's reduction at 4 x 4 bits do half of
-    what they do with a scale a channel; with G = 64 all of it. Scales travel with the weights."""
+    what they do with one scale per channel; with G = 64 all of it. Scales travel with weights."""
     layer = Linear(name="l", in_features=512, out_features=64, rows=128)
     cycles, bits = {}, {}
     for granularity in ("channel", "group:64", "group:32"):

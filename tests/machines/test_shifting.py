@@ -1,4 +1,4 @@
-"""Does an array that shifts compute what its weights stand for, a term a cycle?
+"""Does an array that shifts compute what its weights stand for, one term per cycle?
 
 Powers of two (PoT) have one term, sums of them (APoT) several: the kernel and its twin, layers
 against an independent reference, cycles and energy by terms, and what is refused.

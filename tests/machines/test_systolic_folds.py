@@ -27,7 +27,7 @@ def clocked_weight_stationary(a: np.ndarray, w: np.ndarray) -> tuple[np.ndarray,
     """Clock an R x C grid whose cells hold ``w``; return the product and the cycles it took.
 
     Weights ripple in from the top, R cycles. Row r of inputs enters r cycles late and moves right
-    a column a cycle; partial sums move down a row a cycle and leave below the last row.
+    one column per cycle; partial sums move down one row per cycle and leave below the last row.
     """
     (rows, columns), pixels = w.shape, a.shape[0]
     held = np.zeros_like(w)

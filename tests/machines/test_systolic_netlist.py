@@ -332,8 +332,8 @@ def test_a_buffer_holds_as_many_pieces_as_fit_and_no_more(name: str, shape: Conv
     ends = array + np.broadcast_to(tiled.netlist.actor("array").busy, (len(array), 1))[:, 0]
     for name, datum in (("input", Datum.INPUT), ("weight", Datum.WEIGHT)):
         kept = tiled.analytic.residences[datum]
-        assert kept.held_bits <= rules.rooms[datum]
-        assert kept.used_bits <= 2 * rules.rooms[datum]
+        assert kept.held_bits <= rules.usable_bits[datum]
+        assert kept.used_bits <= 2 * rules.usable_bits[datum]
         freed = np.repeat(ends, np.ravel(tiled.netlist.channel(f"{name}_place").produce))
         closes = np.ravel(tiled.netlist.channel(f"{name}s").produce)
         opens = np.concatenate([[True], closes[:-1] == 1])

@@ -71,9 +71,9 @@ RULES = ArrayRules(
     weight_bits=8,
     sum_bits=32,
     output_bits=8,
-    input_room_bits=4096,
-    weight_room_bits=4096,
-    output_room_bits=4096,
+    input_usable_bits=4096,
+    weight_usable_bits=4096,
+    output_usable_bits=4096,
     dram_bits=64,
     drain_cycles=11,
     drain=Drain.PER_LAYER,
@@ -150,9 +150,9 @@ def rules(draw: st.DrawFn, authors: bool | None = None) -> ArrayRules:
         sum_bits=draw(st.sampled_from([16, 32])),
         output_bits=draw(st.sampled_from([4, 8])),
         sums_in_buffer=draw(st.booleans()),
-        input_room_bits=draw(st.integers(64, 1200)),
-        weight_room_bits=draw(st.integers(384, 1200)),
-        output_room_bits=draw(st.integers(128, 1200)),
+        input_usable_bits=draw(st.integers(64, 1200)),
+        weight_usable_bits=draw(st.integers(384, 1200)),
+        output_usable_bits=draw(st.integers(128, 1200)),
         dram_bits=draw(whole(200)),
         dram_cycles=draw(whole(3)),
         store_cycles=0 if theirs else draw(st.integers(0, 3)),
@@ -367,7 +367,7 @@ def test_more_room_only_helps(
         before = cost(shape, array, small)
     except InputError:
         return
-    for field in ("input_room_bits", "weight_room_bits", "output_room_bits"):
+    for field in ("input_usable_bits", "weight_usable_bits", "output_usable_bits"):
         roomy = replace(array, **{field: getattr(array, field) + more})
         large = promoted(shape, roomy, tile, order)
         assert all(a >= b for a, b in zip(large.kept, small.kept, strict=True))
@@ -606,7 +606,7 @@ def test_a_tile_must_fit_its_buffer_and_its_layer() -> None:
     """Both errors say which loop or buffer, what it needs and what there is."""
     shape = ConvShape(batch=3, in_channels=32, out_channels=8)
     tile = Tile(batch=3, out_width=1, out_height=1, in_channels=32, out_channels=8)
-    small = replace(RULES, weight_room_bits=2047)
+    small = replace(RULES, weight_usable_bits=2047)
     mapping = Mapping(tile=tile, order=ORDER, kept=(0, 0, 0))
     with pytest.raises(InputError, match="weights kept must fit the usable 2047 bits"):
         cost(shape, small, mapping)
@@ -614,7 +614,7 @@ def test_a_tile_must_fit_its_buffer_and_its_layer() -> None:
         cost(shape, RULES, replace(mapping, tile=replace(tile, batch=4)))
     half = replace(mapping, tile=replace(tile, batch=1), kept=(5, 0, 0))
     with pytest.raises(InputError, match=r"inputs kept .* keep them for fewer loops than 5"):
-        cost(shape, replace(RULES, input_room_bits=300), half)
+        cost(shape, replace(RULES, input_usable_bits=300), half)
 
 
 def test_sizes_of_the_last_tile_are_what_is_left() -> None:

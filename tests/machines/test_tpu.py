@@ -77,7 +77,7 @@ def test_a_network_fetches_weights_ahead() -> None:
     machine = TPU()
     layer = Linear(name="f", in_features=1024, out_features=1024, rows=1500)
     alone = run(machine, machine.plan(layer)).report.cycles
-    model = Model(name="m", source="made up", layers=(msgspec.structs.replace(layer, repeat=5),))
+    model = Model(name="m", source="synthetic", layers=(msgspec.structs.replace(layer, repeat=5),))
     program = machine.lower_network([outline(layer, "int8") for layer in model.layers])
     together = run(machine, program).report
     assert 5 * 16 * 1500 < together.cycles < 5 * alone

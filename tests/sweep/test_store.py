@@ -156,7 +156,7 @@ def test_a_record_is_itself_or_nothing() -> None:
 
 
 def test_a_table_goes_to_other_programs(tmp_path: Path) -> None:
-    """CSV, Parquet, pandas and polars have a row a point and the same columns."""
+    """CSV, Parquet, pandas and polars have one row per point and the same columns."""
     points = sparqsim.sweep(toys([1, 2, 3], how=["fine"]), tmp_path / "store", workers=0)
     points.csv(str(tmp_path / "a.csv"))
     head, *lines = (tmp_path / "a.csv").read_text().splitlines()

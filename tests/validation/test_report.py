@@ -144,14 +144,10 @@ def test_options_that_would_do_nothing_are_refused(
 
 
 @pytest.mark.slow
-def test_every_table_is_made_within_ten_minutes(tmp_path: Path) -> None:
+def test_every_table_is_made_within_ten_minutes(validated: Path) -> None:
     """All validations in two processes: none fails, none differs, every table has numbers."""
-    from sparqsim.scripts.output import PatientBar
-
-    bar = PatientBar()
-    made = book.make(
-        validate.validations(), tmp_path, 2, lambda run, done, runs: bar(run.name, done, runs)
-    )
+    made = msgspec.json.decode((validated / "validation.json").read_bytes(), type=book.Book)
+    assert {run.name for run in made.runs} == {*validate.validations()}
     assert [run.command for run in made.runs if run.failed or run.differs] == []
     assert all(table.numbers for run in made.runs for table in run.tables)
     assert sum(run.cpu_seconds for run in made.runs) < 2 * 600

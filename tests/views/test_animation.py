@@ -117,7 +117,7 @@ def test_the_page_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_frame_is_an_svg(tmp_path: Path) -> None:
-    """It can be read as XML, has a cell a lane in the state of the cycle, and the words."""
+    """It can be read as XML, has one cell per lane in the state of the cycle, and the words."""
     timeline = simulate(small())
     path = write_frame(timeline, 3, tmp_path / "f.svg", "small")
     root = ElementTree.fromstring(path.read_text(encoding="utf-8"))

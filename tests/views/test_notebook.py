@@ -58,7 +58,7 @@ def test_each_shows_itself(results) -> None:
 
 
 def test_rows_are_those_of_the_report(results) -> None:
-    """A row a layer with its numbers, a row for every layer on every machine, a row for every
+    """One row per layer with its numbers, a row for every layer on every machine, a row for every
     part of a netlist."""
     _, network, comparison, _, netlist = results
     rows = rows_of(network)

@@ -212,7 +212,7 @@ def test_occupancy_shows_mean_band_and_capacity(result) -> None:
 
 
 def test_queue_panels_show_all_or_the_fullest(result) -> None:
-    """One panel a channel; of more than twelve the fullest, and the title says so."""
+    """One panel per channel; of more than twelve the fullest, and the title says so."""
     figure = plots_over_time.queue_panels(result[1])
     titles = [ax.get_title(loc="left").split(" (")[0] for ax in figure.axes]
     assert titles == [c.name for c in result[1].netlist.channels]

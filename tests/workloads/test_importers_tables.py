@@ -102,7 +102,7 @@ REPORT = "LayerID, Total Cycles (incl. prefetch), Total Cycles, Overall Util %,\
         ),
         ("", "got nothing (unknown)"),
         ("a,b,c\n1,2,3", "name the columns as SCALE-Sim does"),
-        (HEADER, "must hold a layer a row below its header"),
+        (HEADER, "must hold one layer per row below its header"),
         (f"{HEADER}\nc, 3, 3, 3, 3, 1, 1,", "line 2: strides must be whole and at least 1, got ''"),
         (f"{HEADER}\nc, 3, 3, 3, 3, 1, 1.5, 1", "line 2: numfilter must be whole"),
         (f"{HEADER}\n\nc, 3, 3, 3, 3, 0, 1, 1", "line 3: channels must be whole and at least 1"),

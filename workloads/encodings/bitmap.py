@@ -1,6 +1,6 @@
-"""Bitmap encoding: one bit a place says zero or not; the non-zeros follow each other.
+"""Bitmap encoding: one bit per place says zero or not; the non-zeros follow each other.
 
-The simplest sparse form and the cheapest at middling density: its overhead is one bit a place
+The simplest sparse form and the cheapest at middling density: its overhead is one bit per place
 whatever the density, where a 4-bit index costs four bits a non-zero (more, above a quarter). A
 machine finds a value's place in the packed list by counting the ones before it.
 

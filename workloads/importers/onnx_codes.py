@@ -191,7 +191,7 @@ def fixed(constants: Constants, kind: tuple[int, bool], scale: str, zero: str) -
 
 
 def operators() -> list[Any]:
-    """QONNX's operators on real numbers, for ONNX's reference evaluator: a class a domain."""
+    """QONNX's operators on real numbers, for ONNX's reference evaluator: one class per domain."""
     from onnx.reference.op_run import OpRun
 
     class Quant(OpRun):

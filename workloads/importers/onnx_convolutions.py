@@ -128,7 +128,7 @@ def _bias(site: Site, name: str, outputs: int) -> NDArray[Any] | None:
     if not site.is_constant(name):
         raise site.fail(f"must have a constant bias, {name!r} is computed")
     if math.prod(site.among.constants[name].shape) not in (1, outputs):
-        raise site.fail(f"must have a bias of one value an output ({outputs})")
+        raise site.fail(f"must have a bias of one value per output ({outputs})")
     return site.among.constants.values(name, site.place).reshape(-1)
 
 

@@ -79,7 +79,7 @@ def flat_product(site: Site, left: Shape, right: Shape) -> Product:
 
 
 def row_bias(site: Site, name: str, outputs: int) -> NDArray[Any] | None:
-    """A constant with one value an output, or None."""
+    """A constant with one value per output, or None."""
     constant = site.among.constants.get(name)
     if constant is None:
         return None
@@ -143,7 +143,7 @@ def add_product(
 ) -> None:
     """Append a product: with a constant, with a stack of them, or of two activations.
 
-    ``bias`` has one value an output; ``more`` is of the :class:`Step`.
+    ``bias`` has one value per output; ``more`` is of the :class:`Step`.
     """
     size = product.sizes
     constant = next((which for which in (1, 0) if sides[which].weights is not None), None)

@@ -1,4 +1,4 @@
-"""Read a SCALE-Sim topology: a CSV with a layer a row.
+"""Read a SCALE-Sim topology: a CSV with one layer per row.
 
 Two layouts, told by the header: convolutions (``Layer name, IFMAP Height, IFMAP Width, Filter
 Height, Filter Width, Channels, Num Filter, Strides``) and matrix products (``Layer, M, N, K``: M
@@ -61,7 +61,7 @@ def import_scalesim(path: str | Path) -> Model:
                 error if str(error).startswith(where) else InputError(f"{where}: {error}")
             ) from None
     if not layers:
-        raise InputError(f"{path} must hold a layer a row below its header, found none")
+        raise InputError(f"{path} must hold one layer per row below its header, found none")
     return Model(name=path.stem, source=f"SCALE-Sim topology {path.name}", layers=tuple(layers))
 
 

@@ -1,4 +1,4 @@
-"""A table of layers of one's own: a CSV with a layer a row, its columns named after its fields.
+"""A table of layers of one's own: a CSV with one layer per row, its columns named after its fields.
 
 The columns ``name`` and ``kind`` must be there; ``kind`` is ``linear``, ``conv2d`` or ``matmul``.
 The other columns are those fields of :mod:`sparqsim.workloads.layers` that the rows need. An empty
@@ -25,7 +25,7 @@ import msgspec
 from sparqsim.base import InputError, read_text
 from sparqsim.workloads.layers import Layer, Model, unknown
 
-LARGEST_FILE = 2**24  # assumed, bytes: a table has a line a layer
+LARGEST_FILE = 2**24  # assumed, bytes: a table has one line per layer
 LARGEST = 2**31 - 1  # assumed: no size of a layer of today comes near
 KINDS = {each.__name__.lower(): each for each in get_args(Layer)}
 TEXT = ("name", "weights_of", "density_source")
@@ -66,7 +66,7 @@ def import_table(path: str | Path) -> Model:
     path = Path(path)
     found = rows_of(path)
     if not found:
-        raise InputError(f"{path} is empty; it must hold a header and a layer a row")
+        raise InputError(f"{path} is empty; it must hold a header and one layer per row")
     (_, header), *rows = found
     columns = [cell.strip() for cell in header]
     while columns and not columns[-1]:
@@ -78,7 +78,7 @@ def import_table(path: str | Path) -> Model:
         if column in columns[:place]:
             raise InputError(f"{path} has the column {column!r} twice")
     if not rows:
-        raise InputError(f"{path} must hold a layer a row below its header, found none")
+        raise InputError(f"{path} must hold one layer per row below its header, found none")
     layers = []
     for line, cells in rows:
         try:

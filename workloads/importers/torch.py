@@ -278,7 +278,7 @@ class _Recorder(TorchDispatchMode):
         return True
 
     def _constant_bias(self, bias: Any, outputs: int) -> Any:
-        """Return ``bias`` if it is a constant with one value an output, else None."""
+        """Return ``bias`` if it is a constant with one value per output, else None."""
         fits = bias is not None and self._label(bias) is not None and bias.numel() == outputs
         return bias if fits else None
 

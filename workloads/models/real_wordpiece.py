@@ -80,11 +80,11 @@ class WordPiece:
 
     @classmethod
     def read(cls, path: Path) -> WordPiece:
-        """Read a ``vocab.txt``: one piece a line, numbered from 0."""
+        """Read a ``vocab.txt``: one piece per line, numbered from 0."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} must be a vocabulary, one piece a line: {error}") from None
+            raise InputError(f"{path} must be a vocabulary, one piece per line: {error}") from None
         return cls({piece: number for number, piece in enumerate(lines)})
 
     def spell(self, word: str) -> list[str]:
