@@ -162,7 +162,7 @@ class BankedMachine(TiledMachine, frozen=True, kw_only=True):
                     f"example 'DDR4-2400', got {self.dram_standard!r}"
                 )
             return
-        if self.dram_gbytes_per_s != type(self)().dram_gbytes_per_s:
+        if self.dram_gbytes_per_s != type(self)().dram_gbytes_per_s:  # type: ignore[call-arg]
             raise InputError(
                 f"{where}.dram_gbytes_per_s is of a bus, but {self.dram_standard} has its own "
                 "bandwidth: leave one of them out, or choose dram_channels"
