@@ -1,8 +1,8 @@
 """Do Eyeriss, the tensor cores and SNAP obey what must hold of any machine, their search included?
 
 As for the array machines: traffic is at least compulsory, and more of a resource costs no time.
-Examples are drawn from a fixed seed. Eyeriss picks its mapping by a closed form, and SNAP's PEs take
-turns at banks, so that a law holds to a per cent or two there.
+Examples are drawn from a fixed seed. Eyeriss picks its mapping by a closed form, and SNAP's PEs
+take turns at banks, so that a law holds to a per cent or two there.
 """
 
 from __future__ import annotations
