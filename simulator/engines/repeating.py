@@ -33,7 +33,8 @@ RECENT = 32  # moments at the same place of a loop that are compared with the ne
 DENSE = 12  # stops one firing apart, in each stretch of the first looks
 APART = 12  # a number with many divisors: later stops lie multiples of it apart
 # To look whether a run repeats takes about as long as so many firings; the first looks are free.
-WORTH_A_LOOK, FREE_LOOKS = 256, 128
+WORTH_A_LOOK, FREE_LOOKS = 1024, 128
+REWARD = 8  # looks that each jump allows in addition
 
 
 def pays(netlist: Netlist) -> bool:
@@ -277,7 +278,7 @@ class _Stops:
     def jumped(self, before: int, there: int, here: int) -> None:
         """Periods like the one between two stops have been passed."""
         period = there - before
-        self.since = here
+        self.since, self.looked = here, max(0, self.looked - REWARD)
         if before % self.inner + period < self.inner:
             # Next time it is looked for shorter ones too.
             self.found += [(before + p) % self.inner for p in sorted({0, self.apart, period})]
