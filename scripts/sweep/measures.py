@@ -33,6 +33,7 @@ MEASURES = (
     *("sqnr_db", "accuracy", "area_mm2", "dram_read_bits", "verified"),
 )
 LABELS = {
+    "dram_gbytes_per_s": "DRAM bandwidth (GB/s)",
     "seconds": "time (s)",
     "energy_pj": "energy (pJ)",
     "edp_js": "energy x time (Js)",
@@ -45,11 +46,33 @@ LABELS = {
 }
 
 
+_OVER = re.compile(r"(\w+) / 1e(3|6|9|12)")
+_PREFIXES = "pnum kMGT"  # of 1e-12 to 1e12, by thousands; none at 1
+
+
 def named(column: str) -> str:
-    """A column, or an expression over some, in words with its unit."""
-    if column in LABELS:
-        return LABELS[column]
-    return re.sub(r"\b(machine|variables|work)\.", "", column).replace("_", " ")
+    """A column, or an expression over some, in words with its unit.
+
+    Examples
+    --------
+    >>> named("energy_pj / 1e9"), named("machine.queue_slots"), named("cycles / macs")
+    ('energy (mJ)', 'queue slots', 'cycles / macs')
+    """
+    column = re.sub(r"\b(machine|variables|work)\.", "", column)
+    over = _OVER.fullmatch(column)
+    if over and over[1] in LABELS:
+        return _over(LABELS[over[1]], int(over[2]) // 3)
+    return LABELS.get(column, column.replace("_", " "))
+
+
+def _over(label: str, thousands: int) -> str:
+    """A label with its unit so many thousands larger."""
+    words, _, unit = label.rstrip(")").rpartition(" (")
+    prefix, base = (unit[0], unit[1:]) if unit == "pJ" else (" ", unit)
+    place = _PREFIXES.index(prefix) + thousands
+    if unit in ("mm2", "dB") or place >= len(_PREFIXES):
+        return f"{label} / 1e{3 * thousands}"
+    return f"{words} ({_PREFIXES[place].strip()}{base})"
 
 
 def measures_of(report: Report | NetworkReport, machine: Machine) -> dict[str, Any]:
