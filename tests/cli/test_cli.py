@@ -217,7 +217,7 @@ ARRAY = ["run", "bitfusion", "gemm:2x8x8"]
         (["machines", "absent.py"], "absent.py"),
     ],
 )
-def test_bad_input_gets_a_letter(
+def test_bad_input_is_an_error_message(
     arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, one message that names the matter, no traceback."""

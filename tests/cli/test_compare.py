@@ -220,7 +220,7 @@ DIGITS = ["compare", "digits-mlp", "--machines"]
         (["compare", "conv:4x8x8,8x3x3", "--machines", "eie"], "no layer of"),
     ],
 )
-def test_bad_input_gets_a_letter(
+def test_bad_input_is_an_error_message(
     arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, one message that names the matter, nothing on standard output."""

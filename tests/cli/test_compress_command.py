@@ -99,7 +99,7 @@ def test_digits_are_compressed_from_before_they_were_pruned(
         (["absent.onnx", "--recipe", "w4"], "cannot read absent.onnx"),
     ],
 )
-def test_bad_input_gets_a_letter(
+def test_bad_input_is_an_error_message(
     arguments: list[str], says: str, net: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2 and one line that names the matter."""

@@ -74,7 +74,7 @@ def test_choices_are_looked_up(explored: tuple[str, list[dict]], tmp_path: Path)
     assert page.found["row"][5] == "41.7 times too large"
 
 
-def test_what_cannot_be_explored_gets_a_letter(tmp_path: Path, capsys) -> None:
+def test_what_cannot_be_explored_is_an_error_message(tmp_path: Path, capsys) -> None:
     """Numbers that are none, a grid that is too large, machines that run nothing of the work."""
     page = str(tmp_path / "page.html")
     for wrong, message in (

@@ -434,7 +434,7 @@ def test_one_sided_padding_is_named() -> None:
         train.chain([layer], np.random.default_rng(0))
 
 
-def test_missing_torch_is_a_letter() -> None:
+def test_missing_torch_is_an_error_message() -> None:
     """Without torch, importing the module says what to install."""
     code = "import sys; sys.modules['torch'] = None\nimport sparqsim.workloads.train"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

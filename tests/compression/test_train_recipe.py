@@ -123,7 +123,7 @@ def test_a_step_a_channel_has_the_slopes_of_its_channel() -> None:
     for row, step, slope in zip(w, whole.step, whole.step.grad, strict=True):
         one = train.Quantizer(grid, row, elements=8)
         one(torch.from_numpy(row)).pow(2).sum().backward()
-        assert float(step) == float(one.step)
+        assert step.item() == one.step.item()
         assert float(slope) == pytest.approx(float(one.step.grad), rel=1e-5)
 
 

@@ -157,7 +157,7 @@ def test_an_outer_product_finds_its_runs() -> None:
         (lambda: Actor(name="a", busy=Loops.outer([1, -2])), "must be 0 to"),
     ],
 )
-def test_what_cannot_be_gets_a_letter(make: Any, why: str) -> None:
+def test_what_cannot_be_is_an_error_message(make: Any, why: str) -> None:
     """Shapes, signs and lengths are checked where they are given."""
     with pytest.raises(InputError, match=why):
         make()

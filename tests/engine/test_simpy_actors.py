@@ -301,7 +301,7 @@ def test_the_compiled_engine_refuses_a_behaviour() -> None:
         ({"produce": {"mine-back": [1, 2, 3]}}, "produce 3 tokens of 'mine-back' at once"),
     ],
 )
-def test_an_impossible_firing_gets_a_letter(firing: dict, says: str) -> None:
+def test_an_impossible_firing_is_an_error_message(firing: dict, says: str) -> None:
     """Instead of a wait without end or a crash inside the engine."""
 
     def mine(lane: Lane):
@@ -315,7 +315,7 @@ def test_an_impossible_firing_gets_a_letter(firing: dict, says: str) -> None:
 
 
 @pytest.mark.parametrize("request_", [None, [0, 1], [2], [-1], [0.0]])
-def test_a_request_a_resource_cannot_read_gets_a_letter(request_) -> None:
+def test_a_request_a_resource_cannot_read_is_an_error_message(request_) -> None:
     """Fields and banks are checked when the firing asks."""
 
     def mine(lane: Lane):

@@ -82,7 +82,7 @@ def test_an_absent_folder_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file/out.json", "file/new/out.json"])
-def test_a_folder_that_is_none_gets_a_letter(tmp_path: Path, where: str) -> None:
+def test_a_folder_that_is_none_is_an_error_message(tmp_path: Path, where: str) -> None:
     """The path and what to do, before the work and when it is written."""
     (tmp_path / "file").write_text("")
     said = f"cannot write .*{where}.*; name a file in a folder you can write"
@@ -129,7 +129,7 @@ def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     assert output_folder(str(folder)) == folder
 
 
-def test_a_folder_that_cannot_be_gets_a_letter(tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_that_cannot_be_is_an_error_message(tmp_path: Path, monkeypatch) -> None:
     """A file in its place, a file on the way, or no right to write."""
     (tmp_path / "file").write_text("")
     for wrong in ("file", "file/below"):

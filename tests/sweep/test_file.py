@@ -68,7 +68,7 @@ MISTAKES = {
     "correlation that does nothing": ("batch = 1", "correlation = 0.4", r"line 14 \(block\[2\].work.correlation\).*changes nothing"),
     "correlation of published tensors": ('work = "eie/nt-we"', 'work = { name = "digits-mlp", correlation = 0.4 }', r"line 6 \(block\[1\].work\).*real tensors"),
     "correlation without zeros": ('work = "eie/nt-we"', 'work = { name = "resnet18/fc", correlation = 0.4 }', r"line 6 \(block\[1\].work\).*no zeros"),
-    "correlation beyond 1": ('work = "eie/nt-we"', 'work = { name = "eie/nt-we", correlation = [0.2, 1.5] }', r"line 6 \(block\[1\].work\).*-1 to 1"),
+    "correlation beyond 1": ('work = "eie/nt-we"', 'work = { name = "eie/alex-7", correlation = [0.2, 1.5] }', r"line 6 \(block\[1\].work\).*-1 to 1"),
     "density that is no number": ('work = "eie/nt-we"', 'work = { name = "eie/nt-we", weight_density = "thin" }', r"line 6 \(block\[1\].work\).*`float"),
     "search over two blocks": ('minimise = "edp_js"', 'search = { minimise = ["edp_js"] }', r"a search has one block for its space, got 2"),
     "best both ways": ('minimise = "edp_js"', 'minimise = "edp_js"\nmaximise = "sqnr_db"', r"minimise or maximise, not both"),
@@ -76,7 +76,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_a_letter(tmp_path: Path, mistake: str) -> None:
+def test_a_mistake_gets_an_error_message(tmp_path: Path, mistake: str) -> None:
     """It names file, line and key, what is wrong, and where it helps what there is."""
     before, after, message = MISTAKES[mistake]
     assert before in GOOD

@@ -57,7 +57,7 @@ def test_two_aims(tmp_path: Path) -> None:
     assert len(sparqsim.sweep(asked, tmp_path, workers=0)) > 8
 
 
-def test_what_cannot_be_searched_gets_a_letter(tmp_path: Path) -> None:
+def test_what_cannot_be_searched_is_an_error_message(tmp_path: Path) -> None:
     """A measure that is none; names by a method for numbers; no space at all."""
     with pytest.raises(InputError, match=r"'cykles' is no number of the report.*cycles"):
         sparqsim.sweep(search("tpe", minimise=["cykles"]), tmp_path, workers=0)

@@ -193,7 +193,7 @@ def test_a_changed_number_is_found(tmp_path: Path) -> None:
         (lambda t: t.replace(",12745180", ",inf"), "'E_total_nJ' must be a finite number"),
     ],
 )
-def test_a_spoiled_table_is_a_letter(tmp_path: Path, spoil: object, message: str) -> None:
+def test_a_spoiled_table_is_an_error_message(tmp_path: Path, spoil: object, message: str) -> None:
     """Missing, truncated or nonsensical tables say what must hold."""
     path = _written(tmp_path, spoil(TABLE.read_text()))  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
@@ -218,7 +218,7 @@ def test_a_row_that_is_refused_is_told_and_the_others_go_on(tmp_path: Path) -> N
     assert all(each.agrees for each in found.numbers)
 
 
-def test_an_absent_table_is_a_letter(tmp_path: Path) -> None:
+def test_an_absent_table_is_an_error_message(tmp_path: Path) -> None:
     """A file that is not there, or is a folder."""
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(InputError, match="cannot read the table"):

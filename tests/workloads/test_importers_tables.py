@@ -266,7 +266,7 @@ def test_no_problem(tmp_path: Path, text: str, says: str) -> None:
     assert says in str(error.value) and "p.yaml" in str(error.value)
 
 
-def test_without_pyyaml_the_letter_says_what_to_install(
+def test_without_pyyaml_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The extra is named."""
