@@ -290,7 +290,7 @@ def test_the_clock_is_a_positive_number(clock) -> None:
         Netlist([actor()], clock_hz=clock)
 
 
-def test_unknown_names_is_an_error_message() -> None:
+def test_unknown_names_are_refused() -> None:
     """Asking for what is not there says so, and guesses what was meant."""
     net = pair()
     with pytest.raises(InputError, match="no actor in 'netlist' named 'x'"):

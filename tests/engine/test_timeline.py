@@ -373,7 +373,7 @@ def test_a_summary_does_not_grow_with_the_firings() -> None:
             ask()
 
 
-def test_unknown_names_is_an_error_message() -> None:
+def test_unknown_names_are_refused() -> None:
     """Asking a timeline for an actor, channel or lane that is not there says so."""
     run = simulate(
         Netlist(

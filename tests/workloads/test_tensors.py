@@ -51,7 +51,7 @@ def test_digits_are_real() -> None:
     assert not from_digits("cnn", "fc3", 1).relu and tensors.relu
 
 
-def test_bad_requests_is_an_error_message() -> None:
+def test_bad_requests_are_refused() -> None:
     """Densities of real tensors, layers without weights, shapes and numbers that do not fit."""
     with pytest.raises(InputError, match="takes no batch"):
         with_rows(MatMul(name="m", m=2, k=3, n=4), 2)
