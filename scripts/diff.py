@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 from rich.markup import escape
 
 from sparqsim.base import InputError
-from sparqsim.scripts.output import console, json_option, table, write_json
+from sparqsim.scripts.output import console, json_option, real_path, table, write_json
 from sparqsim.simulator.differences import Difference, Measure, differences, place_of, unshared
 from sparqsim.simulator.pages.charts import with_unit
 from sparqsim.simulator.saved import read_report
@@ -28,7 +27,7 @@ def command(before: str, after: str, json_path: str | None) -> None:
     What was configured differently, what changed, and from their critical paths why.
     """
     for given in (before, after):
-        if json_path not in (None, "-") and os.path.realpath(given) == os.path.realpath(json_path):
+        if json_path not in (None, "-") and real_path(given) == real_path(json_path):
             raise InputError(f"--json would write over the report {given}; name another file")
     reports = read_report(before), read_report(after)
     found = differences(*reports)

@@ -75,13 +75,21 @@ def refuse_folder(_: click.Context, option: click.Parameter, path: str | None) -
     return path
 
 
+def real_path(path: str) -> str:
+    """Return a path without links; as it is if it can be none, which who opens it tells."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL byte
+        return path
+
+
 def refuse_twice(files: Mapping[str, str | None]) -> None:
     """Refuse to write two things (by their option) to one file or to the terminal at once."""
     places: dict[str, str] = {}
     for option, path in files.items():
         if path is None:
             continue
-        place = "the terminal" if path == "-" else os.path.realpath(path)
+        place = "the terminal" if path == "-" else real_path(path)
         if place in places and place != os.devnull:
             raise InputError(f"{places[place]} and {option} would both be written to {path}")
         places[place] = option

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from paths import HEEDING
 
 from sparqsim.base import InputError, bytes_of, check_memory, printable, read_text
 from sparqsim.scripts.cli import main
@@ -303,7 +304,7 @@ def test_a_trace_says_its_size_and_has_a_limit(
 @pytest.mark.parametrize("after_s", [3.0, 8.0])
 def test_an_interrupted_demonstration_ends_well(after_s: float, tmp_path: Path) -> None:
     """Ctrl-C while it loads or runs: exit code 130, no traceback, no file half written."""
-    command = [sys.executable, "-m", "sparqsim.scripts.scenarios.demo", "--out", "demo"]
+    command = [*HEEDING, sys.executable, "-m", "sparqsim.scripts.scenarios.demo", "--out", "demo"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
         time.sleep(after_s)
         running.send_signal(signal.SIGINT)

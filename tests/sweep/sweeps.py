@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paths import HEEDING
+
 TOY = str(Path(__file__).resolve().parent / "toy_machine.py")
 
 
@@ -37,8 +39,8 @@ def _value(value: Any) -> str:
 def started(file: Path, store: Path, *options: str) -> subprocess.Popen[str]:
     """``sparqsim sweep`` in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "sparqsim.scripts.cli", "sweep", str(file), "--store", str(store),
-         *options],
+        [*HEEDING, sys.executable, "-m", "sparqsim.scripts.cli", "sweep", str(file),
+         "--store", str(store), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
