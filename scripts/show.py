@@ -227,6 +227,8 @@ def show_network(report: NetworkReport, title: str) -> None:
     for number, why in enumerate(whys, start=1):
         screen.print(f"({number}) not on {report.machine}: {escape(why)}")
     screen.print(_totals(report))
+    if report.accuracy is not None and report.accuracy.note:
+        screen.print(f"note: {escape(report.accuracy.note)}")
     for note in report.notes:
         if note not in warnings:
             screen.print(f"note: {escape(note)}")
@@ -294,8 +296,6 @@ def _totals(report: NetworkReport) -> Table:
             facts.add_row(
                 name, f"{after:.4f} with {escape(judged.recipe)}, {before:.4f} in float32"
             )
-        if judged.note:
-            facts.add_row("", judged.note)
     return facts
 
 

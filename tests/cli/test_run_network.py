@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sparqsim import run
 from sparqsim.scripts.cli import main
 from sparqsim.scripts.run import command, machine_options, tensor_options
+from sparqsim.scripts.show import show_network
 from sparqsim.simulator.frames import COLUMNS
 from sparqsim.simulator.report import NetworkReport, Report
 
@@ -201,3 +203,14 @@ def test_no_option_has_two_meanings() -> None:
         assert len(names) == len(set(names)), name
         assert shared <= set(names)
         assert {option.name for option in machine_options(get_machine(name))} <= set(names)
+
+
+def test_what_judging_leaves_open_is_a_note(capfd: pytest.CaptureFixture[str]) -> None:
+    """However long it is, it takes no room from the totals beside it."""
+    report = run("plain", "digits-mlp")
+    assert isinstance(report, NetworkReport) and report.accuracy is not None
+    why = "a layer is judged " + "in another way " * 20
+    judged = msgspec.structs.replace(report.accuracy, note=why)
+    show_network(msgspec.structs.replace(report, accuracy=judged), "a network")
+    out = capfd.readouterr().out
+    assert "layers run" in out and "multipliers used" in out and "note: a layer is judged" in out
