@@ -147,7 +147,12 @@ def _arrays(folder: Path) -> dict[str, bytes]:
             for member, content in members.items():
                 archive.writestr(member, content)
         found[name] = whole.getvalue()
-    return found
+    plain = io.BytesIO()
+    np.savez(plain, x=np.ones(3, np.float32))
+    locked = bytearray(plain.getvalue())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        locked[locked.index(mark) + flags] |= 1
+    return found | {"encrypted": bytes(locked)}
 
 
 def test_files_of_arrays(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
