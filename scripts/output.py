@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns of a table where the output is not a terminal
 MOST = 300  # characters of a cell
+WIDEST_RIGHT = 60  # of a column that does not wrap: a long name leaves room for the others
 PATIENCE_SECONDS = 2.0  # a progress bar is shown to who waits longer
 
 
@@ -157,7 +158,7 @@ def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: st
     for heading in left:
         made.add_column(heading, overflow="fold")
     for heading in right:
-        made.add_column(heading, justify="right", no_wrap=True)
+        made.add_column(heading, justify="right", no_wrap=True, max_width=WIDEST_RIGHT)
     return made
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.base import InputError, check_memory
+from sparqsim.base import InputError, check_memory, printable
 
+MOST_WORDS = 200  # characters of what zipfile and numpy say, who quote what they read
 READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -54,7 +55,8 @@ def read_npz(
     except InputError:
         raise
     except Exception as error:  # on files cut, forged or locked: any of a dozen unrelated types
-        raise InputError(f"{path} must be an npz of arrays of numbers: {error}") from None
+        why = printable(str(error), MOST_WORDS)
+        raise InputError(f"{path} must be an npz of arrays of numbers: {why}") from None
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, int]:

@@ -205,12 +205,14 @@ def test_no_option_has_two_meanings() -> None:
         assert {option.name for option in machine_options(get_machine(name))} <= set(names)
 
 
-def test_what_judging_leaves_open_is_a_note(capfd: pytest.CaptureFixture[str]) -> None:
-    """However long it is, it takes no room from the totals beside it."""
+def test_long_words_leave_room_for_the_totals(capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither a note on the judging nor a recipe's name takes the room of what stands beside it."""
     report = run("plain", "digits-mlp")
     assert isinstance(report, NetworkReport) and report.accuracy is not None
-    why = "a layer is judged " + "in another way " * 20
-    judged = msgspec.structs.replace(report.accuracy, note=why)
+    why, name = "a layer is judged " + "in another way " * 20, "a recipe " * 20
+    judged = msgspec.structs.replace(report.accuracy, note=why, recipe=name)
     show_network(msgspec.structs.replace(report, accuracy=judged), "a network")
-    out = capfd.readouterr().out
-    assert "layers run" in out and "multipliers used" in out and "note: a layer is judged" in out
+    lines = capfd.readouterr().out.splitlines()
+    for label in ("layers run ", "cycles ", "multipliers used ", "accuracy "):
+        assert any(line.startswith(label) for line in lines), label
+    assert any(line.startswith("note: a layer is judged") for line in lines)
