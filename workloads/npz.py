@@ -45,7 +45,7 @@ def read_npz(
         if missing or not sizes:
             raise InputError(
                 f"{path} must hold {what}; it lacks {' and '.join(missing) or 'all of it'} and "
-                f"holds {', '.join(sizes) or 'no array'}"
+                f"holds {printable(', '.join(sizes), MOST_WORDS) or 'no array'}"
             )
         check_memory(sum(sizes.values()), f"{path}: its arrays")
         with np.load(path, allow_pickle=False) as arrays:
@@ -68,7 +68,10 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, int]:
         version = np.lib.format.read_magic(file)
         if version not in READERS:
             raise ValueError(f"{name!r} has version {version} of the format")
-        shape, _, dtype = READERS[version](file)
+        try:
+            shape, _, dtype = READERS[version](file)
+        except Exception:  # Python's own parser speaks of its own objects
+            raise ValueError(f"the header of {name!r} is none of an array") from None
         begun = file.tell()
     if dtype.hasobject:
         raise ValueError(f"{name!r} holds objects of Python, which may run code")

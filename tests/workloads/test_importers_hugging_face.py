@@ -290,3 +290,48 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     (path / "model.safetensors").write_bytes(lied)
     with pytest.raises(InputError):
         load(str(path))
+
+
+@pytest.mark.parametrize(
+    "kind, change, says",
+    [
+        ("gptq", {"quant_method": ["gptq"]}, r"quant_method \['gptq'\] is not supported"),
+        ("gptq", {"quant_method": {}}, "quant_method {} is not supported"),
+        ("gptq", {"bits": 4.0}, "codes must have 2, 4 or 8 bits, got 4.0"),
+        ("gptq", {"group_size": [16]}, "group_size must be whole"),
+        ("int4", {"config_groups": {"x": {"weights": {"num_bits": 4.0}}}}, "integers of 4 or 8"),
+        ("int4", {"config_groups": ["x"]}, r"must be \[32, 8\]"),
+    ],
+)
+def test_settings_of_a_wrong_type(
+    tmp_path: Path, kind: str, change: dict[str, Any], says: str
+) -> None:
+    """Whatever JSON has in place of a setting, it is refused by its name."""
+    path, _ = tiny(tmp_path, kind)
+    settings = {**(QUANTIZED[kind][1] or {}), **change}
+    folder_of(path, TINY | {"quantization_config": settings, "architectures": "x"})
+    with pytest.raises(InputError, match=says):
+        load(str(path), sequence=4)
+
+
+@pytest.mark.parametrize(
+    "kind, name, dtype",
+    [
+        ("gptq", "qweight", "F32"), ("gptq", "scales", "I32"), ("gptq", "qzeros", "X"),
+        ("awq", "qweight", "F32"), ("int8", "input_scale", "F8_E4M3"), ("int8", "weight", "U8"),
+        ("int4", "weight_packed", "F32"), ("float", "weight", "F8_E5M2"),
+    ],
+)  # fmt: skip
+def test_tensors_of_a_wrong_type(tmp_path: Path, kind: str, name: str, dtype: str) -> None:
+    """A tensor of a type that its packing does not have is refused by its name and type."""
+    path, _ = tiny(tmp_path, kind)
+    file = path / "model.safetensors"
+    held = file.read_bytes()
+    length = int.from_bytes(held[:8], "little")
+    header = json.loads(held[8 : 8 + length])
+    tensor = f"model.layers.1.mlp.up_proj.{name}"
+    header[tensor]["dtype"] = dtype
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + held[8 + length :])
+    with pytest.raises(InputError, match=f"{name}'? .*{dtype}|{name}.* bytes"):
+        load(str(path), sequence=4)
