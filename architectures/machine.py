@@ -349,6 +349,8 @@ def program(
         partial(take, machine.name, layer, computes, own, requantize=requantize),
     )
     lowered = machine.lower(taken.layer)
+    if not isinstance(lowered, Program):
+        raise InputError(f"{machine.name} must lower a layer to a Program, got {lowered!r:.60}")
     told = [
         f"{role}: {each.format} {each.how} in {each.stored_as}"
         for role, each in taken.operands.items()

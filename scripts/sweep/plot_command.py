@@ -142,7 +142,7 @@ def _importance(points: Points, measure: str) -> bool:
 def _show(points: Points, store: str) -> None:
     """Say what is there: counts, what varies, and the measures."""
     screen = console()
-    screen.print(f"{store}: {len(points):,} points, {len(points.failed):,} failed")
+    screen.print(f"{store}: {len(points):,} points, {len(points.failed):,} failed", markup=False)
     if points.broken:
         screen.print(f"{points.broken:,} broken files, which a sweep will run again")
     if points.versions > 1:
@@ -160,4 +160,5 @@ def _show(points: Points, store: str) -> None:
     from sparqsim.scripts.sweep.frame import is_given
 
     measures = [name for name in points.columns if not is_given(name)]
-    screen.print(f"\nmeasures: {', '.join(measures)}, or any path in the report's JSON")
+    told = f"\nmeasures: {', '.join(measures)}, or any path in the report's JSON"
+    screen.print(told, markup=False)

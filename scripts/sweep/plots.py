@@ -7,6 +7,7 @@ points have the same place in a figure, their mean is drawn, and the band from l
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,20 +72,25 @@ class Drawing:
         """Numbers of a column; nan where there is none. Raises InputError at a name."""
         values = self.of(name)
         try:
-            return np.array([np.nan if v is None else v for v in values], np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"{name!r} is no number; it cannot be drawn along an axis") from None
+            found = np.array([np.nan if v is None else v for v in values], np.float64)
+        except (TypeError, ValueError, OverflowError):
+            found = np.empty(0)
+        if found.shape != (len(values),):
+            raise InputError(f"{name!r} is no number; it cannot be drawn along an axis")
+        return found
 
     def groups(self, name: str) -> list[tuple[str, NDArray[np.bool_]]]:
         """Each value of a column, and which points have it; one group of all without a name."""
         if not name:
             return [("", np.ones(len(self.places), bool))]
         values = self.of(name)
-        distinct = {repr(value): value for value in values}
-        known = list(distinct.values())
-        if len({isinstance(value, str) for value in known}) == 1:
+        known = list({repr(value): value for value in values}.values())
+        with suppress(TypeError):  # of several types
             known.sort()
-        return [(told(value), np.array([each == value for each in values])) for value in known]
+        return [
+            (told(value), np.array([repr(each) == repr(value) for each in values]))
+            for value in known
+        ]
 
 
 def told(value: Any) -> str:

@@ -30,7 +30,7 @@ from sparqsim.architectures import presets
 from sparqsim.architectures.machine import run
 from sparqsim.architectures.sparse_tensor_core import Plan, Shape, SparseTensorCore, best_tiling
 from sparqsim.base import InputError, read_csv
-from sparqsim.scripts.output import PatientBar, console, table
+from sparqsim.scripts.output import PatientBar, console, marked, table
 from sparqsim.scripts.validation._evidence import spearman
 
 REFERENCE = Path(__file__).with_name("rtx3090_gemm.csv")
@@ -287,7 +287,7 @@ def show(content: dict[str, Any]) -> None:
         f"bound {100 * BOUND:.0f} % on the rest",
     )
     for row in content["rows"]:
-        verdict = "fitted" if row.fitted else "" if row.within else "[red]miss[/red]"
+        verdict = "fitted" if row.fitted else "" if row.within else marked("miss", "red")
         made.add_row(
             row.library, row.shape, row.tiling, row.regime, f"{row.measured:.4g}",
             f"{row.simulated:.4g}", f"{100 * row.error:+.1f} %", verdict,

@@ -38,6 +38,7 @@ from sparqsim.scripts.output import (
     check_differences,
     console,
     json_option,
+    marked,
     refuse_folder,
     table,
     write_json,
@@ -381,7 +382,7 @@ def show(rows: list[Row]) -> None:
         "bound: 5 % of the processing time; active PEs exactly; the other quantities are reported",
     )
     for row in rows:
-        bound = {None: "", True: "held", False: "[red]miss[/red]"}[row.within_bound]
+        bound = {None: "", True: "held", False: marked("miss", "red")}[row.within_bound]
         quantity = f"{row.quantity} {row.unit}".strip()
         made.add_row(
             row.layer, quantity, f"{row.measured:.4g}", f"{row.simulated:.4g}",

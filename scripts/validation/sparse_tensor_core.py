@@ -43,6 +43,7 @@ from sparqsim.scripts.output import (
     check_differences,
     console,
     json_option,
+    marked,
     table,
     write_json,
 )
@@ -392,7 +393,7 @@ def show(content: dict[str, Any]) -> None:
     )
     rows: list[Row] = content["rows"]
     for row in rows:
-        verdict = "fitted" if row.fitted else "" if row.within else "[red]miss[/red]"
+        verdict = "fitted" if row.fitted else "" if row.within else marked("miss", "red")
         made.add_row(
             row.item.replace("GEMM ", ""),
             row.shape.replace(" ", ""),

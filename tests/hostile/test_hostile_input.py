@@ -25,8 +25,9 @@ NAMES = [
     "\x1b[31mred\x1b[0m", "[/bold]", "[red]x[/red]", "\u202egnp.exe", "a" * 10_000, "a\x00b",
     "<script>alert(1)</script>", "two\nlines", "]]>&amp;\"'", "\x07bell", ":smile:", "$x^{$",
     "[link=http://x]y", "../../etc/passwd", "=cmd|' /C calc'!A0", "%s%n", "\u200b", "--help",
+    "\x9b31mCSI", "\x7f",
 ]  # fmt: skip
-STEERING = ("\x1b", "\x07", "\u202e", "\u200b", "\x00")
+STEERING = ("\x1b", "\x07", "\u202e", "\u200b", "\x00", "\x9b", "\x7f")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -66,6 +67,8 @@ def test_hostile_names_are_harmless(
     """Names steer neither terminal, page nor spreadsheet; none is lost, none is a mark-up."""
     page, table, figures = tmp_path / "page.html", tmp_path / "rows.csv", tmp_path / "figures"
     main(["models", str(network)])
+    main(["models", str(network), "--json", "-"])
+    main(["compress", str(network), "--recipe", "w4"])
     main(["run", "bitfusion", str(network), "--no-verify", "--page", str(page),
           "--csv", str(table), "--figures", str(figures)])  # fmt: skip
     shown = capsys.readouterr()
