@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
+from sparqsim.workloads.importers.checkpoint import unpacked
 from sparqsim.workloads.importers.hugging_face import import_folder
 from sparqsim.workloads.models import get_model
 from sparqsim.workloads.quantize import QuantizedTensor
@@ -240,6 +241,30 @@ def test_groups_of_a_checkpoint_run_as_they_are(tmp_path: Path, kind: str) -> No
     operand = report.operands["weights"]
     assert (report.verification.status, operand.how, operand.bits) == ("exact", "as it is", 4)
     assert operand.granularity == "group of 16"
+
+
+def test_act_order_is_an_order_of_inputs(tmp_path: Path) -> None:
+    """Groups of GPTQ that are spread over the inputs cost what groups side by side cost, and the
+    numbers are those of the checkpoint, its inputs in the order of their groups."""
+    path, weights = tiny(tmp_path, "gptq")
+    layer = "layers.0.mlp.down_proj"
+    plain_run = run_layer(get_machine("bitfusion")(), load(f"{path}/{layer}", sequence=4)).report
+    tensors = load_file(path / "model.safetensors")
+    key = f"model.{layer}.g_idx"
+    stored = np.random.default_rng(3).permutation(48)  # where each input stands in the file
+    codes = unpacked(tensors[f"model.{layer}.qweight"], 4, 0)
+    words = packed(np.ascontiguousarray(codes[stored].T), list(range(8))).T
+    tensors[f"model.{layer}.qweight"] = np.ascontiguousarray(words)
+    tensors[key] = tensors[key][stored]
+    save_file(tensors, path / "model.safetensors")
+    network = load(f"{path}/{layer}", sequence=4)
+    assert network.report is not None and network.weights is not None
+    assert any("1 of them have act-order" in note for note in network.report.notes)
+    order = np.argsort(stored // 16, kind="stable")
+    np.testing.assert_allclose(network.weights[layer], weights[layer][:, stored][:, order])
+    report = run_layer(get_machine("bitfusion")(), network).report
+    assert report.operands["weights"].granularity == "group of 16"
+    assert (report.verification.status, report.cycles) == ("exact", plain_run.cycles)
 
 
 def test_several_files_and_bfloat16(tmp_path: Path) -> None:

@@ -261,7 +261,11 @@ def _bits(config: Mapping[str, Any], shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _gptq(read: _Reader, shape: tuple[int, int], config: Mapping[str, Any]) -> Codes:
-    """``qweight`` [in / pack, out], ``qzeros`` [groups, out / pack], ``scales`` [groups, out]."""
+    """``qweight`` [in / pack, out], ``qzeros`` [groups, out / pack], ``scales`` [groups, out].
+
+    Inputs come in the order of their groups, as kernels take them: with act-order a group is spread
+    over the inputs as they are stored.
+    """
     (outputs, inputs), (bits, group) = shape, _bits(config, shape)
     pack, groups = 32 // bits, -(-inputs // group)
     if inputs % pack or outputs % pack:
@@ -270,23 +274,22 @@ def _gptq(read: _Reader, shape: tuple[int, int], config: Mapping[str, Any]) -> C
     read.must_be("qweight", (inputs // pack, outputs), WORDS)
     read.must_be("scales", (groups, outputs), REAL)
     read.must_be("qzeros", (groups, outputs // pack), WORDS)
-
-    def of_input() -> NDArray[Any]:
-        if "g_idx" not in read:
-            return np.arange(inputs) // group
-        read.check("g_idx", ("I32", "I64"))
-        found = read("g_idx").astype(np.int64)
-        if found.shape != (inputs,) or found.min(initial=0) < 0 or found.max(initial=0) >= groups:
+    of_input = np.arange(inputs) // group
+    if "g_idx" in read:
+        read.must_be("g_idx", (inputs,), ("I32", "I64"))
+        of_input = read("g_idx").astype(np.int64)
+        if of_input.min(initial=0) < 0 or of_input.max(initial=0) >= groups:
             raise InputError(f"{read.prefix}.g_idx must name a group for each input")
-        return found
+    order = np.argsort(of_input, kind="stable")
+    of_input = of_input[order]
 
     def zeros() -> NDArray[Any]:
         held = (unpacked(read("qzeros"), bits, 1).astype(np.int32) + more) & ((1 << bits) - 1)
-        return held[of_input()].T
+        return held[of_input].T
 
     return Codes(
-        Later(shape, lambda: unpacked(read("qweight"), bits, 0).T),
-        Later(shape, lambda: read("scales").astype(np.float32)[of_input()].T),
+        Later(shape, lambda: unpacked(read("qweight"), bits, 0)[order].T),
+        Later(shape, lambda: read("scales").astype(np.float32)[of_input].T),
         Later(shape, zeros),
         Int(bits, False),
     )

@@ -303,6 +303,7 @@ class _Weights:
         self.checkpoint, self.settings, self.turned = checkpoint, settings, turned
         self.tensors: dict[str, Tensors] = {}
         self.ranges: dict[str, Range] = {}
+        self.spread = 0  # layers whose groups of inputs are spread over them
         weighted = [layer for layer in layers if layer.weight_shape]
         self.prefix = self._prefix(weighted)
         for layer in weighted:
@@ -311,6 +312,11 @@ class _Weights:
         self.notes = []
         if coded:
             self.notes.append(f"{len(coded)} layers come with codes, which run as they are")
+            if self.spread:
+                self.notes.append(
+                    f"{self.spread} of them have act-order: their inputs are taken in the order "
+                    "of their groups, and bringing them into it is not counted"
+                )
             if not self.ranges:
                 self.notes.append(
                     "activations have no fixed codes: a machine's own recipe rounds them"
@@ -355,6 +361,8 @@ class _Weights:
         else:
             raw = Later(shape, codes.values)
             self._range(layer, where)
+            groups = self.checkpoint.get(f"{where}.g_idx")
+            self.spread += groups is not None and bool((np.diff(groups.read()) < 0).any())
         bias: NDArray[Any] | None = None
         if not isinstance(layer, MatMul) and layer.bias:
             name = f"{where}.bias"
