@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable
 from typing import Any
@@ -39,7 +40,8 @@ def read_npz(
         shorter than its header says or larger than memory may be, or a name is missing.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
+            warnings.simplefilter("ignore")  # of numpy, on headers as Python 2 wrote them
             sizes = dict(_header(archive, info) for info in archive.infolist())
         missing = [name for name in needed if name not in sizes]
         if missing or not sizes:
@@ -48,7 +50,8 @@ def read_npz(
                 f"holds {printable(', '.join(sizes), MOST_WORDS) or 'no array'}"
             )
         check_memory(sum(sizes.values()), f"{path}: its arrays")
-        with np.load(path, allow_pickle=False) as arrays:
+        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as arrays:
+            warnings.simplefilter("ignore")
             return {name: arrays[name] for name in sizes}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None

@@ -18,11 +18,13 @@ from safetensors.numpy import load_file, save_file
 from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
+from sparqsim.workloads import recipes
+from sparqsim.workloads.compress import compress
 from sparqsim.workloads.importers.checkpoint import unpacked
 from sparqsim.workloads.importers.hugging_face import import_folder
 from sparqsim.workloads.models import get_model
 from sparqsim.workloads.quantize import QuantizedTensor
-from sparqsim.workloads.work import load
+from sparqsim.workloads.work import load, subject_for
 
 LLAMA = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096,
@@ -360,3 +362,13 @@ def test_tensors_of_a_wrong_type(tmp_path: Path, kind: str, name: str, dtype: st
     file.write_bytes(len(text).to_bytes(8, "little") + text + held[8 + length :])
     with pytest.raises(InputError, match=f"{name}'? .*{dtype}|{name}.* bytes"):
         load(str(path), sequence=4)
+
+
+def test_weights_alone_are_compressed(tmp_path: Path) -> None:
+    """A folder has weights and is not run: a recipe for weights suits it, one for inputs not."""
+    path, weights = tiny(tmp_path, "float")
+    subject = subject_for(load(str(path)))
+    _, report, _ = compress(subject, recipes.get("w4"), judge=False)
+    assert [row.name for row in report.tensors] == [*weights]
+    with pytest.raises(InputError, match="is not run here"):
+        compress(subject, recipes.get("int8"), judge=False)
