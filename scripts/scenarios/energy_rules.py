@@ -118,7 +118,9 @@ def draw(found: Rules) -> Figure:
     order = np.argsort(words)
     sram.plot(words[order], rule[order], "-", color=BLUE, label="the rule")
     sram.plot(words, cacti, "o", color=VERMILION, label="CACTI 7, 45 nm", markersize=4)
-    sram.set(xscale="log", yscale="log", xlabel="words: capacity over port", ylabel="pJ a bit read")
+    sram.set(
+        xscale="log", yscale="log", xlabel="words: capacity over port", ylabel="pJ per bit read"
+    )
     sram.set_title("SRAM: capacity and port")
     names = [f"{rows}x{columns}" for rows, columns, *_ in found.arrays]
     array.bar(names, [nanojoules for *_, nanojoules, _ in found.arrays], color=BLUE)
