@@ -43,7 +43,7 @@ KINDS = get_args(get_type_hints(Figure)["kind"])
               "out/KIND.png]")  # fmt: skip
 @click.option("--figures-of", metavar="FILE", help="Draw the figures of a sweep's file.")
 @click.option("--folder", metavar="DIR", default="out", show_default=True, help="Of those figures.")
-@click.option("--importance", metavar="NAME", help="Which parameter this measure hangs on.")
+@click.option("--importance", metavar="NAME", help="Which parameter this measure depends on.")
 @click.option("--failed", is_flag=True, help="List the points that failed, and why.")
 @click.option("--page", metavar="FILE", callback=refuse_early, help="Write the store as one page.")
 @click.option("--csv", "csv_path", metavar="FILE|-", callback=refuse_early, help="Write a table.")
@@ -127,7 +127,7 @@ def _importance(points: Points, measure: str) -> bool:
 
     found = importances(points, measure)
     listed = table(
-        f"What {measure} hangs on, over {len(points):,} points: {found[0].method}",
+        f"What {measure} depends on, over {len(points):,} points: {found[0].method}",
         ("parameter",),
         ("alone", "with all"),
         "alone, with all: share of the variance that it explains; that is lost without it",
