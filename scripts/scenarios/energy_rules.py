@@ -47,7 +47,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     nodes : list of (nm, energy over that at 45 nm)
     logic, memory : list of (nm, over 45 nm)
         Of the table ``cacti-aladdin``: a MAC, a read of 128 KiB.
-    srams : list of (words, pJ a bit of the rule, pJ a bit of CACTI)
+    srams : list of (words, pJ per bit of the rule, pJ per bit of CACTI)
         The rule goes through 128 KiB at a port of 64 bits.
     arrays : list of (rows, columns, array energy in nJ, cycles)
         Bit Fusions on one layer.

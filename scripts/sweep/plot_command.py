@@ -32,13 +32,14 @@ KINDS = get_args(get_type_hints(Figure)["kind"])
 @click.option("--hue", metavar="NAME", default="", help="A line and colour for each of its values.")
 @click.option("--panel", metavar="NAME", default="", help="A panel for each of its values.")
 @click.option("--value", metavar="NAME", default="", help="What a heat map's cells show.")
-@click.option("--kind", type=click.Choice(KINDS), default="lines", show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), default="lines", show_default=True,
+              help="What is drawn.")  # fmt: skip
 @click.option("--log-x", is_flag=True, help="Equal ratios along x.")
 @click.option("--log-y", is_flag=True, help="Equal ratios along y.")
 @click.option("--knee", is_flag=True, help="Mark where a curve bends: doubling x gains under 10 %.")
 @click.option("--relative-to-first", is_flag=True, help="Over the first value of each line.")
 @click.option("--where", metavar="EXPR", default="", help="Only points for which it is true.")
-@click.option("--title", default="")
+@click.option("--title", default="", help="Title of the figure or the page.")
 @click.option("--output", metavar="FILE", callback=refuse_early, help="A .png or .svg.  [default: "
               "out/KIND.png]")  # fmt: skip
 @click.option("--figures-of", metavar="FILE", help="Draw the figures of a sweep's file.")

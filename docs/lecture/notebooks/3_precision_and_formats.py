@@ -45,7 +45,7 @@ print({recipe: f"{cycles[recipe]} of at least {least[recipe]}" for recipe in lea
 # ## What DRAM allows
 #
 # Inputs and weights come once at least, outputs leave at the width of the inputs; the bus moves 192
-# bits a cycle. Which of the two bounds is the larger, for each recipe?
+# bits per cycle. Which of the two bounds is the larger, for each recipe?
 
 # %% [markdown] zh
 # ## DRAM 允许多少
