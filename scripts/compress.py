@@ -129,7 +129,7 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "--budget",
     type=click.FloatRange(0, min_open=True),
     metavar="BITS",
-    help="Stored bits a weight on average: each layer gets the format of --choices that costs "
+    help="Stored bits per weight on average: each layer gets the format of --choices that costs "
     "the least noise in all.",
 )
 @click.option(

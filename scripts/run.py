@@ -221,7 +221,8 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
     @click.argument("work", required=not machine.takes_counts)
     @tensor_options
     @machine_choice
-    @click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled")
+    @click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled",
+                  show_default=True, help="Engine; both give the same starts.")  # fmt: skip
     @click.option("--execute", is_flag=True, help="Compute in every firing (SimPy engine).")
     @click.option("--summary", is_flag=True, help="Keep sums only: memory stays constant.")
     @json_option

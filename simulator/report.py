@@ -191,7 +191,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ``recipe`` names what made the operands, which ``operands`` tells by role ("weights",
     "activations"). ``output_sqnr_db`` is signal to noise of the machine's outputs against the float
     layer before the recipe: verified outputs are exact, not accurate. It is None where nothing was
-    computed or nothing differs. ``bound_by`` names what the time hangs on: see :func:`bound_of`.
+    computed or nothing differs. ``bound_by`` names what the time depends on: see :func:`bound_of`.
     ``roof`` is None in reports from before it was there. ``sketch`` is what the run looked like;
     None unless it was asked for.
     """
@@ -283,7 +283,7 @@ def path_of(timeline: Timeline) -> list[PathStep]:
 
 
 def bound_of(timeline: Timeline, worker: str) -> str:
-    """What the length of a run hangs on: the part that is busy the longest.
+    """What the length of a run depends on: the part that is busy the longest.
 
     It is a resource by its name (``dram``), an actor's part of the machine, ``compute`` for the
     actor ``worker`` that multiplies, ``load imbalance`` where more than half of its busiest lane's

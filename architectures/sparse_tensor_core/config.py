@@ -239,7 +239,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     sparse_split_k
         Whether the sparse library may.
     sparse_tiles
-        Tiles of which the sparse library chooses: the first so many of :data:`TILES`.
+        Tiles of which the sparse library chooses: the first so many of all there are.
     tdp_w
         Power of the board at its dense peak: of the preset with this TDP, else as configured.
     idle_w

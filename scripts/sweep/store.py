@@ -1,4 +1,4 @@
-"""The store of a sweep: one content-addressed JSON file a point, which is the record.
+"""The store of a sweep: one content-addressed JSON file per point, which is the record.
 
 ::
 

@@ -292,7 +292,8 @@ def show(rows: list[LayerRow]) -> None:
     callback=refuse_folder,
     help="Draw Table IV and the trends over PEs and queues.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=SEEDS, show_default=True)
+@click.option("--seeds", type=click.IntRange(1), default=SEEDS, show_default=True,
+              help="How many matrices are drawn for each layer.")  # fmt: skip
 def command(json_path: str | None, figures: str | None, seeds: int) -> None:
     """EIE's Table IV, with the trends over PEs and queue depth."""
     if figures:

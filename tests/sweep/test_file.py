@@ -60,7 +60,7 @@ MISTAKES = {
     "expression that is none": ("rows * columns <=", "rows * columns <=<", r"line 17 \(block\[2\].where\[1\]\).*no expression"),
     "expression that would do more": ("rows * columns <= 1024", "open('x')", r"line 17 .*calls open"),
     "unknown name in an expression": ("rows * columns <=", "rows * colums <=", r"line 17 .*'colums'"),
-    "derived in a circle": ("rows = { from = 8, to = 64, count = 4, scale = \"log\" }", 'rows = { derived = "columns" }', r"line 19 .*hang on each other"),
+    "derived in a circle": ("rows = { from = 8, to = 64, count = 4, scale = \"log\" }", 'rows = { derived = "columns" }', r"line 19 .*depend on each other"),
     "no point is left": ("<= 1024", "< 0", r"line 17 \(block\[2\].where\).*no point meets the constraints"),
     "sample of a wrong kind": ("verify = false", 'verify = false\nsample = { kind = "sobl", count = 4 }', r"line 19 \(block\[2\].sample.kind\).*one of random, latin-hypercube, sobol"),
     "sobol of an odd count": ("verify = false", 'verify = false\nsample = { kind = "sobol", count = 5 }', r"line 19 \(block\[2\].sample\).*power of two, got 5"),
