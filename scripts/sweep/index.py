@@ -39,6 +39,9 @@ class Entry(NamedTuple):
     mtime: int
 
 
+Folders = Callable[[], Iterable[tuple[str, list[Entry]]]]  # lists the files, as often as asked
+
+
 class Row(NamedTuple):
     """What the index knows of a point; ``columns`` are values, fields and measures by name."""
 
@@ -100,14 +103,10 @@ class Index:
 
     # ------------------------------------------------------------------ from the files
 
-    def refresh(
-        self,
-        folders: Iterable[tuple[str, list[Entry]]],
-        read: Callable[[str], Record | None],
-    ) -> int:
+    def refresh(self, folders: Folders, read: Callable[[str], Record | None]) -> int:
         """Bring the index up to the files; returns how many of them are broken."""
         try:
-            return self._refresh(folders, read)
+            return self._refresh(folders(), read)
         except sqlite3.OperationalError:  # read only, or held by another sweep: a private one
             memory = sqlite3.connect(":memory:")
             with contextlib.suppress(sqlite3.Error):
@@ -115,7 +114,7 @@ class Index:
             self.database.close()
             self.database = memory
             self.database.execute(TABLE)
-            return self._refresh(folders, read)
+            return self._refresh(folders(), read)
 
     def _refresh(
         self,

@@ -110,7 +110,7 @@ class Store:
         elif not (self.path / POINTS).is_dir():
             raise InputError(f"there is no store {self.path}; a sweep makes one")
         self.index = Index(self.path, writable=create)
-        self.broken = self.index.refresh(self._entries(), self.read)
+        self.broken = self.index.refresh(self._entries, self.read)
         self.writers: ThreadPoolExecutor | None = None
 
     def file(self, key: str) -> Path:

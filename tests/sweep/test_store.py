@@ -87,6 +87,16 @@ def test_the_index_can_be_made_again(tmp_path: Path, monkeypatch, how: str) -> N
         assert database.execute("SELECT COUNT(*) FROM points").fetchone() == (3,)
 
 
+def test_a_reader_sees_points_that_the_index_was_not_told_of(tmp_path: Path) -> None:
+    """It may not write the index, so it reads those files itself: the first of them too."""
+    sparqsim.sweep(toys([1, 2, 3]), tmp_path, workers=0)
+    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+        database.execute("DELETE FROM points")
+    assert sorted(sparqsim.open_store(tmp_path).column("cycles")) == [1, 2, 3]
+    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+        assert database.execute("SELECT COUNT(*) FROM points").fetchone() == (0,)
+
+
 def test_failures_are_stored_and_retried_on_request(tmp_path: Path, monkeypatch) -> None:
     """With the machine's own words, or the error's; the others are run all the same."""
     sweep = toys(1, how=["fine", "refused", "error"])
