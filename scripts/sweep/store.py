@@ -109,8 +109,7 @@ class Store:
             output_folder(self.path / POINTS)
         elif not (self.path / POINTS).is_dir():
             raise InputError(f"there is no store {self.path}; a sweep makes one")
-        self.index = Index(self.path, writable=create)
-        self.broken = self.index.refresh(self._entries, self.read)
+        self.index = Index(self.path, self._entries, self.read, writable=create)
         self.writers: ThreadPoolExecutor | None = None
 
     def file(self, key: str) -> Path:
