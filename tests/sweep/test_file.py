@@ -58,7 +58,7 @@ MISTAKES = {
     "range without steps": (", step = 16", "", r"line 16 \(block\[2\].variables.n\).*a step or a count"),
     "range without end": ("to = 64, step = 16", "to = inf, step = 16", r"line 16 \(block\[2\].variables.n\).*to must be .*got inf"),
     "range of too many": ("to = 64, step = 16", "to = 64, step = 1e-9", r"line 16 \(block\[2\].variables.n\).*at most 10,000,000 values, got 4.8e\+10"),
-    "more points than numbers": ("queue_slots = 8", "queue_slots = { from = 2, to = 5000, step = 1 }\n" + "\n".join(f"{name} = {{ from = 1, to = 10000, step = 1 }}" for name in ("clock_hz", "sram_row_entries", "index_bits", "accumulator_bits")), r"sweep.toml: .* points are too many; at most"),
+    "more points than numbers": ("queue_slots = 8", "queue_slots = { from = 2, to = 5000, step = 1 }\n" + "\n".join(f"{name} = {{ from = 1, to = 10000, step = 1 }}" for name in ("clock_hz", "sram_row_entries", "index_bits", "accumulator_bits")), r"99,980.* points are too many; at most 10,000,000"),
     "log range from zero": ("from = 8, to = 64, count", "from = 0, to = 64, count", r"line 19 \(block\[2\].machine.rows\).*above 0"),
     "expression that is none": ("rows * columns <=", "rows * columns <=<", r"line 17 \(block\[2\].where\[1\]\).*no expression"),
     "expression that would do more": ("rows * columns <= 1024", "open('x')", r"line 17 .*calls open"),
