@@ -100,8 +100,9 @@ class Workers:
             self.hands = Cluster(self.scheduler, self.local_cluster)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.hands is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Dask's farewell takes seconds; its workers end by themselves when nobody is there.
+        if self.hands is not None and not (self.local_cluster and kind is KeyboardInterrupt):
             self.hands.close()
 
     def runner(self, networks: Networks | None) -> Runner:
