@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -473,6 +473,26 @@ class Netlist:
         """The same under another name."""
         same = copy(self)
         object.__setattr__(same, "name", name)
+        return same
+
+    def retimed(self, capacities: Mapping[str, int], clock_hz: float) -> Netlist:
+        """The same with other capacities of some channels, by name, and another clock.
+
+        Only these are checked again. Raises InputError as a new netlist would.
+        """
+        check_clock(clock_hz)
+        for name in capacities:
+            self.channel(name)
+        same = copy(self)
+        same.__dict__.pop("graph", None)  # it names capacities
+        channels = tuple(
+            self._checked(replace(channel, capacity=capacities[channel.name]))
+            if channel.name in capacities
+            else channel
+            for channel in self.channels
+        )
+        for field_name, value in (("channels", channels), ("clock_hz", clock_hz), ("known", {})):
+            object.__setattr__(same, field_name, value)
         return same
 
     def actor(self, name: str) -> Actor:

@@ -342,7 +342,10 @@ def ring_slots(channel: Channel, source: Actor) -> int:
         most = produce.total()
     else:
         produce = _array(produce)
-        most = int(produce.sum(axis=0, dtype=np.int64).max()) if produce.size else 0
+        if produce.size == 1:
+            most = int(produce.item())
+        else:
+            most = int(produce.sum(axis=0, dtype=np.int64).max()) if produce.size else 0
         if produce.shape[0] == 1:
             most *= source.count
     return 1 << max(0, min(channel.capacity, max(most, 1)) - 1).bit_length()
