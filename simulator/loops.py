@@ -10,9 +10,10 @@ kind, and so is a single loop of runs, that is, a run-length code.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from math import gcd, prod
 from typing import Any
 
@@ -250,6 +251,49 @@ class Loops:
             found.append(each.repeat(row, axis=0) if self.sizes[axis] <= STRETCH else each)
         return found
 
+    @property
+    def grain(self) -> int:
+        """What all numbers are multiples of."""
+        return int(np.gcd.reduce(self.values, axis=None))
+
+    @property
+    def rises(self) -> bool:
+        """Whether anything is added from iteration to iteration."""
+        return any(self.steps)
+
+    @cached_property
+    def _inside(self) -> list[NDArray[np.int64]]:
+        """For each loop what comes in one of its iterations, ``[runs down to it]``."""
+        found = [self.values]
+        for row in self.runs[:0:-1]:
+            found.append((found[-1] * np.array(row)).sum(axis=-1))
+        return found[::-1]
+
+    @cached_property
+    def _came(self) -> list[NDArray[np.int64]]:
+        """For each loop what comes before each of its runs, ``[runs down to it]``."""
+        whole = [
+            inside * np.array(row) for inside, row in zip(self._inside, self.runs, strict=True)
+        ]
+        return [np.cumsum(each, axis=-1) - each for each in whole]
+
+    def before(self, firing: int) -> int:
+        """The sum over all firings before one, of loops that do not rise."""
+        found, inner = 0, len(self)
+        if firing == inner:
+            return int((self._inside[0] * self.runs[0]).sum())
+        place: tuple[int, ...] = ()
+        for bounds, size, inside, came in zip(
+            self._bounds, self.sizes, self._inside, self._came, strict=True
+        ):
+            inner //= size
+            index, firing = divmod(firing, inner)
+            run = bisect_right(bounds, index)
+            place = (*place, run)
+            begin = bounds[run - 1] if run else 0
+            found += int(came[place]) + (index - begin) * int(inside[place])
+        return found
+
     # As the arrays ``[firings, 1]`` that it stands for.
 
     @property
@@ -282,7 +326,118 @@ class Loops:
         return int((counts * self.values.astype(object)).sum()) + stepped
 
 
-@dataclass(frozen=True, eq=False)
+class Uneven(Loops):
+    """A number for each firing of a loop whose iterations differ in firings.
+
+    Parameters
+    ----------
+    parts
+        Runs of like iterations: how many, and the loops inside each of them.
+    step
+        What is added for each iteration.
+
+    Examples
+    --------
+    >>> inside = [Loops(((3, 1),), [8, 5]), Loops(((1,),), [5])]
+    >>> Uneven([(2, inside[0]), (1, inside[1])]).window(0, 9).tolist()
+    [8, 8, 8, 5, 8, 8, 8, 5, 5]
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, Loops]], step: int = 0) -> None:
+        firings = [times * len(inside) for times, inside in parts]
+        ends = list(accumulate(firings))
+        sizes = (parts[0][0], *parts[0][1].sizes) if len(parts) == 1 else (ends[-1],)
+        vars(self).update(
+            parts=tuple(parts), step=step, ends=ends, firings=ends[-1], sizes=sizes,
+            iterations=[0, *accumulate(times for times, _ in parts)],
+        )  # fmt: skip
+
+    parts: tuple[tuple[int, Loops], ...]
+    step: int
+    ends: list[int]
+    iterations: list[int]
+
+    @property
+    def grain(self) -> int:
+        """What all numbers are multiples of."""
+        return gcd(*(inside.grain for _, inside in self.parts))
+
+    @property
+    def rises(self) -> bool:
+        """Whether anything is added from iteration to iteration."""
+        return self.step != 0 or any(inside.rises for _, inside in self.parts)
+
+    def window(self, first: int, last: int) -> NDArray[np.int64]:
+        """The numbers of the firings ``first`` to ``last - 1``."""
+        found, at = np.empty(last - first, np.int64), first
+        run = bisect_right(self.ends, first)
+        while at < last:
+            _, inside = self.parts[run]
+            iteration, begin = divmod(at - (self.ends[run - 1] if run else 0), len(inside))
+            end = min(last, self.ends[run])
+            whole = 1 if begin else (end - at) // len(inside)
+            if whole > 1:
+                end = at + whole * len(inside)
+                part = found[at - first : end - first].reshape(whole, -1)
+                part[:] = inside.window(0, len(inside))
+                added: Any = self.step * np.arange(whole)[:, None]
+            else:
+                end = min(end, at - begin + len(inside))
+                part = found[at - first : end - first]
+                part[:] = inside.window(begin, begin + end - at)
+                added = 0
+            if self.step:
+                part += added + self.step * (self.iterations[run] + iteration)
+            at = end
+            run += at == self.ends[run]
+        return found
+
+    def steady(self, first: int, last: int) -> tuple[int, int]:
+        """As of loops; only inside a run of iterations."""
+        run = bisect_right(self.ends, first)
+        _, inside = self.parts[run]
+        begin, end = self.ends[run - 1] if run else 0, self.ends[run]
+        apart, more = divmod(last - first, len(inside))
+        if not more:
+            return (end, self.step * apart) if last <= end else (last, 0)
+        begin = first - (first - begin) % len(inside)
+        if last > begin + len(inside):
+            return last, 0
+        end, added = inside.steady(first - begin, last - begin)
+        return begin + end, added
+
+    def least_and_most(self) -> tuple[int, int]:
+        """The least and the greatest number there is."""
+        bounds = []
+        for (times, inside), before in zip(self.parts, self.iterations, strict=False):
+            low, high = inside.least_and_most()
+            for iteration in (before, before + times - 1):
+                bounds += [low + self.step * iteration, high + self.step * iteration]
+        return min(bounds), max(bounds)
+
+    def total(self) -> int:
+        """The sum over all firings."""
+        found = 0
+        for (times, inside), before in zip(self.parts, self.iterations, strict=False):
+            found += times * inside.total()
+            found += self.step * len(inside) * (times * before + times * (times - 1) // 2)
+        return found
+
+    def before(self, firing: int) -> int:
+        """The sum over all firings before one, of loops that do not rise."""
+        run = bisect_right(self.ends, firing)
+        found = self._came[run]
+        if run < len(self.parts):
+            _, inside = self.parts[run]
+            done, left = divmod(firing - (self.ends[run - 1] if run else 0), len(inside))
+            found += done * inside.total() + inside.before(left)
+        return found
+
+    @cached_property
+    def _came(self) -> list[int]:
+        return [0, *accumulate(times * inside.total() for times, inside in self.parts)]
+
+
 class Paced(Loops):
     """Cycles for what comes through at a pace, a firing each, one behind the other.
 
@@ -291,119 +446,111 @@ class Paced(Loops):
 
     Parameters
     ----------
-    runs, values
-        What comes in each firing.
+    amounts
+        What comes in each firing; it does not rise.
     pace
         So much comes through, and in so many cycles.
-    afresh
-        Firings after which it starts over; 0 for never.
+    afresh, around
+        Firings after which it starts over, counted from the last multiple of others, where it does
+        so as well; 0 for never.
 
     Examples
     --------
-    >>> Paced(((6,),), [4], pace=(3, 1)).window(0, 6).tolist()
+    >>> fours = Loops(((6,),), [4])
+    >>> Paced(fours, pace=(3, 1)).window(0, 6).tolist()
     [2, 1, 1, 2, 1, 1]
-    >>> Paced(((6,),), [4], pace=(3, 1), afresh=2).window(0, 6).tolist()
+    >>> Paced(fours, pace=(3, 1), afresh=2).window(0, 6).tolist()
     [2, 1, 2, 1, 2, 1]
     """
 
-    pace: tuple[int, int] = (1, 1)
-    afresh: int = 0
+    def __init__(
+        self, amounts: Loops, pace: tuple[int, int], afresh: int = 0, around: int = 0
+    ) -> None:
+        if amounts.rises:
+            raise InputError("what comes at a pace must not rise from firing to firing")
+        firings = len(amounts)
+        vars(self).update(
+            amounts=amounts, pace=pace, afresh=afresh or firings, around=around or firings,
+            firings=firings, sizes=amounts.sizes,
+        )  # fmt: skip
+
+    amounts: Loops
+    pace: tuple[int, int]
+    afresh: int
+    around: int
 
     @classmethod
-    def of(cls, amounts: Loops, pace: tuple[int, int], often: int = 0) -> Paced:
+    def of(cls, amounts: Loops, pace: tuple[int, int], often: int = 0) -> Loops:
         """What comes in each firing as loops that do not rise.
 
         Where that comes to whole cycles but rarely, it starts over in every iteration of the
-        innermost loop of which there are at most so many iterations in all: then it repeats when
-        that loop does.
+        innermost loop of which there are at most so many iterations in all, or every two, four or
+        so of the loop inside: then it repeats when they do.
         """
-        if any(amounts.steps):
-            raise InputError("what comes at a pace must not rise from firing to firing")
-        inner = firings = len(amounts)
-        grain = int(np.gcd.reduce(amounts.values, axis=None)) * pace[1]
-        if pace[0] // gcd(pace[0], grain) > RARELY:
-            for size in amounts.sizes:
-                if firings // inner * size > often:
-                    break
-                inner //= size
-        afresh = inner if inner < firings else 0
-        return cls(amounts.runs, amounts.values, pace=pace, afresh=afresh)
+        grain = amounts.grain * pace[1]
+        if not often or pace[0] // gcd(pace[0], grain) <= RARELY:
+            return cls(amounts, pace)
+        if isinstance(amounts, Uneven) and amounts.iterations[-1] <= often:
+            share = often // amounts.iterations[-1]
+            return Uneven(
+                [(times, cls.of(inside, pace, share)) for times, inside in amounts.parts]
+            )  # fmt: skip
+        around = inner = firings = len(amounts)
+        for size in amounts.sizes:
+            around, inner = inner, inner // size
+            if firings // inner > often:
+                break
+        while firings // around * -(-around // inner) > often:
+            inner *= 2
+        return cls(amounts, pace, afresh=inner, around=around)
+
+    @property
+    def rises(self) -> bool:
+        """It does not."""
+        return False
 
     def window(self, first: int, last: int) -> NDArray[np.int64]:
         """The cycles of the firings ``first`` to ``last - 1``."""
         each, cycles = self.pace
         came = np.zeros(last - first + 1, np.int64)
-        np.cumsum(super().window(first, last), out=came[1:])
-        came += self._before(first)
-        begun = np.zeros((), np.int64)  # what had come when it last started over
-        if self.afresh:
-            k = np.arange(first, last)
-            start = k - k % self.afresh
-            begun = np.where(
-                start > first, came[np.maximum(start - first, 0)], self._begun(first)
-            )  # fmt: skip
+        np.cumsum(self.amounts.window(first, last), out=came[1:])
+        came += self.amounts.before(first)
+        start = self._start(np.arange(first, last))  # and what had come when it last started over
+        begun = np.where(start > first, came[np.maximum(start - first, 0)], self._begun(first))
         ends = -(-(came[1:] - begun) * cycles // each)
         return np.maximum(ends + (begun - came[:-1]) * cycles // each, 1)
 
     def steady(self, first: int, last: int) -> tuple[int, int]:
-        """As of the loops, if what comes in the period takes whole cycles."""
+        """As of what comes, if that takes whole cycles in the period."""
         each, cycles = self.pace
-        end, added = super().steady(first, last)
-        if added:
-            return last, 0
+        end, _ = self.amounts.steady(first, last)
         if self.constant is not None:
             return end, 0  # a cycle each, whatever came before
-        if self.afresh and (last - first) % self.afresh:
-            end = min(end, first // self.afresh * self.afresh + self.afresh)
-        carried = [self._before(k) - self._begun(k) for k in (first, last)]
+        if (last - first) % self.around:
+            begin = first - first % self.around
+            end = min(end, begin + self.around)
+            if (last - first) % self.afresh:
+                end = min(end, self._start(first) + self.afresh)
+        carried = [self.amounts.before(k) - self._begun(k) for k in (first, last)]
         if end < last or (carried[1] - carried[0]) * cycles % each:
             return last, 0
         return end, 0
 
+    def _start(self, firing: Any) -> Any:
+        """The firing, or firings, at which it last started over."""
+        return firing - firing % self.around % self.afresh
+
     def _begun(self, firing: int) -> int:
         """What had come when it last started over."""
-        return self._before(firing - firing % self.afresh) if self.afresh else 0
+        return self.amounts.before(self._start(firing))
 
     def least_and_most(self) -> tuple[int, int]:
         """Bounds of the cycles of a firing: what comes, rounded down and up."""
         each, cycles = self.pace
-        low, high = super().least_and_most()
+        low, high = self.amounts.least_and_most()
         return max(1, low * cycles // each), max(1, -(-high * cycles // each))
 
     def total(self) -> int:
         """The sum over all firings."""
         ends = range(0, len(self), STRETCH)
         return sum(int(self.window(at, min(at + STRETCH, len(self))).sum()) for at in ends)
-
-    @cached_property
-    def _inside(self) -> list[NDArray[np.int64]]:
-        """For each loop what comes in one of its iterations, ``[runs down to it]``."""
-        found = [self.values]
-        for row in self.runs[:0:-1]:
-            found.append((found[-1] * np.array(row)).sum(axis=-1))
-        return found[::-1]
-
-    @cached_property
-    def _came(self) -> list[NDArray[np.int64]]:
-        """For each loop what comes before each of its runs, ``[runs down to it]``."""
-        whole = [
-            inside * np.array(row) for inside, row in zip(self._inside, self.runs, strict=True)
-        ]
-        return [np.cumsum(each, axis=-1) - each for each in whole]
-
-    def _before(self, firing: int) -> int:
-        """All that comes before a firing."""
-        found, inner = 0, len(self)
-        if firing == inner:
-            return int((self._inside[0] * self.runs[0]).sum())
-        place: tuple[int, ...] = ()
-        for bounds, size, inside, came in zip(
-            self._bounds, self.sizes, self._inside, self._came, strict=True
-        ):
-            inner //= size
-            index, firing = divmod(firing, inner)
-            run = bisect_right(bounds, index)
-            place = (*place, run)
-            begin = bounds[run - 1] if run else 0
-            found += int(came[place]) + (index - begin) * int(inside[place])
-        return found

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.simulator.loops import Loops, changes
+from sparqsim.simulator.loops import Loops, Uneven, changes
 
 Ints = NDArray[np.int64]
 Numbers = NDArray[Any]  # whole, or flags
@@ -52,13 +51,6 @@ class Nest:
         """Where the runs of a loop begin, to be broadcast against those of the others."""
         return self.begins[axis].reshape(-1, *(1,) * (len(self.begins) - 1 - axis))
 
-    def written_out(self, axis: int) -> Nest:
-        """Every iteration a run of its own, of a loop and of all inside it."""
-        each = [
-            np.arange(row[0], end) for row, end in zip(self.begins, self.ends, strict=True)
-        ]  # fmt: skip
-        return Nest((*self.begins[:axis], *each[axis:]), self.ends)
-
     def loops(self, values: Numbers, steps: Sequence[int] = ()) -> Loops:
         """The loops of values where the runs begin, which rise by a step an iteration.
 
@@ -90,9 +82,6 @@ Of = Callable[[Nest], Ints]
 class Transfers:
     """What one DMA moves, a firing each: pieces cut into transfers of at most so many bits.
 
-    Loops of pieces with as many transfers each stay loops, with one more inside; the others are
-    written out.
-
     Parameters
     ----------
     nest
@@ -115,39 +104,65 @@ class Transfers:
     def __init__(
         self, nest: Nest, bits: Of, rank: Of, steps: Sequence[int], most_bits: int
     ) -> None:
-        def parts(nest: Nest) -> Ints:
-            return np.broadcast_to(np.maximum(1, -(-bits(nest) // most_bits)), nest.shape)
-
-        each = parts(nest)
-        kept = next(
-            (axis for axis in range(each.ndim) if (each != each.take([0], axis)).any()), each.ndim
-        )
-        self.nest, self.kept = nest.written_out(kept), kept
-        row = parts(self.nest)[(0,) * kept].reshape(-1)
-        self._piece = np.repeat(np.arange(row.size), row)
-        place = np.arange(self._piece.size) - np.repeat(np.cumsum(row) - row, row)
-        self._first, self._last = place == 0, place == row[self._piece] - 1
-        size = self._lifted(bits(self.nest))
-        size = np.where(self._last, size - place * most_bits, most_bits)
-        self.bits = self._loops(size)
-        self.opens, self.closes = self._loops(self._first), self._loops(self._last)
-        self.rank = self._loops(self._lifted(rank(self.nest)), (*steps[:kept], 0))
+        self.nest, size = nest, bits(nest)
+        self._each = np.maximum(1, -(-size // most_bits))
+        self.bits = self._loops(most_bits, size - (self._each - 1) * most_bits, size)
+        self.opens, self.closes = self._loops(0, 0, 1, first=1), self._loops(0, 1, 1)
+        ranks = rank(nest)
+        self.rank = self._loops(ranks, ranks, ranks, steps=steps)
 
     def at_first(self, values: Numbers) -> Loops:
         """Values of pieces at their first transfers, 0 at the others."""
-        return self._loops(self._lifted(values) * self._first)
+        return self._loops(0, 0, values, first=values)
 
     def at_last(self, values: Numbers) -> Loops:
         """Values of pieces at their last transfers, 0 at the others."""
-        return self._loops(self._lifted(values) * self._last)
+        return self._loops(0, values, values)
 
-    def _lifted(self, values: Numbers) -> Numbers:
-        """Of each transfer what its piece has: ``[runs of the loops kept, ..., transfers]``."""
-        outer = self.nest.shape[: self.kept]
-        whole = np.broadcast_to(values, self.nest.shape)
-        return whole.reshape(*outer, prod(self.nest.shape[self.kept :]))[..., self._piece]
+    def _loops(
+        self, others: Any, last: Any, only: Any, first: Any = None, steps: Sequence[int] = ()
+    ) -> Loops:
+        """Of each piece a number for its first, last and other transfers, or for its only one."""
+        first = others if first is None else first
+        nest, steps = self.nest, steps or (0,) * len(self.nest.ends)
+        places = [np.broadcast_to(v, nest.shape) for v in (self._each, first, others, last, only)]
+        values = np.stack(places).astype(np.int64)
+        for axis, step in enumerate(steps):
+            if step:
+                values[1:] -= step * (nest.at(axis) - nest.begins[axis][0])
+        return _in_pieces(nest, tuple(steps), values)
 
-    def _loops(self, values: Numbers, steps: Sequence[int] = ()) -> Loops:
-        begins = (*self.nest.begins[: self.kept], np.arange(self._piece.size))
-        ends = (*self.nest.ends[: self.kept], self._piece.size)
-        return Nest(begins, ends).loops(values, steps)
+
+def _in_pieces(nest: Nest, steps: tuple[int, ...], values: Ints) -> Loops:
+    """Loops over the transfers of pieces ``[what, *runs]``.
+
+    What: how many there are, and the numbers of the first, of others, of the last and of an only
+    one. Loops whose pieces have as many each are loops with one more inside; others are uneven.
+    """
+    begins = list(nest.begins)
+    for axis in range(len(begins)):
+        first = changes(values, axis + 1)
+        begins[axis], values = begins[axis][first], values.take(first, axis + 1)
+    runs = [
+        tuple(np.diff(row, append=end).tolist())
+        for row, end in zip(begins, nest.ends, strict=True)
+    ]  # fmt: skip
+    if values[0].min() < values[0].max():
+        inside = Nest(tuple(begins[1:]), nest.ends[1:])
+        parts = [
+            (times, _in_pieces(inside, steps[1:], values[:, run]))
+            for run, times in enumerate(runs[0])
+        ]
+        return parts[0][1] if sum(runs[0]) == 1 else Uneven(parts, steps[0])
+    number = int(values[0].flat[0])
+    places = [0, *range(number)[1:2], *range(number)[2:][-1:]]  # the first, the second, the last
+    row = [values[4]] if number == 1 else [values[1], *[values[2]] * (number > 2), values[3]]
+    found = np.stack(row, axis=-1)
+    kept = changes(found, found.ndim - 1)
+    found, rises = found.take(kept, -1), [*steps, 0]
+    runs.append(tuple(np.diff(np.array(places)[kept], append=number).tolist()))
+    for axis in reversed(range(len(runs))):
+        if sum(runs[axis]) == 1 and found.ndim > 1:
+            found = found.take(0, axis)
+            del runs[axis], rises[axis]
+    return Loops(tuple(runs), found, tuple(rises))

@@ -271,9 +271,9 @@ class Period:
         return True
 
     def times_left(self) -> int:
-        """How often the period recurs before an actor leaves the runs of its loops."""
+        """How often what is given recurs before an actor leaves the runs of its loops."""
         netlist, least = self.parts.netlist, FOREVER
-        asked: dict[str, list[_Asked]] = {}  # by resource
+        self.asked: dict[str, list[_Asked]] = {}  # by resource
         for i, span in enumerate(self.parts.spans):
             fired = int(self.fired[span.start])
             if not fired:
@@ -295,7 +295,7 @@ class Period:
                     return 0  # the banks asked for are given one by one
                 self.rises[i] = rise
                 ranks = _Asked(rise, actor.rank, last - fired, last)
-                asked.setdefault(actor.resource, []).append(ranks)
+                self.asked.setdefault(actor.resource, []).append(ranks)
                 left = end
                 if self.now.lanes["state"][span.start] == WAITING:
                     left -= 1  # what waits has been looked at
@@ -306,10 +306,15 @@ class Period:
             least = min(least, (left - last) // fired)
             if least < 1:
                 return 0
-        if not all(map(_keep_their_order, asked.values())):
+        return int(least)
+
+    def ranked(self) -> int:
+        """How often the requests keep their order, those that waited throughout among them."""
+        if not all(map(_keep_their_order, self.asked.values())):
             return 0
+        least = FOREVER
         for name, rank in self.rank_passed.items():
-            for ranks in asked[name]:
+            for ranks in self.asked[name]:
                 below = rank - 1 - ranks.bounds[1]
                 if below < 0:
                     return 0

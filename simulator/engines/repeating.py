@@ -189,10 +189,11 @@ class _Run:
         if shift <= 0 or not now.shifted(before, shift):
             return False
         period = Period(self.parts, self.state, before, now, shift)
-        if not period.recurs():
-            return False
         left = (end - self.fired(leader)) // int(period.fired[lane])
         times = min(left, period.times_left()) if left else 0
+        if times < 1 or not period.recurs():
+            return False
+        times = min(times, period.ranked())
         if times < 1:
             return False
         period.add(times)

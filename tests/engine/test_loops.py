@@ -19,7 +19,7 @@ from benchmarks import fast_forward
 from sparqsim.base import InputError
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import repeating, simulate
-from sparqsim.simulator.loops import Loops, Paced
+from sparqsim.simulator.loops import Loops, Paced, Uneven
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim.simulator.timeline import Timeline
 
@@ -56,6 +56,19 @@ def loops(draw, total: int, low: int, high: int, rising: bool = False) -> Loops:
     return Loops(tuple(runs), rng.integers(low, high + 1, shape), steps)
 
 
+def given_loops(draw, total: int, low: int, high: int, rising: bool = False) -> Loops:
+    """The same, or a loop whose iterations differ in firings."""
+    if total < 3 or draw(st.integers(0, 2)):
+        return loops(draw, total, low, high, rising)
+    parts, left = [], total
+    while left:
+        block = left if len(parts) == 2 else draw(st.integers(1, left))
+        times = draw(st.sampled_from([d for d in range(1, block + 1) if block % d == 0]))
+        parts.append((times, given_loops(draw, block // times, low, high, rising)))
+        left -= block
+    return Uneven(parts, draw(st.integers(0, 2)) if rising else 0)
+
+
 @settings(quick, max_examples=40)
 @given(data=st.data(), total=st.integers(1, 60))
 def test_loops_are_the_numbers_they_stand_for(data: st.DataObject, total: int) -> None:
@@ -81,25 +94,48 @@ def test_loops_are_the_numbers_they_stand_for(data: st.DataObject, total: int) -
     assert some.window(first, total).tolist() == plain[first:]
 
 
+@settings(quick, max_examples=40)
+@given(data=st.data(), total=st.integers(3, 60))
+def test_uneven_loops_are_their_iterations(data: st.DataObject, total: int) -> None:
+    """One behind the other, each more by the step than the one before; and so the bounds, the sum,
+    what comes before a firing, a window and what all are multiples of."""
+    some = given_loops(data.draw, total, 0, 9, rising=True)
+    plain = some.window(0, total).tolist()
+    if isinstance(some, Uneven):
+        inside = [one for times, one in some.parts for _ in range(times)]
+        joined = [one.window(0, len(one)) + i * some.step for i, one in enumerate(inside)]
+        assert plain == np.concatenate(joined).tolist()
+    assert some.total() == sum(plain)
+    low, high = some.least_and_most()
+    assert low == min(plain) and high == max(plain)
+    first, last = sorted(data.draw(st.tuples(st.integers(0, total), st.integers(0, total))))
+    assert some.window(first, last).tolist() == plain[first:last]
+    if not some.rises:
+        assert some.before(first) == sum(plain[:first])
+        assert not some.grain or not any(each % some.grain for each in plain)
+
+
 @settings(quick, max_examples=60)
 @given(
     data=st.data(),
     total=st.integers(1, 60),
     pace=st.tuples(st.integers(1, 12), st.integers(1, 5)),
     afresh=st.integers(0, 20),
+    around=st.integers(0, 30),
 )
 def test_what_comes_at_a_pace_ends_with_all_that_came(
-    data: st.DataObject, total: int, pace: tuple[int, int], afresh: int
+    data: st.DataObject, total: int, pace: tuple[int, int], afresh: int, around: int
 ) -> None:
     """Each firing lasts from the cycle in which all before it has come, since it last started over,
     to that in which it has, one at least; where the cycles are said to repeat they do."""
-    amounts = loops(data.draw, total, 0, 30)
+    amounts = given_loops(data.draw, total, 0, 30)
     came, plain = 0, []
     for k in range(total):
-        begin = 0 if afresh and k % afresh == 0 else came
+        place = k % around if around else k
+        begin = 0 if place == 0 or (afresh and place % afresh == 0) else came
         came = begin + amounts[k]
         plain.append(max(1, -(-came * pace[1] // pace[0]) + (-begin * pace[1] // pace[0])))
-    paced = Paced(amounts.runs, amounts.values, pace=pace, afresh=afresh)
+    paced = Paced(amounts, pace, afresh, around)
     first, last = sorted(data.draw(st.tuples(st.integers(0, total), st.integers(0, total))))
     assert paced.window(first, last).tolist() == plain[first:last]
     assert paced.total() == sum(plain)
@@ -113,14 +149,20 @@ def test_what_comes_at_a_pace_ends_with_all_that_came(
 
 def test_a_pace_that_hardly_comes_out_even_starts_over_seldom() -> None:
     """Transfers of 3000 bits over a bus of 10007 in 10 cycles end with a cycle every 10007 of them:
-    where that may be so often, each iteration of a loop starts in a new cycle; over a bus of 1600
-    bits, of which 8 transfers fill 15, none does."""
+    where that may be a hundred times, each of 9 iterations of 1200 transfers starts in a new cycle,
+    and every 128 of them; where it may be 8 times, every two iterations; and iterations that differ
+    do so each for itself. Over a bus of 1600 bits, of which 8 transfers fill 15, none does."""
     amounts = Loops(((9,), (1200,)), np.full((1, 1), 3000))
-    odd, even = (Paced.of(amounts, (10007, 10), often) for often in (100, 8))
-    assert (odd.afresh, even.afresh) == (1200, 0)
-    assert Paced.of(amounts, (1600, 1), 100).afresh == 0
-    assert odd.steady(0, 1200) == (9 * 1200, 0) and even.steady(0, 1200) == (1200, 0)
-    assert even.total() <= odd.total() < even.total() + 9
+    odd, seldom = (Paced.of(amounts, (10007, 10), often) for often in (100, 8))
+    assert (odd.afresh, odd.around, seldom.afresh) == (128, 1200, 2400)
+    assert odd.steady(0, 1200) == (9 * 1200, 0) and odd.steady(1, 129) == (1200, 0)
+    parts = [(9, amounts), (20, Loops(((5,),), [3000]))]
+    uneven = Paced.of(Uneven(parts), (10007, 10), 30 * 29)
+    assert [(times, part.afresh) for times, part in uneven.parts] == [(9, 512), (20, 1)]
+    assert Paced.of(amounts, (1600, 1), 100).afresh == len(amounts)
+    never = Paced(amounts, (10007, 10))
+    assert never.steady(0, 1200) == (1200, 0)
+    assert never.total() <= odd.total() < never.total() + 90
 
 
 @quick
@@ -128,7 +170,7 @@ def test_a_pace_that_hardly_comes_out_even_starts_over_seldom() -> None:
 def test_steady_loops_repeat(data: st.DataObject, total: int) -> None:
     """From a period on until the end that is told, a number is that of a period before, and more
     by what is told."""
-    some = loops(data.draw, total, 0, 2, rising=True)
+    some = given_loops(data.draw, total, 0, 2, rising=True)
     first = data.draw(st.integers(0, total - 2))
     last = data.draw(st.integers(first + 1, total - 1))
     end, added = some.steady(first, last)
@@ -180,14 +222,14 @@ def repeating_netlists(draw) -> Netlist:
         lanes = 1 if resource else draw(st.sampled_from([1, 1, 1, 3]))
         ranks: Any = 0
         if resource:
-            ranks = loops(draw, firings, 0, 2, rising=True) if draw(st.booleans()) else 0
+            ranks = given_loops(draw, firings, 0, 2, rising=True) if draw(st.booleans()) else 0
         actors.append(
             Actor(
                 name=f"a{i}",
                 lanes=lanes,
                 firings=firings,
-                busy=loops(draw, firings, 1 if resource else 0, 6),
-                latency=loops(draw, firings, 1, 6) if draw(st.booleans()) else None,
+                busy=given_loops(draw, firings, 1 if resource else 0, 6),
+                latency=given_loops(draw, firings, 1, 6) if draw(st.booleans()) else None,
                 resource=resource,
                 rank=ranks,
                 request=np.full((firings, 1), i % 2) if resource == "banks" else None,
@@ -202,8 +244,8 @@ def repeating_netlists(draw) -> Netlist:
         capacity = draw(st.integers(1, 5))
         make, take = 1, 1
         if draw(st.booleans()):
-            make = loops(draw, source.count, 0, min(capacity, 2))
-            take = loops(draw, target.count, 0, min(capacity, 2))
+            make = given_loops(draw, source.count, 0, min(capacity, 2))
+            take = given_loops(draw, target.count, 0, min(capacity, 2))
         channels.append(
             Channel(
                 name=f"c{i}",
