@@ -314,7 +314,7 @@ def _layer(
         raise InputError("--trace, --figures and --page need every firing; drop --summary")
     if given["execute"] and given["engine"] != "simpy":
         raise InputError("--execute needs --engine simpy")
-    record = "summary" if given["summary"] else "full"
+    record = "path" if given["summary"] else "full"
     with PatientBar() as bar:
         bar("simulating", 0, 2)
         if network is None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sparqsim.base import InputError
-from sparqsim.simulator.critical_path import COMPUTING, FULL_QUEUE, PathShare, critical_path
+from sparqsim.simulator.critical_path import COMPUTING, FULL_QUEUE, PathShare, shares_of
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.sketch import Sketch
 from sparqsim.simulator.timeline import Timeline
@@ -254,10 +254,14 @@ def stalls_of(timeline: Timeline) -> dict[str, Stalls]:
 
 
 def path_of(timeline: Timeline) -> list[PathStep]:
-    """The critical path by place, the longest first; empty where single firings were not kept."""
-    if timeline.starts is None:
+    """The critical path by place, the longest first; empty where it is not known.
+
+    Of a run that kept sums alone the engine goes through parts once more; see
+    :func:`sparqsim.simulator.critical_path.shares_of`.
+    """
+    path, netlist = shares_of(timeline), timeline.netlist
+    if path is None:
         return []
-    path, netlist = critical_path(timeline), timeline.netlist
     most: dict[tuple[str, str], PathShare] = {}
     for each in path.shares(by_lane=True):
         most.setdefault((each.kind, each.where), each)  # the largest comes first

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.simulator.engines.compiled import END, State
+from sparqsim.simulator.engines.compiled import END, OVER, State
 from sparqsim.simulator.engines.layout import flatten, uniform_actors
 from sparqsim.simulator.engines.periods import Moment, Parts, Period, given_of
+from sparqsim.simulator.engines.trail import Trail
 from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.netlist import Netlist
 
@@ -55,20 +56,50 @@ def _looped(netlist: Netlist, i: int) -> Iterator[bool]:
     return (isinstance(given, Loops) for given in (*given_of(netlist, i), netlist.actors[i].rank))
 
 
-def run_through(netlist: Netlist) -> State:
-    """The state after the whole run, sums of lanes and not single firings."""
-    run = _Run(netlist, State.at_first(flatten(netlist, WINDOW), full=False))
-    while (leader := run.leader()) >= 0 and run.follow(leader):
-        pass
-    return run.state
+def run_through(netlist: Netlist) -> tuple[State, Trail]:
+    """The state after the whole run, sums of lanes and not single firings, and how it went."""
+    looks = pays(netlist)
+    trail = Trail(netlist, windowed=looks)
+    if looks:
+        run = Run(netlist, State.at_first(flatten(netlist, WINDOW), full=False), trail)
+        while (leader := run.leader()) >= 0 and run.follow(leader):
+            pass
+        state = run.state
+    else:
+        state = State.at_first(flatten(netlist), full=False)
+        go_straight(state, trail)
+    trail.fired, trail.over = state.lanes["fired"].copy(), state.times[OVER].copy()
+    return state, trail
+
+
+def go_straight(state: State, trail: Trail) -> None:
+    """Go through a whole run firing by firing, with stops for marks alone."""
+    firings = state.layout.actors["firings"]
+    leader = int(firings.argmax()) if firings.size else 0
+    trail.lead(leader, 0)
+    last = int(firings[leader]) if firings.size else 0
+    here = 0
+    while (there := min(last, here + trail.to_next_mark())) < last and stand(state, leader, there):
+        trail.went(there - here)
+        trail.mark(state, there)
+        here = there
+    stand(state, leader, last)
+    trail.rest(last)
+
+
+def stand(state: State, leader: int, firing: int) -> bool:
+    """Go on until a lane of the leader stands before a firing; whether it came to that."""
+    state.layout.actors["stop"][leader] = firing
+    return state.go_on()
 
 
 @dataclass(eq=False)
-class _Run:
+class Run:
     """A run with its windows into loops."""
 
     netlist: Netlist
     state: State
+    trail: Trail | None = None
 
     def __post_init__(self) -> None:
         self.actors = self.state.layout.actors
@@ -93,7 +124,13 @@ class _Run:
                     if given.constant is None:
                         step = int(where[f"{name}_k"])
                         self.windows[i].append((where, name, int(where[name]), step, given))
-            if self.loops[i]:
+        self.look_anew()
+
+    def look_anew(self) -> None:
+        """Write out all loops from where the run stands."""
+        for i, loops in enumerate(self.loops):
+            if loops:
+                self.ahead[i] = FIRST_WINDOW
                 self.look(i)
 
     def fired(self, i: int) -> int:
@@ -126,8 +163,19 @@ class _Run:
     def reach(self, leader: int, firing: int) -> bool:
         """Go on until the leader stands before a firing and nothing else can be evaluated.
 
-        False if it cannot get there, and then the run is over.
+        False if it cannot get there, and then the run is over. Marks are left on the way.
         """
+        if self.trail is None:
+            return self._reach(leader, firing)
+        while (here := self.fired(leader)) < firing:
+            there = min(firing, here + self.trail.to_next_mark())
+            if not self._reach(leader, there):
+                return False
+            if self.trail.went(there - here):
+                self.trail.mark(self.state, there)
+        return True
+
+    def _reach(self, leader: int, firing: int) -> bool:
         while self.fired(leader) < firing:
             for i, windows in enumerate(self.windows):
                 if windows and self.fired(i) >= self.written[i]:
@@ -153,6 +201,13 @@ class _Run:
 
         False if it cannot.
         """
+        assert self.trail is not None
+        self.trail.lead(leader, self.fired(leader))
+        ended = self._follow(leader)
+        self.trail.rest(self.fired(leader))
+        return ended
+
+    def _follow(self, leader: int) -> bool:
         sizes = max((given.sizes for given in self.loops[leader]), key=len)
         stops = _Stops(int(self.actors[leader]["firings"]), sizes)
         marks = [_Marks() for _ in stops.distances]
@@ -169,7 +224,7 @@ class _Run:
                 # No period is to jump over the moments of a loop that are to be compared.
                 end = stops.firings if level else stops.end_of_iteration(here)
                 before = next(
-                    (at for at, then in marks[level] if self.jump(leader, then, now, end)), None
+                    (at for at, then in marks[level] if self.jump(leader, at, then, now, end)), None
                 )
                 if before is not None:
                     stops.jumped(before, here, self.fired(leader))
@@ -179,10 +234,10 @@ class _Run:
                 marks[level].put(here, now, 1 if not level else RECENT)
         return True
 
-    def jump(self, leader: int, before: Moment, now: Moment, end: int) -> bool:
+    def jump(self, leader: int, at: int, before: Moment, now: Moment, end: int) -> bool:
         """Add whole periods if what lies between two moments is one; whether any was added.
 
-        The leader goes no farther than to its firing ``end``.
+        The leader stood before its firing ``at`` in the first, and goes no farther than to ``end``.
         """
         lane = self.first_lanes[leader]
         shift = int(now.times[END, lane] - before.times[END, lane])
@@ -196,8 +251,11 @@ class _Run:
         times = min(times, period.ranked())
         if times < 1:
             return False
-        period.add(times)
+        jump, here = period.jump(times), self.fired(leader)
+        jump.add(self.state, self.parts.rings)
         self.move_windows(period, times)
+        if self.trail is not None:
+            self.trail.jumped(at, here, self.fired(leader), jump)
         return True
 
     def move_windows(self, period: Period, times: int) -> None:
