@@ -110,7 +110,7 @@ def show(report: Report, title: str) -> None:
     outputs = f" ({found.outputs:,} outputs)" if found.outputs else ""
     if found.mismatches:
         outputs += f", {found.mismatches:,} differ"
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("cycles", f"{report.cycles:,}"),
         ("time", duration(report.seconds)),
         ("MACs: dense", f"{macs.dense:,}" if macs.dense else "unknown"),
@@ -122,8 +122,8 @@ def show(report: Report, title: str) -> None:
         ("SQNR to the float layer", decibels(report.output_sqnr_db)),
         ("bound by", report.bound_by),
     ]
-    for row in rows:
-        facts.add_row(*row)
+    for name, fact in rows:
+        facts.add_row(name, fact)
     screen.print(facts)
     screen.print()
 
@@ -279,7 +279,7 @@ def _totals(report: NetworkReport) -> Table:
     facts = table("Totals", ("",), ("",))
     facts.show_header = False
     ran, whole = totals.layers, totals.layers_of_network
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("layers run", f"{ran} of {whole}"),
         ("MACs run", f"{million(totals.macs)} of {million(totals.macs_of_network)}"),
         ("cycles", f"{totals.cycles:,}"),

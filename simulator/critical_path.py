@@ -172,9 +172,10 @@ def _whole(timeline: Timeline) -> Span:
         holds.append(timeline.busy(actor.name) if actor.resource and held is None else held)
     lanes = sum(actor.lanes for actor in netlist.actors)
     before = [
-        tuple(np.zeros(netlist.actor(end).lanes, np.int64) for end in (c.source, c.target))
+        (np.zeros(netlist.actor(c.source).lanes, np.int64),
+         np.zeros(netlist.actor(c.target).lanes, np.int64))
         for c in netlist.channels
-    ]
+    ]  # fmt: skip
     return Span(
         netlist,
         firsts=[0] * len(names),

@@ -426,7 +426,7 @@ class Uneven(Loops):
     def before(self, firing: int) -> int:
         """The sum over all firings before one, of loops that do not rise."""
         run = bisect_right(self.ends, firing)
-        found = self._came[run]
+        found = self._passed[run]
         if run < len(self.parts):
             _, inside = self.parts[run]
             done, left = divmod(firing - (self.ends[run - 1] if run else 0), len(inside))
@@ -434,7 +434,7 @@ class Uneven(Loops):
         return found
 
     @cached_property
-    def _came(self) -> list[int]:
+    def _passed(self) -> list[int]:
         return [0, *accumulate(times * inside.total() for times, inside in self.parts)]
 
 

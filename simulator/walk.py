@@ -229,7 +229,7 @@ def _walk(
             break
         count += 1
         code, end = port.channel if port.gives else ITSELF, start
-        a, lane, k = port.peer, low, mover
+        a, lane, k = port.peer, low, mover  # type: ignore[assignment]
     place[0], place[1], place[2], place[3], place[4], place[5] = a, lane, k, end, code, why
     return count
 

@@ -367,7 +367,7 @@ def _parallel(drawing: Drawing, ax: Axes, _: str, chosen: NDArray[np.bool_]) -> 
     for place in np.argsort(-value):
         ax.plot(range(len(names)), heights[:, place], color=shades[place], lw=0.8, alpha=0.6)
     dress(ax, figure.title, "", "", "x")
-    slanted = {"rotation": 20, "ha": "right"} if len(names) > 6 else {}
+    slanted: dict[str, Any] = {"rotation": 20, "ha": "right"} if len(names) > 6 else {}
     ax.set_xticks(
         range(len(names)), [name.removeprefix("machine.") for name in names], fontsize=SMALL,
         **slanted,

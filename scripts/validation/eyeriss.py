@@ -52,6 +52,8 @@ from sparqsim.workloads.models import get_layer, get_model
 from sparqsim.workloads.tensors import LayerTensors, synthetic, with_rows
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
@@ -382,7 +384,9 @@ def show(rows: list[Row]) -> None:
         "bound: 5 % of the processing time; active PEs exactly; the other quantities are reported",
     )
     for row in rows:
-        bound = {None: "", True: "held", False: marked("miss", "red")}[row.within_bound]
+        bound: str | Text = "" if row.within_bound is None else "held"
+        if row.within_bound is False:
+            bound = marked("miss", "red")
         quantity = f"{row.quantity} {row.unit}".strip()
         made.add_row(
             row.layer, quantity, f"{row.measured:.4g}", f"{row.simulated:.4g}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +152,8 @@ class Recorder:
         if number + 1 < len(marks):
             follows = marks[number + 1]
             assert follows.state is not None
-            ended, passed = follows.state[0]["fired"], follows.passed
+            lanes: Any = follows.state[0]
+            ended, passed = lanes["fired"], follows.passed
         ended = ended[self.counter]
         most = np.array([ended[span].max() for span in self.spans])
         sizes = (most - row - passed + marks[number].passed) * self.lanes

@@ -226,7 +226,8 @@ class _Path:
         """The firings in the window."""
         begin, end = self.window[0].begin, self.window[-1].end
         netlist = self.netlist
-        firsts, kept = [], []
+        firsts = []
+        kept: list[Any] = []
         for i, lanes in enumerate(self.spans):
             first = int(begin.fired[lanes].min())
             shape = int(end.fired[lanes].max()) - first, lanes.stop - lanes.start
