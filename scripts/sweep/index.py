@@ -205,11 +205,11 @@ class Index:
 
     def rows(self, status: str = "done") -> Iterator[Row]:
         """All points of a status, by key."""
-        for key, status, model, message, columns in self._asked(
+        for key, is_now, model, message, columns in self._asked(
             "SELECT key, status, model, message, columns FROM points WHERE status = ? ORDER BY key",
             status,
         ):
-            yield Row(key, status, model, message, msgspec.json.decode(columns))
+            yield Row(key, is_now, model, message, msgspec.json.decode(columns))
 
     def models(self) -> list[str]:
         """Versions of the model, the one that was written last first."""
