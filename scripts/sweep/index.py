@@ -131,8 +131,9 @@ class Index:
         self.database.close()
         if not held and self.writable:
             self._remove()
-        self.database = _in_memory() if held else self._opened()
-        self._change(rows, [])
+        self.database = self._opened() if self.writable and not held else _in_memory()
+        with contextlib.suppress(sqlite3.Error):  # what a damaged one gave may be no rows
+            self._change(rows, [])
         self.broken = self._refresh()
 
     # ------------------------------------------------------------------ from the files
@@ -205,11 +206,11 @@ class Index:
 
     def rows(self, status: str = "done") -> Iterator[Row]:
         """All points of a status, by key."""
-        for key, status, model, message, columns in self._asked(
+        for key, found, model, message, columns in self._asked(
             "SELECT key, status, model, message, columns FROM points WHERE status = ? ORDER BY key",
             status,
         ):
-            yield Row(key, status, model, message, msgspec.json.decode(columns))
+            yield Row(key, found, model, message, msgspec.json.decode(columns))
 
     def models(self) -> list[str]:
         """Versions of the model, the one that was written last first."""

@@ -52,9 +52,8 @@ from sparqsim.workloads.models import get_layer, get_model
 from sparqsim.workloads.tensors import LayerTensors, synthetic, with_rows
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from matplotlib.figure import Figure
+    from rich.text import Text
 
 HERE = Path(__file__).parent
 MEASURED, MAPPINGS = HERE / "eyeriss_v1_alexnet.csv", HERE / "eyeriss_v1_mapping.csv"
