@@ -396,6 +396,8 @@ def subject_for(network: Network) -> Subject:
             or f"{network.name} is a table of shapes, without weights to compress; give an ONNX "
             f"file or one of {', '.join(SUBJECTS)}"
         )
+    if not found.weights:
+        raise InputError(f"{network.name} has no weights of layers; there is nothing to compress")
     return found
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.architectures.checks import check_whole
-from sparqsim.base import InputError
+from sparqsim.base import InputError, check_memory
 from sparqsim.workloads.layers import Conv2d, Layer, MatMul
 
 LOOPS = 5
@@ -310,6 +310,11 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return loop in self.order[LOOPS - self.kept[datum] :]
 
 
+MANY = 1 << 20  # tiles of a loop that take no more memory than anything else
+
+
 def sizes_of(extent: int, tile: int) -> NDArray[np.int64]:
     """Sizes of the tiles of one loop, the last what is left."""
+    if extent > MANY * tile:
+        check_memory(24.0 * extent / tile, f"the {-(-extent // tile):,} tiles of a loop")
     return np.minimum(tile, extent - np.arange(0, extent, tile))

@@ -131,8 +131,9 @@ class Index:
         self.database.close()
         if not held and self.writable:
             self._remove()
-        self.database = _in_memory() if held else self._opened()
-        self._change(rows, [])
+        self.database = self._opened() if self.writable and not held else _in_memory()
+        with contextlib.suppress(sqlite3.Error):  # what a damaged one gave may be no rows
+            self._change(rows, [])
         self.broken = self._refresh()
 
     # ------------------------------------------------------------------ from the files

@@ -93,6 +93,18 @@ def test_the_index_can_be_made_again(tmp_path: Path, monkeypatch, how: str) -> N
         assert database.execute("SELECT COUNT(*) FROM points").fetchone() == (3,)
 
 
+@pytest.mark.parametrize("start", range(0, 4096, 512))
+def test_a_reader_does_without_a_damaged_index(tmp_path: Path, start: int) -> None:
+    """Wherever it is damaged: a reader may not mend it, and the files say all that it says."""
+    sparqsim.sweep(toys([1, 2, 3]), tmp_path, workers=0)
+    index = tmp_path / "index.sqlite"
+    content = bytearray(index.read_bytes())
+    for page in range(0, len(content), 4096):
+        content[page + start : page + start + 512] = b"\xff" * 512
+    index.write_bytes(content)
+    assert sorted(sparqsim.open_store(tmp_path).column("cycles")) == [1, 2, 3]
+
+
 def test_an_index_that_is_held_is_done_without(tmp_path: Path, monkeypatch) -> None:
     """By another program: points are run, stored and counted all the same."""
     monkeypatch.setattr(index_module, "WAIT_SECONDS", 0.1)

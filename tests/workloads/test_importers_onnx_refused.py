@@ -322,3 +322,19 @@ def test_names_that_are_no_text(tmp_path: Path, name: bytes) -> None:
 
 
 # -- what all importers share -------------------------------------------------------------------
+
+
+def test_a_long_row_of_numbers_is_no_list_of_sizes(tmp_path: Path) -> None:
+    """A row of 10^12 whole numbers takes no memory before it is refused."""
+    nodes = [
+        helper.make_node("Range", ["from", "to", "by"], ["row"]),
+        helper.make_node("Cast", ["row"], ["real"], to=1),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node("Mul", ["y", "real"], ["z"]),
+    ]
+    numbers = {"from": 0, "to": 10**12, "by": 1}
+    constants = {name: np.array(each, np.int64) for name, each in numbers.items()}
+    constants["w"] = np.ones((3, 3), np.float32)
+    path = saved(tmp_path / "m.onnx", nodes, {"x": [3, 3]}, ["z"], constants)
+    with pytest.raises(InputError, match="sizes must be at least 0"):
+        import_onnx(path)

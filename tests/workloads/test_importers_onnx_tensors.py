@@ -13,7 +13,7 @@ from onnx_files import saved
 from sparqsim.base import InputError
 from sparqsim.scripts.models import command
 from sparqsim.workloads.importers.onnx import import_onnx
-from sparqsim.workloads.work import load
+from sparqsim.workloads.work import load, subject_for
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
@@ -248,3 +248,11 @@ def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
     path = with_outside(tmp_path, "link")
     (tmp_path / "link").symlink_to(tmp_path / "net.data")
     assert import_onnx(path).weights("m").shape == (3, 4)
+
+
+def test_a_network_without_weights_cannot_be_compressed(tmp_path: Path) -> None:
+    """A product of two inputs alone: there is nothing to make smaller, and that is said."""
+    node = helper.make_node("MatMul", ["x", "y"], ["z"])
+    path = saved(tmp_path / "p.onnx", [node], {"x": [2, 3], "y": [3, 4]}, ["z"])
+    with pytest.raises(InputError, match="there is nothing to compress"):
+        subject_for(load(str(path)))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sparqsim.workloads.importers.onnx_file import ModelFile
 
 SMALL = 1024  # assumed, elements: more than any list of sizes has, fewer than a layer's weights
+LONG = 2**20  # assumed, elements: of no list of sizes
 FACTORS = 8  # assumed, elements: a factor for each axis, as of a Resize
 ROUNDS = 1000  # of shape inference; each goes on where the last one stopped
 # Operations on lists of sizes; the result is never much larger than what goes in.
@@ -47,6 +48,12 @@ def shape_of(node: Any, shapes: Mapping[str, Shape]) -> NDArray[Any] | None:
         return np.array(shape.prod(), np.int64)
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
     return shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
+
+
+def _is_long(value: Any) -> bool:
+    """Whether onnx would follow it as a list of sizes, number by number, until memory ends."""
+    sizes = value.type.tensor_type.shape.dim
+    return len(sizes) == 1 and sizes[0].dim_value > LONG
 
 
 class Inference:
@@ -127,7 +134,9 @@ class Inference:
         import onnx
 
         try:
-            inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
+            inferred = onnx.shape_inference.infer_shapes(skeleton).graph
+            if not any(map(_is_long, (*inferred.input, *inferred.value_info))):
+                inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
         except Exception as error:  # onnx raises several unrelated types here
             line = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
             raise self.file.fail(f"its shapes do not fit together: {line}") from None
