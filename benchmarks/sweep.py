@@ -1,7 +1,9 @@
-"""How long do 10,044 points of EIE take, and then none? ``python -m benchmarks.sweep``.
+"""How long does a large sweep take, and then none? ``python -m benchmarks.sweep [eie|llama]``.
 
-Table III's layers x 4 sizes of the array x 279 queues on two local workers, encoding included.
-Processor time of the parent and its workers, and wall time.
+``eie``: Table III's layers x 4 sizes of the array x 279 queues, 10,044 points, encoding included.
+``llama``: 2,000 points of LLaMA-7B on Bit Fusion, half of them prompts of 512 or 2,048 tokens, half
+decoding steps of one or 16 sequences behind as many: 5 arrays x 5 bandwidths x 5 recipes x buffers.
+On two local workers: processor time of the parent and its workers, and wall time.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from pathlib import Path
 
 LAYERS = ("alex-6", "alex-7", "alex-8", "vgg-6", "vgg-7", "vgg-8", "nt-we", "nt-wd", "nt-lstm")
-SWEEP = f"""[[block]]
+EIE = f"""[[block]]
 work = {[f"eie/{name}" for name in LAYERS]}
 verify = false
 [block.machine]
@@ -22,6 +24,26 @@ name = "eie"
 pes = [16, 32, 64, 128]
 queue_slots = {{ from = 2, to = 280, step = 1 }}
 """
+BIT_FUSION = """recipe = ["int8", "w4a8", "int4", "int16", "w4"]
+verify = false
+variables = {{ units = [256, 512, 1024, 2048, 4096], scale = {scales} }}
+[block.machine]
+name = "bitfusion"
+rows = {{ derived = "16 if units <= 512 else 32 if units <= 2048 else 64" }}
+columns = {{ derived = "units // (16 if units <= 512 else 32 if units <= 2048 else 64)" }}
+dram_gbytes_per_s = [12.0, 25.0, 50.0, 100.0, 400.0]
+weight_buffer_kib = {{ derived = "64 * scale" }}
+input_buffer_kib = {{ derived = "32 * scale" }}
+output_buffer_kib = {{ derived = "16 * scale" }}
+"""
+LLAMA = f"""[[block]]
+work = {{ name = "llama_7b", sequence = [512, 2048] }}
+{BIT_FUSION.format(scales=[1, 2, 4, 8])}
+[[block]]
+work = {{ name = "llama_7b", context = [512, 2048], batch = [1, 16] }}
+{BIT_FUSION.format(scales=[1, 4])}
+"""
+SWEEPS = {"eie": ("10,044 points", EIE), "llama": ("2,000 points", LLAMA)}
 
 
 def timed(file: Path, store: Path) -> tuple[float, float]:
@@ -35,11 +57,12 @@ def timed(file: Path, store: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Run the sweep twice into one store and print both times."""
+    """Run a sweep twice into one store and print both times."""
+    points, sweep = SWEEPS[sys.argv[1] if len(sys.argv) > 1 else "eie"]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "eie.toml"
-        file.write_text(SWEEP)
-        for what in ("10,044 points", "taken up again"):
+        file = Path(folder) / "sweep.toml"
+        file.write_text(sweep)
+        for what in (points, "taken up again"):
             processor, wall = timed(file, Path(folder) / "store")
             print(f"{what:<16}{processor:8.1f} s of processors{wall:8.1f} s wall")
 

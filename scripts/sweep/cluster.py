@@ -11,6 +11,7 @@ that the sweep names.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -159,8 +160,14 @@ class Cluster:
                 batch = self.out.pop(future)
                 yield from self._taken(future, batch)
                 self._feed(done)
+        except OSError as error:
+            raise InputError(
+                f"the Dask scheduler is gone: {error}; start the sweep again when there is one: "
+                "what is stored is kept"
+            ) from None
         finally:
-            self.client.cancel(list(self.out))
+            with contextlib.suppress(OSError):
+                self.client.cancel(list(self.out))
 
     def _feed(self, done: Any) -> None:
         """Send tasks until every thread has enough of them."""

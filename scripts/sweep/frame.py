@@ -80,10 +80,16 @@ class Points:
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
-        """Names of the file and the machines whose value is not the same for all points."""
-        return tuple(
-            name for name in self.columns if is_given(name) and len(self.distinct(name)) > 1
-        )
+        """Names of the file and the machines whose value is not the same for all points.
+
+        Not to be given is a value too, but for fields of machines, which differ among machines.
+        """
+        return tuple(name for name in self.columns if is_given(name) and self._varies(name))
+
+    def _varies(self, name: str) -> bool:
+        if name.startswith("machine."):
+            return len(self.distinct(name)) > 1
+        return len(set(map(repr, self.column(name)))) > 1
 
     def distinct(self, name: str) -> list[Any]:
         """Values of a column, each once; numbers in order."""

@@ -66,7 +66,7 @@ def parameters(points: Points) -> list[str]:
         mine = [repr(value) for value in points.column(name)]
         for other in kept:
             pairs = set(zip(map(repr, points.column(other)), mine, strict=True))
-            if len(pairs) == len(points.distinct(other)) == len(points.distinct(name)):
+            if len(pairs) == len({one for one, _ in pairs}) == len(set(mine)):
                 break
         else:
             kept.append(name)

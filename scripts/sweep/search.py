@@ -8,24 +8,23 @@ so it goes on where it was left, and comes to the same end however many workers 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.file import Search, Sweep
-from sparqsim.scripts.sweep.measures import at_path
 from sparqsim.scripts.sweep.plan import Keyed
 from sparqsim.scripts.sweep.points import Point
 from sparqsim.scripts.sweep.runner import Runner, carry_out
 from sparqsim.scripts.sweep.sampling import Axis
-from sparqsim.scripts.sweep.space import Space, resolved
+from sparqsim.scripts.sweep.space import Space
 from sparqsim.scripts.sweep.store import Record, Store
-from sparqsim.scripts.sweep.watch import Watch, goal_of
+from sparqsim.scripts.sweep.watch import Watch, goal_of, value_of
 
 ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
@@ -50,19 +49,23 @@ class Study:
             raise InputError(f"{self.space.place()}: nothing varies in this block")
         self.keyed = Keyed()
         self.objectives = [*self.search.minimise, *self.search.maximise]
+        for kind in ("minimise", "maximise"):
+            for place, text in enumerate(getattr(self.search, kind)):
+                self._expression(text, kind, place)
         self.constraints = [
-            self._expression(text, place) for place, text in enumerate(self.search.constraints)
+            self._expression(text, "constraints", place)
+            for place, text in enumerate(self.search.constraints)
         ]
+        self.told = 0  # proposals of which numbers came
+        self.unusable: InputError | None = None  # why another one is of no use
         self.optuna = _optuna()
         self.distributions = {axis.name: self._distribution(axis) for axis in self.space.axes}
 
-    def _expression(self, text: str, place: int) -> Expression:
+    def _expression(self, text: str, kind: str, place: int) -> Expression:
         try:
             return Expression(text)
         except InputError as error:
-            raise InputError(
-                f"{self.sweep.place('search', 'constraints', place)}: {error}"
-            ) from None
+            raise InputError(f"{self.sweep.place('search', kind, place)}: {error}") from None
 
     def _distribution(self, axis: Axis) -> Any:
         kinds = self.optuna.distributions
@@ -119,6 +122,10 @@ class Study:
                     break
                 for trial, point in zip(trials, points, strict=True):
                     self._tell(study, trial, point)
+                if self.unusable and not self.told:
+                    raise self.unusable
+        if not keys:
+            raise InputError(f"{self.space.place('where')}: no proposal meets the constraints")
         return watch, frozenset(keys)
 
     def _point(self, params: dict[str, Any]) -> Point | None:
@@ -141,14 +148,20 @@ class Study:
         ]
 
     def _tell(self, study: Any, trial: Any, point: Point | None) -> None:
+        """What came of a proposal; it failed if its point did, or lacks what is asked for."""
         record = self.store.read(point.key) if point is not None else None
-        failed = self.optuna.trial.TrialState.FAIL
-        if record is None or record.status == "failed":
-            study.tell(trial, state=failed)
+        values = None
+        if record is not None and record.status == "done":
+            try:
+                values = [self._number(record, name) for name in self.objectives]
+                lacks = [self._lack(record, place) for place in range(len(self.constraints))]
+            except InputError as error:
+                self.unusable, values = error, None
+        if values is None:
+            study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
             return
-        values = [self._number(record, name) for name in self.objectives]
-        for constraint in self.constraints:
-            lack = violation(constraint, lambda name: value_of(record, name))
+        self.told += 1
+        for constraint, lack in zip(self.constraints, lacks, strict=True):
             trial.set_constraint(constraint.text, lack)
         study.tell(trial, values)
 
@@ -157,13 +170,21 @@ class Study:
             value = value_of(record, name)
         except KeyError:
             value = None
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or not math.isfinite(value):
             there = ", ".join(record.measures)
             raise InputError(
                 f"{self.sweep.place('search')}: {name!r} is no number of the report; short names "
                 f"are {there}"
             )
         return float(value)
+
+    def _lack(self, record: Record, place: int) -> float:
+        try:
+            return violation(self.constraints[place], lambda name: value_of(record, name))
+        except InputError as error:
+            raise InputError(
+                f"{self.sweep.place('search', 'constraints', place)}: {error}"
+            ) from None
 
 
 class Given:
@@ -189,25 +210,6 @@ def _optuna() -> Any:
     return optuna
 
 
-def value_of(record: Record, name: str) -> Any:
-    """A measure, a value of the file, a field of the machine, or a path in the report.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    """
-    fields = {f"machine.{field}": value for field, value in record.fields.items()}
-    columns = {**fields, **record.values, **record.measures}
-    try:
-        return columns[resolved(name, tuple(columns))]
-    except InputError:
-        found = at_path(msgspec.json.decode(record.report), name)
-        if found is None:
-            raise KeyError(name) from None
-        return found
-
-
 def violation(expression: Expression, names: Callable[[str], Any]) -> float:
     """By how much a constraint is not met; 0 or less where it is.
 
@@ -218,7 +220,8 @@ def violation(expression: Expression, names: Callable[[str], Any]) -> float:
         left, right = (
             Expression(ast.unparse(side)).value(names) for side in (node.left, node.comparators[0])
         )
-        lack = left - right if isinstance(node.ops[0], ast.Lt | ast.LtE) else right - left
-        strict = isinstance(node.ops[0], ast.Lt | ast.Gt)
-        return float(lack) if lack or not strict else 1.0
+        if isinstance(left, int | float) and isinstance(right, int | float):
+            lack = left - right if isinstance(node.ops[0], ast.Lt | ast.LtE) else right - left
+            strict = isinstance(node.ops[0], ast.Lt | ast.Gt)
+            return float(lack) if lack or not strict else 1.0
     return 0.0 if expression.value(names) else 1.0

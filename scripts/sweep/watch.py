@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
 
+from sparqsim.base import InputError
 from sparqsim.scripts.output import progress_bar
+from sparqsim.scripts.sweep.expression import Expression
 from sparqsim.scripts.sweep.file import SweepFile
 from sparqsim.scripts.sweep.measures import at_path
+from sparqsim.scripts.sweep.space import resolved
 from sparqsim.scripts.sweep.store import Record
 
 EVERY_SECONDS = 10.0  # a line, where standard error is no terminal
@@ -28,11 +34,34 @@ def goal_of(file: SweepFile) -> tuple[str, bool]:
     return file.minimise or "seconds", True
 
 
-def measured(record: Record, name: str) -> Any:
-    """A measure of a record, by its short name or its path in the report."""
+def value_of(record: Record, name: str) -> Any:
+    """A measure, a value of the file, a field of the machine, a path in the report; or a formula.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    InputError
+        If a formula, an expression over such names, has no value here.
+    """
     if name in record.measures:
         return record.measures[name]
-    return at_path(msgspec.json.decode(record.report), name)
+    if not re.fullmatch(r"[\w.-]+", name):
+        return _parsed(name).value(lambda each: value_of(record, each))
+    fields = {f"machine.{field}": value for field, value in record.fields.items()}
+    columns = {**fields, **record.values, **record.measures}
+    try:
+        return columns[resolved(name, tuple(columns))]
+    except InputError:
+        found = at_path(msgspec.json.decode(record.report), name)
+        if found is None:
+            raise KeyError(name) from None
+        return found
+
+
+@cache
+def _parsed(text: str) -> Expression:
+    return Expression(text)
 
 
 class Watch:
@@ -81,8 +110,11 @@ class Watch:
             )
 
     def _keep(self, record: Record) -> None:
-        value = measured(record, self.measure)
-        if not isinstance(value, int | float):
+        try:
+            value = value_of(record, self.measure)
+        except (KeyError, InputError):
+            return
+        if not isinstance(value, int | float) or math.isnan(value):
             return
         slim = msgspec.structs.replace(record, report=msgspec.Raw(b"null"))
         self.best.append((value if self.less else -value, slim))

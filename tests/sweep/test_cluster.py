@@ -4,6 +4,7 @@ loopback, one of them killed: the same bytes as here, nothing lost, nothing twic
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sweep.sweeps import files, toys
+from sweep.sweeps import as_toml, files, started, toys
 
 import sparqsim
 from sparqsim.base import InputError
@@ -85,6 +86,28 @@ import json, sys, sparqsim
 if __name__ == "__main__":
     sparqsim.sweep(json.loads(sys.argv[1]), sys.argv[2], scheduler=sys.argv[3])
 """
+
+
+def test_a_scheduler_that_ends_is_told_of(cluster: Cluster, tmp_path: Path) -> None:
+    """With what to do; what is stored is kept."""
+    file = as_toml(toys({"from": 1, "to": 2000, "step": 1}, busy_ms=20.0), tmp_path / "toys.toml")
+    process = started(file, tmp_path / "store", "--scheduler", cluster.address)
+    while not (tmp_path / "store").exists() or not files(tmp_path / "store"):
+        assert process.poll() is None
+        time.sleep(0.1)
+    cluster.scheduler.kill()
+    _, told = process.communicate()
+    assert process.returncode == 2 and "the Dask scheduler is gone" in told
+    assert files(tmp_path / "store")
+
+
+def test_somebody_else_answers(monkeypatch) -> None:
+    """One who says nothing, or is no scheduler, is not waited for."""
+    monkeypatch.setattr("sparqsim.scripts.sweep.cluster.ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"no Dask scheduler answers at {address}: nothing"):
+            sparqsim.sweep(toys(1), "unused", scheduler=address)
 
 
 def test_nobody_answers() -> None:

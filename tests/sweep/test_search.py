@@ -10,6 +10,7 @@ from sweep.sweeps import TOY, files
 
 import sparqsim
 from sparqsim.base import InputError
+from sparqsim.scripts.sweep import runner
 from sparqsim.scripts.sweep.expression import Expression
 
 pytest.importorskip("optuna", reason="needs the extra `search`")
@@ -49,6 +50,49 @@ def test_a_search_finds_the_least_that_is_allowed(tmp_path: Path) -> None:
     points = sparqsim.sweep(asked, tmp_path, workers=0)
     allowed = sorted(size for size in points.column("cycles") if size >= 100)
     assert allowed[0] < 110 and sum(size < 160 for size in allowed) > 64 * 60 / 400 * 1.5
+
+
+def test_a_search_passes_over_points_without_a_number(tmp_path: Path) -> None:
+    """A measure may be a formula; what fails, or has no value of it, is a proposal that failed."""
+    formula = "cycles / (1 if size > 100 else 0)"
+    points = sparqsim.sweep(search("tpe", minimise=[formula]), tmp_path, workers=0)
+    sizes = points.column("cycles")
+    assert min(sizes) <= 100 < max(sizes)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"minimise": ["sqnr_db"]}, r"\(search\): 'sqnr_db' is no number of the report"),
+        ({"minimise": ["cycles +"]}, r"search.minimise\[1\]\): 'cycles \+' is no expression"),
+        ({"constraints": ["bound_by < 3"]}, r"search.constraints\[1\]\): .*no value here"),
+    ],
+)
+def test_a_search_for_what_no_point_has_ends_at_once(
+    tmp_path: Path, more: dict[str, Any], message: str
+) -> None:
+    """After its first generation, with an error message; so does one whose space is empty."""
+    with pytest.raises(InputError, match=message):
+        sparqsim.sweep(search("random", trials=10**6, **more), tmp_path, workers=0)
+    assert len(files(tmp_path)) <= 8
+    empty = search("random", trials=16)
+    empty["block"][0]["where"] = ["size > 1000"]
+    with pytest.raises(InputError, match=r"block\[1\].where\): no proposal meets"):
+        sparqsim.sweep(empty, tmp_path, workers=0)
+
+
+def test_generations_share_their_processes(tmp_path: Path, monkeypatch) -> None:
+    """One is started for each worker, not for each generation."""
+    starts: list[int] = []
+    original = runner.fresh
+
+    def fresh() -> runner.Process:
+        starts.append(1)
+        return original()
+
+    monkeypatch.setattr(runner, "fresh", fresh)
+    assert len(sparqsim.sweep(search("random", trials=24), tmp_path, workers=1)) > 16
+    assert len(starts) == 1
 
 
 def test_two_aims(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def points(store: Path) -> Points:
     return sparqsim.open_store(store)
 
 
+def test_not_to_be_given_is_a_value_too(tmp_path: Path) -> None:
+    """Blocks may differ in a key that only one of them has: it varies, and explains its share."""
+    sweep = toys([1, 2])
+    (block,) = sweep["block"]
+    sweep["block"] = [{**block, "work": {"name": "gemm:4x4x4", "batch": 2}}, block]
+    points = sparqsim.sweep(sweep, tmp_path, workers=0)
+    assert points.varying == ("machine.size", "work.batch")
+    found = importances(points, "cycles + macs")
+    assert {each.name for each in found} == {"machine.size", "work.batch"}
+    assert sum(each.first or 0 for each in found) == pytest.approx(1)
+
+
 def test_lines_go_through_the_points(points: Points) -> None:
     """A line for each value of hue, at each x the mean; over the first where that is asked for."""
     figure = Figure(name="f", x="size", y="2 * cycles", hue="how", panel="batch", log_x=True)
