@@ -178,7 +178,7 @@ class Diagram:
         store = whole_cycles(times.written / dram)
         port = np.maximum(1, np.ceil(times.moved / gpu.port_bytes_per_cycle)).astype(np.int64)
         issue = np.where(_firsts(times), gpu.block_start_cycles, 1)
-        beyond = gpu.dram_latency_cycles - gpu.l2_latency_cycles
+        beyond = np.where(times.fetched > 0, gpu.dram_latency_cycles - gpu.l2_latency_cycles, 0)
 
         def actor(name: str, busy: NDArray[np.int64], part: str, **more: Any) -> Actor:
             name += x
@@ -187,7 +187,9 @@ class Diagram:
 
         return [
             actor("issue", issue, "cp.async"),
-            actor("dram_fetch", fetch, "DRAM", latency=fetch + beyond, resource="dram"),
+            actor(
+                "dram_fetch", fetch, "DRAM", latency=np.maximum(fetch + beyond, 1), resource="dram"
+            ),
             actor("l2_read", read, "L2", latency=read + gpu.l2_latency_cycles, resource="l2"),
             actor("sm_port", port, "SM port"),
             actor("store", store, "DRAM", latency=store + gpu.dram_latency_cycles, resource="dram"),
