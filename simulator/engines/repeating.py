@@ -115,13 +115,18 @@ class _Run:
             where[name] = at - first * step
 
     def leader(self) -> int:
-        """The actor with loops that has most firings left, or -1."""
+        """The actor with loops that has most firings left, or -1; one with inner loops, if any."""
         left = [
             firings - self.fired(i) if self.loops[i] else 0
             for i, firings in enumerate(self.firings)
         ]
-        best = int(np.argmax(left))
+        inner = [more * (len(self.sizes(i)) > 1) for i, more in enumerate(left)]
+        best = int(np.argmax(inner if any(inner) else left))
         return best if left[best] > 0 else -1
+
+    def sizes(self, i: int) -> tuple[int, ...]:
+        """Iterations of the loops of an actor, of what is given by most of them."""
+        return max((given.sizes for given in self.loops[i]), key=len, default=())
 
     def reach(self, leader: int, firing: int) -> bool:
         """Go on until the leader stands before a firing and nothing else can be evaluated.
@@ -153,8 +158,7 @@ class _Run:
 
         False if it cannot.
         """
-        sizes = max((given.sizes for given in self.loops[leader]), key=len)
-        stops = _Stops(int(self.actors[leader]["firings"]), sizes)
+        stops = _Stops(int(self.actors[leader]["firings"]), self.sizes(leader))
         marks = [_Marks(1 if not level else RECENT) for level in range(len(stops.distances))]
         while (here := self.fired(leader)) < stops.firings:
             if not self.reach(leader, stops.after(here)):
