@@ -34,6 +34,7 @@ DENSE = 12  # stops one firing apart, in each stretch of the first looks
 APART = 12  # a number with many divisors: later stops lie multiples of it apart
 # To look whether a run repeats takes about as long as so many firings; the first looks are free.
 WORTH_A_LOOK, FREE_LOOKS = 1024, 128
+COMPARED = 4  # moments compared with one take as long as a look
 REWARD = 8  # looks that a jump over much allows in addition, at most
 
 
@@ -172,14 +173,13 @@ class _Run:
                     stops.comes_round(here)
                 # No period is to jump over the moments of a loop that are to be compared.
                 end = stops.firings if level else stops.end_of_iteration(here)
-                before = next(
-                    (
-                        at
-                        for at, then, shift in marks[level].like(now, leader)
-                        if self.jump(leader, then, now, shift, end)
-                    ),
-                    None,
-                )
+                before, compared = None, 0
+                for at, then, shift in marks[level].like(now, leader):
+                    if self.jump(leader, then, now, shift, end):
+                        before = at
+                        break
+                    compared += 1
+                    stops.looked += compared % COMPARED == 0
                 if before is not None:
                     stops.jumped(before, here, self.fired(leader))
                     for inner in marks[: level + 1]:
