@@ -173,12 +173,11 @@ class _Run:
                     stops.comes_round(here)
                 # No period is to jump over the moments of a loop that are to be compared.
                 end = stops.firings if level else stops.end_of_iteration(here)
-                before, compared = None, 0
-                for at, then, shift in marks[level].like(now, leader):
+                before, like = None, marks[level].like(now, leader)
+                for compared, (at, then, shift) in enumerate(like, 1):
                     if self.jump(leader, then, now, shift, end):
                         before = at
                         break
-                    compared += 1
                     stops.looked += compared % COMPARED == 0
                 if before is not None:
                     stops.jumped(before, here, self.fired(leader))
