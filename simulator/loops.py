@@ -24,7 +24,7 @@ from sparqsim.base import InputError
 
 STRETCH = 1 << 16  # firings written out at once
 FEW = 16  # runs that are written one by one
-RARELY = 256  # firings after which what comes at a pace has taken whole cycles, or later
+RARELY = 8  # firings after which what comes at a pace has taken whole cycles, or later
 
 
 Ints = NDArray[np.int64]
@@ -426,16 +426,21 @@ class Uneven(Loops):
     def before(self, firing: int) -> int:
         """The sum over all firings before one, of loops that do not rise."""
         run = bisect_right(self.ends, firing)
-        found = self._passed[run]
+        found = self._sums[run]
         if run < len(self.parts):
             _, inside = self.parts[run]
             done, left = divmod(firing - (self.ends[run - 1] if run else 0), len(inside))
-            found += done * inside.total() + inside.before(left)
+            found += done * self._totals[run] + inside.before(left)
         return found
 
     @cached_property
-    def _passed(self) -> list[int]:
-        return [0, *accumulate(times * inside.total() for times, inside in self.parts)]
+    def _totals(self) -> list[int]:
+        return [inside.total() for _, inside in self.parts]
+
+    @cached_property
+    def _sums(self) -> list[int]:
+        each = zip(self.parts, self._totals, strict=True)
+        return [0, *accumulate(times * total for (times, _), total in each)]
 
 
 class Paced(Loops):
@@ -522,8 +527,11 @@ class Paced(Loops):
 
     def steady(self, first: int, last: int) -> tuple[int, int]:
         """As of what comes, if that takes whole cycles in the period."""
-        each, cycles = self.pace
-        end, _ = self.amounts.steady(first, last)
+        if self.constant is None and self._phase(first) != self._phase(last):
+            return last, 0
+        end, added = self.amounts.steady(first, last)
+        if added:
+            return last, 0
         if self.constant is not None:
             return end, 0  # a cycle each, whatever came before
         if (last - first) % self.around:
@@ -531,10 +539,22 @@ class Paced(Loops):
             end = min(end, begin + self.around)
             if (last - first) % self.afresh:
                 end = min(end, self._start(first) + self.afresh)
-        carried = [self.amounts.before(k) - self._begun(k) for k in (first, last)]
-        if end < last or (carried[1] - carried[0]) * cycles % each:
-            return last, 0
-        return end, 0
+        return max(end, last), 0
+
+    def _phase(self, firing: int) -> int:
+        """How far into a cycle it has come before a firing, since it last started over."""
+        if firing not in self._phases:
+            if len(self._phases) > FEW * FEW:
+                self._phases.clear()
+            each, cycles = self.pace
+            carried = self.amounts.before(firing) - self._begun(firing)
+            self._phases[firing] = carried * cycles % each
+        return self._phases[firing]
+
+    @cached_property
+    def _phases(self) -> dict[int, int]:
+        """Of the firings last asked for."""
+        return {}
 
     def _start(self, firing: Any) -> Any:
         """The firing, or firings, at which it last started over."""

@@ -62,23 +62,15 @@ class Moment:
     asked: Ints
     server: Ints
     free: Ints
-    firsts: tuple[list[int], list[int]]  # of the first lane of each actor, fired and end
+    firsts: Ints  # of the first lane of each actor: fired, and end
 
     @classmethod
     def of(cls, state: State, first_lanes: Ints) -> Moment:
         parts: Any = (state.lanes, state.lanes["fired"], state.counts, state.rings, state.times)
         copies = [part.copy() for part in (*parts, state.asked, state.server, state.free)]
-        firsts = (copies[1][first_lanes].tolist(), state.times[END, first_lanes].tolist())
+        firsts = np.stack([copies[1][first_lanes], state.times[END, first_lanes]])
         values: Any = (*copies, firsts)
         return cls(*values)
-
-    def shifted(self, before: Moment, shift: int) -> bool:
-        """Whether the first lanes that fired since a moment ended so much later."""
-        then, now = before.firsts, self.firsts
-        return all(
-            fired == other or end - former == shift
-            for other, former, fired, end in zip(*then, *now, strict=True)
-        )
 
 
 @dataclass(eq=False)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.simulator.engines.compiled import END, OVER, State
+from sparqsim.simulator.engines.compiled import OVER, State
 from sparqsim.simulator.engines.layout import flatten, uniform_actors
 from sparqsim.simulator.engines.periods import Moment, Parts, Period, given_of
 from sparqsim.simulator.engines.trail import Trail
@@ -35,7 +35,8 @@ DENSE = 12  # stops one firing apart, in each stretch of the first looks
 APART = 12  # a number with many divisors: later stops lie multiples of it apart
 # To look whether a run repeats takes about as long as so many firings; the first looks are free.
 WORTH_A_LOOK, FREE_LOOKS = 1024, 128
-REWARD = 8  # looks that each jump allows in addition
+COMPARED = 4  # moments compared with one take as long as a look
+REWARD = 8  # looks that a jump over much allows in addition, at most
 
 
 def pays(netlist: Netlist) -> bool:
@@ -152,13 +153,18 @@ class Run:
             where[name] = at - first * step
 
     def leader(self) -> int:
-        """The actor with loops that has most firings left, or -1."""
+        """The actor with loops that has most firings left, or -1; one with inner loops, if any."""
         left = [
             firings - self.fired(i) if self.loops[i] else 0
             for i, firings in enumerate(self.firings)
         ]
-        best = int(np.argmax(left))
+        inner = [more * (len(self.sizes(i)) > 1) for i, more in enumerate(left)]
+        best = int(np.argmax(inner if any(inner) else left))
         return best if left[best] > 0 else -1
+
+    def sizes(self, i: int) -> tuple[int, ...]:
+        """Iterations of the loops of an actor, of what is given by most of them."""
+        return max((given.sizes for given in self.loops[i]), key=len, default=())
 
     def reach(self, leader: int, firing: int) -> bool:
         """Go on until the leader stands before a firing and nothing else can be evaluated.
@@ -208,9 +214,8 @@ class Run:
         return ended
 
     def _follow(self, leader: int) -> bool:
-        sizes = max((given.sizes for given in self.loops[leader]), key=len)
-        stops = _Stops(int(self.actors[leader]["firings"]), sizes)
-        marks = [_Marks() for _ in stops.distances]
+        stops = _Stops(int(self.actors[leader]["firings"]), self.sizes(leader))
+        marks = [_Marks(1 if not level else RECENT) for level in range(len(stops.distances))]
         while (here := self.fired(leader)) < stops.firings:
             if not self.reach(leader, stops.after(here)):
                 return False
@@ -223,28 +228,27 @@ class Run:
                     stops.comes_round(here)
                 # No period is to jump over the moments of a loop that are to be compared.
                 end = stops.firings if level else stops.end_of_iteration(here)
-                before = next(
-                    (at for at, then in marks[level] if self.jump(leader, at, then, now, end)), None
-                )
+                before, like = None, marks[level].like(now, leader)
+                for compared, (at, then, shift) in enumerate(like, 1):
+                    if self.jump(leader, at, then, now, shift, end):
+                        before = at
+                        break
+                    stops.looked += compared % COMPARED == 0
                 if before is not None:
                     stops.jumped(before, here, self.fired(leader))
                     for inner in marks[: level + 1]:
                         inner.clear()
                     break
-                marks[level].put(here, now, 1 if not level else RECENT)
+                marks[level].put(here, now)
         return True
 
-    def jump(self, leader: int, at: int, before: Moment, now: Moment, end: int) -> bool:
+    def jump(self, leader: int, at: int, before: Moment, now: Moment, shift: int, end: int) -> bool:
         """Add whole periods if what lies between two moments is one; whether any was added.
 
         The leader stood before its firing ``at`` in the first, and goes no farther than to ``end``.
         """
-        lane = self.first_lanes[leader]
-        shift = int(now.times[END, lane] - before.times[END, lane])
-        if shift <= 0 or not now.shifted(before, shift):
-            return False
         period = Period(self.parts, self.state, before, now, shift)
-        left = (end - self.fired(leader)) // int(period.fired[lane])
+        left = (end - self.fired(leader)) // int(period.fired[self.first_lanes[leader]])
         times = min(left, period.times_left()) if left else 0
         if times < 1 or not period.recurs():
             return False
@@ -337,7 +341,8 @@ class _Stops:
     def jumped(self, before: int, there: int, here: int) -> None:
         """Periods like the one between two stops have been passed."""
         period = there - before
-        self.since, self.looked = here, max(0, self.looked - REWARD)
+        worth = min(REWARD, (here - there) // WORTH_A_LOOK)
+        self.since, self.looked = here, max(0, self.looked - worth)
         if before % self.inner + period < self.inner:
             # Next time it is looked for shorter ones too.
             self.found += [(before + p) % self.inner for p in sorted({0, self.apart, period})]
@@ -352,24 +357,34 @@ class _Marks:
     way), so that any period is found.
     """
 
-    def __init__(self) -> None:
-        self.recent: list[tuple[int, Moment]] = []
+    def __init__(self, most: int) -> None:
+        self.most = most  # of the last that are kept
         self.clear()
-
-    def __iter__(self) -> Iterator[tuple[int, Moment]]:
-        yield from reversed(self.recent)
-        if self.old and self.old[0] < self.recent[0][0]:
-            yield self.old
 
     def clear(self) -> None:
         """Forget all."""
-        self.recent.clear()
-        self.old: tuple[int, Moment] | None = None
+        self.kept: list[tuple[int, Moment]] = []  # the one that moves on, and the last
+        self.firsts = np.zeros((0, 2, 0), np.int64)
         self.steps, self.power = 0, 1
 
-    def put(self, at: int, moment: Moment, recent: int) -> None:
-        """The next moment; so many stay among the last."""
-        self.recent = [*self.recent, (at, moment)][-recent:]
+    def like(self, now: Moment, leader: int) -> Iterator[tuple[int, Moment, int]]:
+        """Moments since which all actors that fired are as much later as the leader, and how much.
+
+        The last of them first.
+        """
+        if not self.kept:
+            return
+        fired, later = (now.firsts - self.firsts).transpose(1, 0, 2)
+        shift = later[:, leader]
+        alike = ((later == shift[:, None]) | (fired == 0)).all(axis=1) & (shift > 0)
+        for place in np.flatnonzero(alike)[::-1].tolist():
+            yield *self.kept[place], int(shift[place])
+
+    def put(self, at: int, moment: Moment) -> None:
+        """The next moment."""
         self.steps += 1
-        if self.old is None or self.steps >= self.power:
-            self.old, self.steps, self.power = (at, moment), 0, 2 * self.power
+        old, last = self.kept[:1], self.kept[1:]
+        if not old or self.steps >= self.power:
+            old, self.steps, self.power = [(at, moment)], 0, 2 * self.power
+        self.kept = [*old, *[*last, (at, moment)][-self.most :]]
+        self.firsts = np.stack([kept.firsts for _, kept in self.kept])
