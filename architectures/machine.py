@@ -272,7 +272,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return None
 
     def bandwidth(self) -> float | None:
-        """Bytes a second of its DRAM, or None where it has (or models) none."""
+        """Bandwidth of its DRAM in bytes per second, or None where it has (or models) none."""
         return None
 
     def area(self) -> Area | None:

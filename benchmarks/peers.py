@@ -66,11 +66,6 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     jobs: list[Job]
 
     @property
-    def cubes(self) -> list[Job]:
-        """The products that are no layer."""
-        return [job for job in self.jobs if not job.repeat]
-
-    @property
     def layers(self) -> list[Job]:
         """Those of ResNet-50."""
         return [job for job in self.jobs if job.repeat]

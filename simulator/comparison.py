@@ -131,7 +131,7 @@ class ComparisonReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> str:
-        """Of all runs: "mismatch" if one is, "exact" if all are, else "skipped"."""
+        """The status of all runs: "mismatch" if one is, "exact" if all are, else "skipped"."""
         return joint_status(
             each.report.status for network in self.networks for each in network.machines
         )

@@ -164,7 +164,7 @@ class EncodedLayer:
 
     @property
     def name(self) -> str:
-        """Of the layer."""
+        """The name of the layer."""
         return self.layer.name
 
     @property

@@ -247,7 +247,7 @@ class Conv2d(_Layer, frozen=True, kw_only=True):
         return self.batch * self.out_channels * math.prod(self.output)
 
     def gemm(self) -> Gemm:
-        """Return the product after im2col: output pixels by output channels, one a group."""
+        """Return the product after im2col: output pixels by output channels, one per group."""
         return Gemm(
             m=self.batch * math.prod(self.output),
             n=self.out_channels // self.groups,

@@ -32,7 +32,7 @@ from sparqsim.architectures.machine import Machine
 from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError, read_csv
 from sparqsim.scripts.output import check_differences, console, marked, table, write_json
-from sparqsim.scripts.validation._evidence import Table
+from sparqsim.scripts.validation._evidence import Evidence, Table
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.work import Network, load
 
@@ -500,6 +500,15 @@ def headline_table(title: str) -> Table:
         quantity="what",
         held="within",
         note="note",
+    )
+
+
+def evidence(headlines: str, layers: Path) -> tuple[Evidence, ...]:
+    """What a validation of :class:`Headline` shows that also takes a table of counts."""
+    counts = count_table("per-layer counts of the authors' code")
+    return (
+        Evidence(tables=(headline_table(headlines),)),
+        Evidence(arguments=("--against", str(layers)), tables=(counts,)),
     )
 
 

@@ -30,14 +30,12 @@ from sparqsim.scripts.validation._arrays import (
     Headline,
     against_option,
     compare_ant,
-    count_table,
+    evidence,
     geometric_mean,
-    headline_table,
     report_headlines,
     report_table,
     timed,
 )
-from sparqsim.scripts.validation._evidence import Evidence
 
 
 class Published(NamedTuple):
@@ -64,13 +62,7 @@ SPEEDUP, ENERGY_REDUCTION = 2.8, 2.5  # published: abstract
 BOUND = 0.05
 
 LAYERS = Path(__file__).with_name("ant_layers.csv")
-EVIDENCE = (
-    Evidence(tables=(headline_table("Bit Fusion over ANT, times"),)),
-    Evidence(
-        arguments=("--against", str(LAYERS)),
-        tables=(count_table("per-layer counts of the authors' code"),),
-    ),
-)
+EVIDENCE = evidence("Bit Fusion over ANT, times", LAYERS)
 
 
 def headlines() -> list[Headline]:

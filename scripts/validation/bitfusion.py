@@ -24,14 +24,12 @@ from sparqsim.scripts.validation._arrays import (
     Headline,
     against_option,
     compare_bitfusion,
-    count_table,
+    evidence,
     geometric_mean,
-    headline_table,
     report_headlines,
     report_table,
     timed,
 )
-from sparqsim.scripts.validation._evidence import Evidence
 
 
 class Eyeriss(NamedTuple):
@@ -59,13 +57,7 @@ SPEEDUP, ENERGY_REDUCTION = 3.9, 5.1  # published: abstract
 BOUND = 0.05  # of the geometric means: tilings are ours, fill and drain are charged
 
 LAYERS = Path(__file__).with_name("bitfusion_layers.csv")
-EVIDENCE = (
-    Evidence(tables=(headline_table("Bit Fusion over Eyeriss, times"),)),
-    Evidence(
-        arguments=("--against", str(LAYERS)),
-        tables=(count_table("per-layer counts of the authors' code"),),
-    ),
-)
+EVIDENCE = evidence("Bit Fusion over Eyeriss, times", LAYERS)
 
 
 def headlines() -> list[Headline]:

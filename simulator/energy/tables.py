@@ -96,21 +96,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             f"[{self.basis}: {self.source}]"
         )
 
-    def per_cycle(self, clock_hz: float) -> Entry:
-        """Return a static power as the energy it costs in one cycle of a clock.
-
-        Raises
-        ------
-        InputError
-            If this is not a power, or the clock is not positive.
-        """
-        if self.unit is not Unit.MILLIWATT:
-            raise InputError(f"energy {self.name!r} must be a power in mW, it is in {self.unit}")
-        if not 0 < clock_hz < math.inf:
-            raise InputError(f"clock_hz must be above 0, got {clock_hz!r}")
-        picojoules = self.value * 1e9 / clock_hz
-        return msgspec.structs.replace(self, value=picojoules, unit=Unit.PJ_PER_CYCLE)
-
     def at_node(self, node_nm: float) -> Entry:
         """Return this entry scaled to another node, and say so in its source."""
         if self.kind is Kind.OFF_CHIP or node_nm == self.node_nm:
