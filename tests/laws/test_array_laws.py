@@ -5,8 +5,7 @@ configurations are drawn: more of a resource never costs time, traffic is at lea
 no more where everything fits, the closed form that the search goes by is near the run, and every
 field changes something. The cases that once broke a law go in by name.
 
-Examples are drawn from a fixed seed. Of 700 others none broke the half per cent of bandwidth,
-buffers and clock.
+Of 700 others none broke the half per cent of bandwidth, buffers and clock.
 """
 
 from __future__ import annotations
@@ -135,12 +134,12 @@ def drawn(name: str, data: st.DataObject) -> tuple[TiledMachine, ConvShape, tupl
 
 
 def law(few: int, many: int) -> Callable[[Callable[[str, st.DataObject], None]], Any]:
-    """A law over machines: few examples, many where tests may be slow, the same in every run."""
+    """A law over machines: few examples, many where tests may be slow."""
 
     def wrap(body: Callable[[str, st.DataObject], None]) -> Any:
         def test(name: str, examples: int) -> None:
             drawn = given(data=st.data())(lambda data: body(name, data))
-            settings(max_examples=examples, deadline=None, derandomize=True, database=None)(drawn)()
+            settings(max_examples=examples, deadline=None)(drawn)()
 
         test.__doc__ = body.__doc__
         params = [pytest.param(name, few, id=name) for name in MACHINES]
@@ -184,7 +183,7 @@ UNITS = ("rows", "columns", "side_at_8_bits", "tn")
 
 @law(2, 40)
 def test_more_units_cost_no_more_than_their_fill_and_drain(name: str, data: st.DataObject) -> None:
-    """Twice the units along a side: at most the longer way through them, once a pass.
+    """Twice the units along a side: at most the longer way through them, once a pass or tile.
 
     Units come with their slices of the buffers, whose banks they read.
     """
@@ -198,7 +197,9 @@ def test_more_units_cost_no_more_than_their_fill_and_drain(name: str, data: st.D
     more = rules.exchange_cycles - small.exchange_cycles
     occupied = timing.analytic.compute_cycles + timing.analytic.bubble_cycles
     passes = occupied // rules.exchange_cycles if more else 0
-    assert after <= before * (1 + TOLERANCE) + rules.tail_cycles + passes * more
+    # Where the output buffer holds two tiles, one waits until the one before the last has left.
+    tails = timing.analytic.tiles * (rules.tail_cycles - small.tail_cycles)
+    assert after <= before * (1 + TOLERANCE) + rules.tail_cycles + passes * more + tails
 
 
 @law(3, 60)
@@ -246,7 +247,7 @@ def test_the_run_is_near_the_estimate_of_its_search(name: str, examples: int, al
         if off > max(0.03 * timing.analytic.cycles, short):
             misses[f"{machine} on {shape}"] = off / timing.analytic.cycles
 
-    drawing = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    drawing = settings(max_examples=examples, deadline=None)
     drawing(given(data=st.data())(body))()
     assert len(misses) <= allowed and max(misses.values(), default=0) <= 0.15, misses
 
