@@ -510,7 +510,7 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> str:
-        """Of what ran: "mismatch" if one layer is, "exact" if all are, else "skipped"."""
+        """The status of the layers: "mismatch" if one is, "exact" if all are, else "skipped"."""
         return joint_status(row.report.verification.status for row in self.runs)
 
     def _repr_html_(self) -> str:
