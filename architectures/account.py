@@ -158,12 +158,12 @@ class Account:
         return found
 
     def counters(self, netlist: Netlist) -> dict[str, int]:
-        """``MEMORY_read_bits`` and ``MEMORY_write_bits`` of each memory."""
+        """``MEMORY_read_bits`` and ``MEMORY_written_bits`` of each memory."""
         found = {}
         for store in self.stores:
             read, written = self.moved(netlist, store.name)
             found[f"{store.name}_read_bits"] = read
-            found[f"{store.name}_write_bits"] = written
+            found[f"{store.name}_written_bits"] = written
         return found
 
 

@@ -54,7 +54,9 @@ from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.shared import once
 from sparqsim.workloads.tensors import LayerTensors
 
-MOST_OF_A_PATH = 20_000_000  # firings of all lanes, some 50 bytes each
+# Firings of all lanes that are kept for the critical path, above which to go through parts of the
+# run once more is faster; and for a sketch, some 50 bytes each.
+MOST_KEPT = {"path": 1 << 18, "sketch": 20_000_000}
 
 
 @dataclass(frozen=True)
@@ -349,6 +351,8 @@ def program(
         partial(take, machine.name, layer, computes, own, requantize=requantize),
     )
     lowered = machine.lower(taken.layer)
+    if not isinstance(lowered, Program):
+        raise InputError(f"{machine.name} must lower a layer to a Program, got {lowered!r:.60}")
     told = [
         f"{role}: {each.format} {each.how} in {each.stored_as}"
         for role, each in taken.operands.items()
@@ -393,9 +397,9 @@ def run(
     recipe, requantize
         As for :func:`program`.
     engine, record
-        As for :func:`sparqsim.simulator.engines.simulate`. ``record="path"`` keeps every firing
-        for the critical path and a sketch of the run, and sums alone of a layer of more than
-        :data:`MOST_OF_A_PATH`.
+        As for :func:`sparqsim.simulator.engines.simulate`; ``"summary"`` does not look for the
+        critical path. ``"path"`` does; ``"sketch"`` sketches the run besides (of one of more
+        firings than :data:`MOST_KEPT` the topology alone).
     verify
         Compare the outputs with an independent reference, and with the float layer.
     execute
@@ -415,11 +419,11 @@ def run(
             f"the firings of {machine.name} carry no arithmetic for {work.layer!r}; "
             "leave out execute (outputs are verified all the same)"
         )
-    sketched = record == "path"
-    if sketched:
-        record = "full" if work.netlist.lane_firings <= MOST_OF_A_PATH else "summary"
+    kept = record
+    if record in MOST_KEPT:
+        kept = "full" if work.netlist.lane_firings <= MOST_KEPT[record] else "summary"
     timeline = simulate(
-        work.netlist, engine=engine, record=record, verify="execute" if execute else None
+        work.netlist, engine=engine, record=kept, verify="execute" if execute else None
     )
     checked, noise = Verification(status="skipped"), None
     if verify and work.verify is not None:
@@ -447,7 +451,7 @@ def run(
         load_balance=balance_of(timeline, work.worker),
         stalls=stalls_of(timeline),
         bound_by=bound_of(timeline, work.worker),
-        critical_path=path_of(timeline),
+        critical_path=[] if record == "summary" else path_of(timeline),
         counters=work.counters(timeline) | work.account.counters(work.netlist),
         memory=memory,
         energy=Energy.of(energy, timeline.seconds),
@@ -457,7 +461,7 @@ def run(
         roof=Roof(
             macs_per_s=work.multipliers * work.netlist.clock_hz, bytes_per_s=machine.bandwidth()
         ),
-        sketch=sketch_of(timeline, work.worker) if sketched else None,
+        sketch=sketch_of(timeline, work.worker) if record == "sketch" else None,
     )
     return Result(report, timeline, work)
 

@@ -148,7 +148,7 @@ def run_network(
     seed, weight_density, activation_density, correlation
         Of synthetic tensors; see :class:`~sparqsim.workloads.network_tensors.NetworkTensors`.
     paths
-        Find the critical path of every layer (but of the very largest): slower, and the same times.
+        Find the critical path of every layer, and sketch it: slower, and the same times.
     jobs
         Processes at most. A script that asks for more than one needs the usual guard
         ``if __name__ == "__main__"``.
@@ -184,7 +184,7 @@ def run_network(
             requantize=requantize,
             engine=engine,
             verify=verify,
-            record="path" if paths else "summary",
+            record="sketch" if paths else "summary",
         )
 
     # Equal layers share a key; the first of them is simulated.

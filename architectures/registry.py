@@ -160,4 +160,7 @@ def _checked(found: Any, where: str) -> type[Machine]:
         raise InputError(f"{where} must be a subclass of Machine, got {found!r}")
     if not found.name or not found.title:
         raise InputError(f"{where}: the class {found.__name__} must give its name and its title")
+    for needed in ("computes", "lower"):
+        if getattr(found, needed) is getattr(Machine, needed):
+            raise InputError(f"{where}: the class {found.__name__} must define {needed}()")
     return found

@@ -17,8 +17,9 @@ from typing import Any, get_args, get_type_hints
 import click
 import msgspec
 
-TEXTS = tomllib.loads(
-    Path(__file__).with_name("reference").joinpath("fields.toml").read_text(encoding="utf-8")
+TEXTS, COUNTERS = (
+    tomllib.loads(Path(__file__).with_name("reference").joinpath(name).read_text(encoding="utf-8"))
+    for name in ("fields.toml", "counters.toml")
 )
 FIELDS = ("key", "type", "default", "what it is")
 UNITS = (  # the end of a field's name -> its unit
@@ -134,7 +135,8 @@ def _escaped(text: str) -> str:
 
 
 def machines() -> str:
-    """Every machine: what it is and leaves out, its datasheet, and where it is in the code."""
+    """Every machine: what it is and leaves out, where it is in the code, datasheet and presets."""
+    from sparqsim.architectures import presets
     from sparqsim.architectures.registry import get_machine, machine_names
 
     parts = []
@@ -152,6 +154,9 @@ def machines() -> str:
                 ),
             ),
         ]
+        known = [(f"`{each}`", presets.get(each).title) for each in presets.names(name)]
+        if known:
+            parts.append(table(("preset", "what it is"), known))
     return "\n".join(parts)
 
 
@@ -251,6 +256,10 @@ def report() -> str:
             parts += [f"### {kind.__name__}\n", _intro(kind)]
             rows = [(name, held, _unit(name), told) for name, held, _, told in struct_rows(kind)]
             parts.append(table(("field", "type", "unit", "what it is"), rows))
+    parts.append("## Counters\n")
+    for machines, texts in COUNTERS.items():
+        rows = [(f"`{name}`", _unit(name), told) for name, told in texts.items()]
+        parts += [f"### Of {machines}\n", table(("counter", "unit", "what it is"), rows)]
     return "\n".join(parts)
 
 

@@ -36,7 +36,7 @@ from sparqsim.scripts.run import (
     load_work,
     tensor_options,
 )
-from sparqsim.scripts.show import NOT_KNOWN, duration, joules, million, size
+from sparqsim.scripts.show import NOT_KNOWN, checked, duration, joules, million, size
 from sparqsim.scripts.work_options import WORK_HELP
 from sparqsim.simulator.comparison import ComparedNetwork, ComparisonReport, Contender, Ratios
 from sparqsim.simulator.frames import COLUMNS, rows_of_all
@@ -259,8 +259,8 @@ def _show_contenders(screen: Console, report: ComparisonReport) -> None:
 
     for each in report.contenders:
         listed.add_row(
-            escape(each.label),
-            escape(f"{each.area_basis}: {each.area_source}" if each.area_basis else ""),
+            each.label,
+            f"{each.area_basis}: {each.area_source}" if each.area_basis else "",
             shown(each.peak_macs_per_s, 1e9),
             each.peak_operands.removesuffix(" bits"),
             "none"
@@ -299,7 +299,7 @@ def _show_layers(screen: Console, network: ComparedNetwork) -> None:
                 ratio = f"{found.seconds / first.seconds:.3g}"
                 told = ratio if len(labels) > FEW else f"{told} ({ratio})"
             cells.append(told)
-        listed.add_row(escape(rows[0].name), *cells)
+        listed.add_row(rows[0].name, *cells)
     screen.print(listed)
     screen.print()
 
@@ -318,16 +318,16 @@ def _show_totals(screen: Console, network: ComparedNetwork) -> None:
     )
     what = table("", ("machine", "recipe"), ("layers", "MACs", "verified", "accuracy"))
     for each in network.machines:
-        sums.add_row(escape(each.label), *_sums(each.shared))
+        sums.add_row(each.label, *_sums(each.shared))
         report, totals = each.report, each.report.totals
         judged = report.accuracy.compressed if report.accuracy else {}
         accuracy = ", ".join(f"{name} {value:.4f}" for name, value in judged.items())
         what.add_row(
-            escape(each.label),
-            escape(report.recipe),
+            each.label,
+            report.recipe,
             f"{totals.layers} of {totals.layers_of_network}",
             f"{million(totals.macs)} of {million(totals.macs_of_network)}",
-            {"exact": "yes", "mismatch": "[red]NO[/red]", "skipped": "–"}[report.status],
+            checked(report.status),
             accuracy or "–",
         )
     screen.print(sums)
@@ -352,7 +352,7 @@ def _show_ratios(screen: Console, title: str, ratios: Mapping[str, Ratios]) -> N
     for label, each in ratios.items():
         values = [getattr(each, name) for name in RATIOS]
         shown = ["–" if value is None else f"{value:.3g}" for value in values]
-        listed.add_row(escape(label), *shown)
+        listed.add_row(label, *shown)
     screen.print(listed)
     screen.print()
 

@@ -129,7 +129,7 @@ def _show_list(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "--budget",
     type=click.FloatRange(0, min_open=True),
     metavar="BITS",
-    help="Stored bits a weight on average: each layer gets the format of --choices that costs "
+    help="Stored bits per weight on average: each layer gets the format of --choices that costs "
     "the least noise in all.",
 )
 @click.option(
@@ -173,7 +173,8 @@ def command(
     """Quantize and prune a trained network by a recipe, without training.
 
     WORK is a trained network (--list) or a file FILE.onnx; with --calibration FILE.npz, arrays
-    named as its inputs with samples along the first axis, an ONNX network is judged too.
+    named as its inputs with samples along the first axis, an ONNX network is judged too. Of a GGUF
+    file or a folder of Hugging Face the weights alone are compressed.
 
     Shows bits, density, SQNR and size of every tensor and what the network still gets right.
     """
@@ -211,7 +212,9 @@ def command(
     if json_path != "-":
         show_report(report, activations, out)
         if network.subject is None:
-            console().print("not judged: give inputs as --calibration FILE.npz", markup=False)
+            runs = work.lower().endswith(".onnx")
+            why = "give inputs as --calibration FILE.npz" if runs else "it is not run here"
+            console().print(f"not judged: {why}", markup=False)
 
 
 def show_report(report: Report, activations: bool, out: str | None) -> None:

@@ -48,7 +48,7 @@ def show_difference(found: Difference) -> None:
     screen.print(escape(f"B {found.why}\n"))
     fields = table("Asked differently", ("field", "A", "B"), ())
     for field in found.fields:
-        fields.add_row(escape(field.name), _value(field.before), _value(field.after))
+        fields.add_row(field.name, _value(field.before), _value(field.after))
     if found.fields:
         screen.print(fields)
     else:
@@ -59,7 +59,7 @@ def show_difference(found: Difference) -> None:
         steps = table("Critical path", ("where",), ("A", "B", "change"))
         for step in found.steps[:MOST_STEPS]:
             steps.add_row(
-                escape(place_of(step)),
+                place_of(step),
                 with_unit(step.before_s, "s"),
                 with_unit(step.after_s, "s"),
                 _signed(step.change_s),
@@ -77,7 +77,7 @@ def _show_measures(title: str, measures: list[Measure]) -> None:
         ratio = "–"
         if each.before and each.after is not None:
             ratio = f"{each.after / each.before:.4g}"
-        listed.add_row(escape(each.name), _number(each.before), _number(each.after), ratio)
+        listed.add_row(each.name, _number(each.before), _number(each.after), ratio)
     screen = console()
     screen.print(listed)
     screen.print()
@@ -98,8 +98,8 @@ def _show_layers(found: Difference) -> None:
         name = each.after.rpartition(" on ")[0]
         seconds = each.seconds
         listed.add_row(
-            escape(name),
-            escape(each.why),
+            name,
+            each.why,
             with_unit(seconds.before or 0.0, "s"),
             with_unit(seconds.after or 0.0, "s"),
         )
@@ -113,7 +113,7 @@ def _show_layers(found: Difference) -> None:
 
 
 def _value(value: Any) -> str:
-    return "–" if value is None else escape(str(value))
+    return "–" if value is None else str(value)
 
 
 def _signed(seconds: float) -> str:

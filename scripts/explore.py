@@ -1,7 +1,7 @@
 """``sparqsim explore``: a page on which machine, recipe, batch, bandwidth and context are turned.
 
-Every combination is simulated beforehand, from shapes where the time does not hang on the numbers;
-the page holds what came of each, as a table for who runs no script.
+Every combination is simulated beforehand, from shapes where the time does not depend on the
+numbers; the page holds what came of each, as a table for who runs no script.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ def _sizes(models: Sequence[Model]) -> list[Html]:
         at = f" at a context of {model.context:,}" if model.context else ""
         caption = f"{model.name}: {model.parameters:,} parameters{cache}{at}"
         columns = (
-            "bits a weight", "bytes", "of 1 TB", "read a second", "of 1 TB/s", *PLATFORMS
+            "bits per weight", "bytes", "of 1 TB", "read a second", "of 1 TB/s", *PLATFORMS
         )  # fmt: skip
         table = Table(caption, columns, [_size_row(model, bits) for bits in BITS], plain=True)
         found.append(h("div", table.html(), data_parameters=str(model.parameters),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,8 +189,10 @@ def _write_figure(drawn: Sequence[Format], path: str) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in FIGURE_KINDS:
         raise InputError(f"a figure's name must end in {', '.join(FIGURE_KINDS)}, got {path!r}")
+    made = io.BytesIO()  # a PDF that meets a full disk halfway ends in an unrelated error
+    draw(drawn).savefig(made, dpi=150, format=suffix[1:])
     with written_whole(path) as temporary:
-        draw(drawn).savefig(temporary, dpi=150, format=suffix[1:])
+        temporary.write_bytes(made.getvalue())
 
 
 def draw(drawn: Sequence[Format]) -> Figure:

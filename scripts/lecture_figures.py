@@ -68,7 +68,7 @@ def memory() -> Figure:
         axes.text(1.3e3, most * 1.2, label, fontsize=11, color="0.3")
     axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="bytes",
              title="Where models fit", xlim=(1e3, 2.5e12), ylim=(1e3, 8e12))  # fmt: skip
-    axes.legend(title="a parameter", loc="lower right")
+    axes.legend(title="per parameter", loc="lower right")
     return made
 
 
@@ -80,7 +80,7 @@ def _bytes(count: float) -> str:
 
 
 def bandwidth() -> Figure:
-    """Bytes a second that decoding LLaMA-7B takes, by tokens a second and bits."""
+    """Bytes per second that decoding LLaMA-7B takes, by tokens per second and bits."""
     from sparqsim.scripts.platforms import CONTEXT, footprint
     from sparqsim.workloads.work import load
 
@@ -89,10 +89,10 @@ def bandwidth() -> Figure:
     rate = np.linspace(1, 250)
     made, axes = figure()
     for bits, each in read.items():
-        axes.plot(rate, rate * each / 1e12, label=f"{bits} bits: {each / 1e9:.1f} GB a token")
+        axes.plot(rate, rate * each / 1e12, label=f"{bits} bits: {each / 1e9:.1f} GB per token")
     axes.axhline(1, color="0.4", ls="--", lw=1)
     axes.text(2, 1.04, "1 TB/s", color="0.3")
-    axes.set(xlabel="tokens a second, one user", ylabel="TB/s from memory", ylim=(0, 3.6),
+    axes.set(xlabel="tokens per second, one user", ylabel="TB/s from memory", ylim=(0, 3.6),
              title=f"Decoding LLaMA-7B with {CONTEXT} tokens of context")  # fmt: skip
     axes.legend()
     return made
@@ -118,7 +118,7 @@ def ranges() -> Figure:
     order = np.argsort(size)
     made, axes = figure()
     for name, values in (("static: one range, calibrated", static),
-                         ("dynamic: a range for each token", dynamic)):  # fmt: skip
+                         ("dynamic: one range per token", dynamic)):  # fmt: skip
         noise = [sqnr_db(x, y) for x, y in zip(tokens[16:], values, strict=True)]
         axes.plot(size[order], np.array(noise)[order], "o-", label=name)
     axes.axvline(np.abs(tokens[:16]).max(), color="0.4", ls="--", lw=1, label="calibrated range")
@@ -270,7 +270,7 @@ def olive() -> Figure:
     )
     right.bar_label(bars, fmt="%.1f")
     right.margins(y=0.1)
-    right.set(ylabel="SQNR (dB)", title="4 bits a value, one scale")
+    right.set(ylabel="SQNR (dB)", title="4 bits per value, one scale")
     return made
 
 
@@ -372,7 +372,7 @@ def snap() -> Figure:
         right.plot(densities, [r.utilization["multipliers"] for r in reports], "o-", label=label)
     left.set(xlabel="density of weights", ylabel="thousand cycles", ylim=(0, None),
              title="SNAP, 64 x 14 x 14, 3 x 3")  # fmt: skip
-    right.set(xlabel="density of weights", ylabel="multipliers used", title="matching feeds them",
+    right.set(xlabel="density of weights", ylabel="share used", title="multipliers",
               ylim=(0, 1.05))  # fmt: skip
     left.legend()
     return made

@@ -31,7 +31,7 @@ def command(name: str | None, json_path: str | None) -> None:
         if json_path != "-":
             rows = table("Machines", ("name", "what it is"), ())
             for each, title in listed.items():
-                rows.add_row(each, escape(title))
+                rows.add_row(each, title)
             console().print(rows)
             for message in broken.values():
                 console().print(escape(message))

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.markup import escape
 
 from sparqsim.base import InputError
 from sparqsim.scripts.output import console, json_option, table, write_json
@@ -107,7 +106,7 @@ def _print_models(models: list[Model]) -> None:
         row = _summary(model)
         listed.add_row(
             model.name,
-            escape(model.source),
+            model.source,
             str(row["layers"]),
             short(model.macs),
             short(model.parameters),
@@ -146,7 +145,7 @@ def _print_layers(network: Network) -> None:
         gemm = layer.gemm()
         product = f"{gemm.m}x{gemm.k}x{gemm.n}"
         listed.add_row(
-            escape(layer.name),
+            layer.name,
             _shape(layer),
             *([str(layer.repeat)] if repeat else []),
             f"{layer.macs:,}",

@@ -1,12 +1,14 @@
-"""The lecture's notebooks, for students and with solutions, from one source each.
+"""The lecture's notebooks, for students and with solutions, in two languages, from one source each.
 
     python -m sparqsim.scripts.notebooks OUT
 
-writes ``OUT/student/NAME.ipynb`` and ``OUT/solution/NAME.ipynb`` for every source in
-``docs/lecture/notebooks``. A source is Python; a cell begins with ``# %% KIND``:
+writes ``NAME.ipynb`` (English) and ``NAME.zh.ipynb`` (Chinese) into ``OUT/student`` and
+``OUT/solution`` for every source in ``docs/lecture/notebooks``. Both languages have the same code.
+A source is Python; a cell begins with ``# %% KIND``:
 
-* ``# %% [markdown]``: text, every line a comment;
-* ``# %%``: code that both have;
+* ``# %% [markdown]``: English text, every line a comment;
+* ``# %% [markdown] zh``: the same text in Chinese, right behind it;
+* ``# %%``: code that all have;
 * ``# %% task``: code in which a statement that ends in ``# solution`` becomes ``name = ...`` (or
   ``return ...``) for students;
 * ``# %% check``: code that fails while what it checks is not solved.
@@ -25,7 +27,8 @@ import msgspec
 from sparqsim.base import InputError, output_folder, written_whole
 
 SOURCES = Path(__file__).resolve().parents[1] / "docs" / "lecture" / "notebooks"
-KINDS = ("[markdown]", "task", "check", "")
+TEXTS = {"en": "[markdown]", "zh": "[markdown] zh"}  # language -> kind of its cells of text
+KINDS = (*TEXTS.values(), "task", "check", "")
 MARK = "# solution"
 
 
@@ -42,7 +45,8 @@ def cells(source: str, where: str = "the source") -> list[Cell]:
     Raises
     ------
     InputError
-        If text stands before the first cell, a kind is unknown, or a task holds no solution.
+        If text stands before the first cell, a kind is unknown, a task holds no solution, or a text
+        lacks one of its languages.
     """
     before, *parts = re.split(r"^# %%(.*)\n", source, flags=re.MULTILINE)
     if before.strip():
@@ -56,6 +60,12 @@ def cells(source: str, where: str = "the source") -> list[Cell]:
             raise InputError(f"{where}: a cell is one of {KINDS}, got {cell.kind!r}")
         if (cell.kind == "task") != (MARK in cell.text):
             raise InputError(f"{where}: tasks, and they alone, hold {MARK!r}: {cell.text[:60]!r}")
+    for cell, behind in zip(found, [*found[1:], Cell("", "")], strict=True):
+        if (cell.kind == TEXTS["en"]) != (behind.kind == TEXTS["zh"]):
+            raise InputError(
+                f"{where}: behind each cell of English text, and there alone, must stand its "
+                f"Chinese ({TEXTS['zh']}), got {cell.text[:40]!r} before {behind.text[:40]!r}"
+            )
     return found
 
 
@@ -92,45 +102,44 @@ def code_of(cell: Cell, student: bool) -> str:
     return re.sub(rf" *{MARK}$", "", cell.text, flags=re.MULTILINE)
 
 
-def notebook(source: str, student: bool) -> dict[str, Any]:
-    """A notebook (nbformat 4.5) of a source."""
-    made: list[dict[str, Any]] = []
-    for number, cell in enumerate(cells(source)):
-        common: dict[str, Any] = {
-            "id": f"cell-{number}",
-            "metadata": {"tags": [cell.kind]} if cell.kind else {},
-        }
-        if cell.kind == "[markdown]":
-            text = re.sub(r"^# ?", "", cell.text, flags=re.MULTILINE)
-            made.append({"cell_type": "markdown", "id": common["id"], "metadata": {},
-                         "source": text.splitlines(keepends=True)})  # fmt: skip
-            continue
-        text = code_of(cell, student)
-        made.append(
-            {"cell_type": "code", **common, "execution_count": None, "outputs": [],
-             "source": text.splitlines(keepends=True)}
-        )  # fmt: skip
+def notebook(source: str, student: bool, language: str = "en") -> dict[str, Any]:
+    """A notebook (nbformat 4.5) of a source, its text in one language."""
+    others = {kind for spoken, kind in TEXTS.items() if spoken != language}
+    kept = [cell for cell in cells(source) if cell.kind not in others]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return {
-        "cells": made,
+        "cells": [_made(cell, number, student) for number, cell in enumerate(kept)],
         "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
         "nbformat": 4,
         "nbformat_minor": 5,
     }
 
 
+def _made(cell: Cell, number: int, student: bool) -> dict[str, Any]:
+    """A cell as nbformat has it."""
+    if cell.kind in TEXTS.values():
+        text = re.sub(r"^# ?", "", cell.text, flags=re.MULTILINE)
+        special: dict[str, Any] = {"cell_type": "markdown", "metadata": {}}
+    else:
+        text = code_of(cell, student)
+        tags = {"tags": [cell.kind]} if cell.kind else {}
+        special = {"cell_type": "code", "metadata": tags, "execution_count": None, "outputs": []}
+    return special | {"id": f"cell-{number}", "source": text.splitlines(keepends=True)}
+
+
 def write(folder: Path) -> list[Path]:
-    """Write both notebooks of every source; their paths."""
+    """Write the four notebooks of every source; their paths."""
     paths = []
     for source in sorted(SOURCES.glob("*.py")):
         text = source.read_text(encoding="utf-8")
         cells(text, source.name)
         for kind in ("student", "solution"):
-            target = output_folder(folder / kind) / f"{source.stem}.ipynb"
-            content = msgspec.json.encode(notebook(text, kind == "student"))
-            with written_whole(target) as temporary:
-                temporary.write_bytes(msgspec.json.format(content, indent=1) + b"\n")
-            paths.append(target)
+            for language, ending in (("en", ".ipynb"), ("zh", ".zh.ipynb")):
+                target = output_folder(folder / kind) / (source.stem + ending)
+                content = msgspec.json.encode(notebook(text, kind == "student", language))
+                with written_whole(target) as temporary:
+                    temporary.write_bytes(msgspec.json.format(content, indent=1) + b"\n")
+                paths.append(target)
     return paths
 
 

@@ -18,6 +18,7 @@ from sparqsim.base import (
     check_can_make_folder,
     check_can_write,
     printable,
+    printable_json,
     written_whole,
 )
 
@@ -140,10 +141,10 @@ def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: st
         return Text(lines, style, no_wrap=True, overflow="ignore")
 
     class Table(RichTable):
-        """A table whose cells stay within a few lines."""
+        """A table whose cells are text, no mark-up, and stay within a few lines."""
 
         def add_row(self, *cells: Any, **options: Any) -> None:
-            kept = (printable(cell, MOST) if isinstance(cell, str) else cell for cell in cells)
+            kept = (marked(cell, "") if isinstance(cell, str) else cell for cell in cells)
             super().add_row(*kept, **options)
 
     made = Table(
@@ -156,22 +157,29 @@ def table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: st
         caption_justify="left",
     )
     for heading in left:
-        made.add_column(heading, overflow="fold")
+        made.add_column(marked(heading, ""), overflow="fold")
     for heading in right:
-        made.add_column(heading, justify="right", no_wrap=True, max_width=WIDEST_RIGHT)
+        made.add_column(marked(heading, ""), justify="right", no_wrap=True, max_width=WIDEST_RIGHT)
     return made
+
+
+def marked(text: str, style: str) -> Text:
+    """A cell of a table in a style, such as ``red``; whatever is in it is shown as it stands."""
+    from rich.text import Text
+
+    return Text(printable(text, MOST), style)
 
 
 def write_json(content: Any, path: str) -> None:
     """Write JSON to a file, whole or not at all, or to the terminal where ``path`` is ``-``."""
     import msgspec
 
-    text = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+    text = printable_json(msgspec.json.format(msgspec.json.encode(content), indent=2).decode())
     if path == "-":
-        click.echo(text, nl=False)
+        click.echo(text)
         return
     with written_whole(path) as temporary:
-        temporary.write_bytes(text)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: str) -> None:

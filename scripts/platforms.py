@@ -1,7 +1,7 @@
 """What ``sparqsim models --memory`` shows: bytes of networks, and where they fit.
 
 Decoding one token reads every weight once and the keys and values of all tokens before it, so its
-bandwidth is bytes a token times tokens a second; nothing is shared with other requests here.
+bandwidth is bytes per token times tokens a second; nothing is shared with other requests here.
 """
 
 from __future__ import annotations

@@ -221,7 +221,8 @@ def machine_command(name: str, machine: type[Machine]) -> click.Command:
     @click.argument("work", required=not machine.takes_counts)
     @tensor_options
     @machine_choice
-    @click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled")
+    @click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled",
+                  show_default=True, help="Engine; both give the same starts.")  # fmt: skip
     @click.option("--execute", is_flag=True, help="Compute in every firing (SimPy engine).")
     @click.option("--summary", is_flag=True, help="Keep sums only: memory stays constant.")
     @json_option
@@ -313,7 +314,7 @@ def _layer(
         raise InputError("--trace, --figures and --page need every firing; drop --summary")
     if given["execute"] and given["engine"] != "simpy":
         raise InputError("--execute needs --engine simpy")
-    record = "summary" if given["summary"] else "full"
+    record = "path" if given["summary"] else "full"
     with PatientBar() as bar:
         bar("simulating", 0, 2)
         if network is None:

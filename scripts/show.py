@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from sparqsim.scripts.output import console, table
+from sparqsim.scripts.output import console, marked, table
 from sparqsim.simulator.pages.charts import percent
 from sparqsim.simulator.report import (
     TOO_SMALL,
@@ -60,10 +61,21 @@ def size(bits: int) -> str:
 
 
 VERIFIED = {
-    "exact": "[green]yes, bit by bit[/green]",
-    "mismatch": "[red]NO[/red]",
-    "skipped": "not checked",
+    "exact": ("yes, bit by bit", "green"),
+    "mismatch": ("NO", "red"),
+    "skipped": ("not checked", ""),
 }
+
+
+def verified(status: str, more: str = "") -> Text:
+    """Whether outputs were right, and more words."""
+    return Text.assemble(VERIFIED[status], more)
+
+
+def checked(status: str) -> Text:
+    """The same for a narrow column."""
+    words = {"exact": "yes", "mismatch": "NO", "skipped": "–"}
+    return Text(words[status], "red" if status == "mismatch" else "")
 
 
 def decibels(value: float | None) -> str:
@@ -94,12 +106,11 @@ def show(report: Report, title: str) -> None:
     macs = report.macs
     facts = table("", ("",), ("",))
     facts.show_header = False
-    checked = VERIFIED[report.verification.status]
-    if report.verification.outputs:
-        checked += f" ({report.verification.outputs:,} outputs)"
-    if report.verification.mismatches:
-        checked += f", {report.verification.mismatches:,} differ"
-    rows = [
+    found = report.verification
+    outputs = f" ({found.outputs:,} outputs)" if found.outputs else ""
+    if found.mismatches:
+        outputs += f", {found.mismatches:,} differ"
+    rows: list[tuple[str, str | Text]] = [
         ("cycles", f"{report.cycles:,}"),
         ("time", duration(report.seconds)),
         ("MACs: dense", f"{macs.dense:,}" if macs.dense else "unknown"),
@@ -107,12 +118,12 @@ def show(report: Report, title: str) -> None:
         ("entries of padding", f"{macs.padding:,}"),
         ("multipliers used", percent(report.utilization["multipliers"])),
         ("energy", energy_and_power(report.energy)),
-        ("outputs verified", checked),
+        ("outputs verified", verified(found.status, outputs)),
         ("SQNR to the float layer", decibels(report.output_sqnr_db)),
         ("bound by", report.bound_by),
     ]
-    for row in rows:
-        facts.add_row(*row)
+    for name, fact in rows:
+        facts.add_row(name, fact)
     screen.print(facts)
     screen.print()
 
@@ -159,7 +170,7 @@ def show(report: Report, title: str) -> None:
         "Memories", ("memory", "source"), ("size", "used", "read", "written", "GB/s read")
     )
     for name, use in report.memory.items():
-        used = size(use.used_bits) if use.fits else f"[red]{size(use.used_bits)} too much[/red]"
+        used = marked(size(use.used_bits) + " too much" * (not use.fits), "" if use.fits else "red")
         memory.add_row(
             name,
             use.source,
@@ -216,12 +227,12 @@ def show_network(report: NetworkReport, title: str) -> None:
     alone = sum(row.report.cycles * row.repeat for row in report.runs)
     layer = ""
     for row in report.rows:
-        name, *cells = _cells(row, whys, alone)
+        name = row.name
         if isinstance(row, Beside):
             name = f"  {name.removeprefix(f'{layer}.')}"
         else:
-            layer = row.name
-        listed.add_row(escape(name), *cells)
+            layer = name
+        listed.add_row(name, *_cells(row, whys, alone))
     screen.print(listed)
     screen.print()
     for number, why in enumerate(whys, start=1):
@@ -234,24 +245,22 @@ def show_network(report: NetworkReport, title: str) -> None:
             screen.print(f"note: {escape(note)}")
 
 
-def _cells(row: Row, whys: Sequence[str], alone: int) -> list[str]:
-    """A row of the table; ``alone`` is the sum of the layers' cycles."""
+def _cells(row: Row, whys: Sequence[str], alone: int) -> list[str | Text]:
+    """A row of the table behind its name; ``alone`` is the sum of the layers' cycles."""
     if isinstance(row, Refused):
         why = f"not run ({whys.index(row.why) + 1})"
-        return [row.name, why, str(row.repeat), *["–"] * 7]
+        return [why, str(row.repeat), *["–"] * 7]
     if isinstance(row, Beside):
         what = row.unit or f"{million(row.elements)} elements"
         timed = "–" if row.cycles is None else f"{row.cycles * row.repeat:,}"
-        return [row.name, what, str(row.repeat), timed, *["–"] * 6]
+        return [what, str(row.repeat), timed, *["–"] * 6]
     report = row.report
     cycles = report.cycles * row.repeat
     dram = report.memory.get("dram")
     moved = size((dram.read_bits + dram.written_bits) * row.repeat) if dram else "–"
-    checked = {"exact": "yes", "mismatch": "[red]NO[/red]", "skipped": "–"}
     noise = "–" if report.output_sqnr_db is None else f"{report.output_sqnr_db:.0f} dB"
     whole = report.energy.total_pj
     return [
-        row.name,
         report.bound_by,
         str(row.repeat),
         f"{cycles:,}",
@@ -260,7 +269,7 @@ def _cells(row: Row, whys: Sequence[str], alone: int) -> list[str]:
         moved,
         joules(None if whole is None else whole * row.repeat),
         noise,
-        checked[report.verification.status],
+        checked(report.verification.status),
     ]
 
 
@@ -270,7 +279,7 @@ def _totals(report: NetworkReport) -> Table:
     facts = table("Totals", ("",), ("",))
     facts.show_header = False
     ran, whole = totals.layers, totals.layers_of_network
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("layers run", f"{ran} of {whole}"),
         ("MACs run", f"{million(totals.macs)} of {million(totals.macs_of_network)}"),
         ("cycles", f"{totals.cycles:,}"),
@@ -282,7 +291,7 @@ def _totals(report: NetworkReport) -> Table:
         rows.append(("DRAM read", size(totals.dram_read_bits)))
         rows.append(("DRAM written", size(totals.dram_written_bits)))
     rows.append(("multipliers used", percent(totals.utilization)))
-    rows.append(("outputs verified", VERIFIED[report.status]))
+    rows.append(("outputs verified", verified(report.status)))
     noises = [row.report.output_sqnr_db for row in report.runs]
     known = [noise for noise in noises if noise is not None]
     if known:
@@ -293,9 +302,7 @@ def _totals(report: NetworkReport) -> Table:
         judged = report.accuracy
         for name, before in judged.float32.items():
             after = judged.compressed[name]
-            facts.add_row(
-                name, f"{after:.4f} with {escape(judged.recipe)}, {before:.4f} in float32"
-            )
+            facts.add_row(name, f"{after:.4f} with {judged.recipe}, {before:.4f} in float32")
     return facts
 
 

@@ -6,6 +6,7 @@ Every check raises InputError, which says what must hold and what was given.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,8 +27,13 @@ def check_name(what: str, name: object) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
+    """Whether a value is a number that is finite as a float."""
+    if not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond floats
+        return False
 
 
 def check_clock(clock_hz: object) -> None:
@@ -49,12 +55,13 @@ def found(index: dict[str, int], name: str, what: str) -> int:
     return index[name]
 
 
-def check_count(what: str, value: object, least: int) -> None:
-    """Raise InputError unless a count is a whole number from ``least`` to 2^40."""
+def check_count(what: str, value: object, least: int) -> int:
+    """Return a count as Python's int; raises InputError unless it is whole, ``least`` to 2^40."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"{what} must be a whole number, got {value!r}")
     if not least <= value <= MOST_FIRINGS:
         raise InputError(f"{what} must be at least {least} and at most 2^40, got {value}")
+    return int(value)
 
 
 def as_array(what: str, given: ArrayLike | None) -> NDArray[Any]:
@@ -77,8 +84,10 @@ def per_firing(
 ) -> NDArray[np.integer] | Loops:
     """``given`` as integers of shape ``[1 or firings, 1 or lanes]``, or as loops; else an error."""
     if isinstance(given, Loops):
-        if len(given) != shape[0]:
-            raise InputError(f"{what} has loops of {len(given)} firings, but there are {shape[0]}")
+        if given.firings != shape[0]:
+            raise InputError(
+                f"{what} has loops of {given.firings} firings, but there are {shape[0]}"
+            )
         check_amounts(what, given, least)
         return given
     array = as_array(what, given)

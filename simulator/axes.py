@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparqsim.base import printable
@@ -70,12 +71,19 @@ def bank(name: str, lanes: int) -> str:
 
 
 def write_figure(figure: Figure, file: Any, kind: str, title: str) -> None:
-    """Write a figure as ``"png"`` or ``"svg"``; the same figure gives the same bytes."""
+    """Write a figure as ``"png"`` or ``"svg"``; the same figure gives the same bytes.
+
+    Names in it may hold anything: what would steer a viewer is written as an escape.
+    """
     import matplotlib
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a dollar in a name is a dollar
-    with matplotlib.rc_context({"svg.hashsalt": "sparqsim"}):
-        about: dict[str, Any] = {"Title": title} | ({"Date": None} if kind == "svg" else {})
+        if text.get_text() != printable(text.get_text()):
+            text.set_text(printable(text.get_text()))
+    about: dict[str, Any] = {"Title": printable(title)} | ({"Date": None} if kind == "svg" else {})
+    with matplotlib.rc_context({"svg.hashsalt": "sparqsim"}), warnings.catch_warnings():
+        # The font lacks some letters; the figure shows boxes, which says it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format=kind, dpi=DPI, metadata=about)

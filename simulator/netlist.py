@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -127,7 +127,7 @@ class Actor:
     def __post_init__(self) -> None:
         where = f"actor {self.name!r}"
         check_name("an actor", self.name)
-        check_count(f"{where}: lanes", self.lanes, least=1)
+        object.__setattr__(self, "lanes", check_count(f"{where}: lanes", self.lanes, least=1))
         if self.behaviour is not None:
             if self.firings is not None:
                 raise InputError(f"{where}: an actor with a behaviour decides its own firings")
@@ -140,8 +140,10 @@ class Actor:
                 busy = as_array(f"{where}: busy", busy)
                 if not busy.ndim:
                     raise InputError(f"{where}: give firings, or busy as an array over firings")
-            object.__setattr__(self, "firings", len(busy))
-        check_count(f"{where}: firings", self.firings, least=0)
+            firings = busy.firings if isinstance(busy, Loops) else len(busy)
+            object.__setattr__(self, "firings", firings)
+        firings = check_count(f"{where}: firings", self.firings, least=0)
+        object.__setattr__(self, "firings", firings)
         shape = (self.count, self.lanes)
         least = 1 if self.resource else 0
         object.__setattr__(self, "busy", per_firing(f"{where}: busy", self.busy, shape, least))
@@ -211,12 +213,13 @@ class Channel:
 
     def __post_init__(self) -> None:
         check_name("a channel", self.name)
-        check_count(f"channel {self.name!r}: capacity", self.capacity, least=1)
+        for name, least in (("capacity", 1), ("offset", -MOST_FIRINGS)):
+            count = check_count(f"channel {self.name!r}: {name}", getattr(self, name), least)
+            object.__setattr__(self, name, count)
         if not isinstance(self.pattern, Pattern):
             raise InputError(
                 f"channel {self.name!r}: pattern must be a Pattern, got {self.pattern!r}"
             )
-        check_count(f"channel {self.name!r}: offset", self.offset, least=-MOST_FIRINGS)
 
     def source_lanes(self, target_lane: int, lanes: int) -> range:
         """The lanes of the source (it has ``lanes``) that feed a lane of the target."""
@@ -293,7 +296,8 @@ class Resource:
 
     def __post_init__(self) -> None:
         check_name("a resource", self.name)
-        check_count(f"resource {self.name!r}: servers", self.servers, least=1)
+        servers = check_count(f"resource {self.name!r}: servers", self.servers, least=1)
+        object.__setattr__(self, "servers", servers)
         if self.banked and self.model is not None:
             raise InputError(f"resource {self.name!r}: a stateful model keeps its own banks")
 
@@ -469,6 +473,26 @@ class Netlist:
         """The same under another name."""
         same = copy(self)
         object.__setattr__(same, "name", name)
+        return same
+
+    def retimed(self, capacities: Mapping[str, int], clock_hz: float) -> Netlist:
+        """The same with other capacities of some channels, by name, and another clock.
+
+        Only these are checked again. Raises InputError as a new netlist would.
+        """
+        check_clock(clock_hz)
+        for name in capacities:
+            self.channel(name)
+        same = copy(self)
+        same.__dict__.pop("graph", None)  # it names capacities
+        channels = tuple(
+            self._checked(replace(channel, capacity=capacities[channel.name]))
+            if channel.name in capacities
+            else channel
+            for channel in self.channels
+        )
+        for field_name, value in (("channels", channels), ("clock_hz", clock_hz), ("known", {})):
+            object.__setattr__(same, field_name, value)
         return same
 
     def actor(self, name: str) -> Actor:

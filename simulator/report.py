@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sparqsim.base import InputError
-from sparqsim.simulator.critical_path import COMPUTING, FULL_QUEUE, PathShare, critical_path
+from sparqsim.simulator.critical_path import COMPUTING, FULL_QUEUE, PathShare, shares_of
 from sparqsim.simulator.energy.tables import Basis
 from sparqsim.simulator.sketch import Sketch
 from sparqsim.simulator.timeline import Timeline
@@ -191,7 +191,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ``recipe`` names what made the operands, which ``operands`` tells by role ("weights",
     "activations"). ``output_sqnr_db`` is signal to noise of the machine's outputs against the float
     layer before the recipe: verified outputs are exact, not accurate. It is None where nothing was
-    computed or nothing differs. ``bound_by`` names what the time hangs on: see :func:`bound_of`.
+    computed or nothing differs. ``bound_by`` names what the time depends on: see :func:`bound_of`.
     ``roof`` is None in reports from before it was there. ``sketch`` is what the run looked like;
     None unless it was asked for.
     """
@@ -254,10 +254,14 @@ def stalls_of(timeline: Timeline) -> dict[str, Stalls]:
 
 
 def path_of(timeline: Timeline) -> list[PathStep]:
-    """The critical path by place, the longest first; empty where single firings were not kept."""
-    if timeline.starts is None:
+    """The critical path by place, the longest first; empty where it is not known.
+
+    Of a run that kept sums alone the engine goes through parts once more; see
+    :func:`sparqsim.simulator.critical_path.shares_of`.
+    """
+    path, netlist = shares_of(timeline), timeline.netlist
+    if path is None:
         return []
-    path, netlist = critical_path(timeline), timeline.netlist
     most: dict[tuple[str, str], PathShare] = {}
     for each in path.shares(by_lane=True):
         most.setdefault((each.kind, each.where), each)  # the largest comes first
@@ -283,7 +287,7 @@ def path_of(timeline: Timeline) -> list[PathStep]:
 
 
 def bound_of(timeline: Timeline, worker: str) -> str:
-    """What the length of a run hangs on: the part that is busy the longest.
+    """What the length of a run depends on: the part that is busy the longest.
 
     It is a resource by its name (``dram``), an actor's part of the machine, ``compute`` for the
     actor ``worker`` that multiplies, ``load imbalance`` where more than half of its busiest lane's

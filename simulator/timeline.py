@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from sparqsim.base import InputError
 from sparqsim.simulator.amounts import check_count
 from sparqsim.simulator.netlist import Actor, Netlist
+
+if TYPE_CHECKING:
+    from sparqsim.simulator.engines.trail import Trail
 
 # Why a firing started when it did: the last of its conditions to hold. On a tie the earlier
 # condition of this order is named, and of channels the earlier declared.
@@ -146,6 +149,9 @@ class Timeline:
         Under ``record="summary"``, the times of each lane.
     decided
         The firings of each actor with a behaviour, by its name.
+    trail
+        Under ``record="summary"`` of the compiled engine, how to go through the run once more; see
+        :mod:`sparqsim.simulator.engines.trail`.
     """
 
     netlist: Netlist
@@ -156,6 +162,7 @@ class Timeline:
     grants: tuple[Grants | None, ...] = ()
     sums: tuple[LaneTimes, ...] | None = None
     decided: Mapping[str, Decided] = field(default_factory=dict)
+    trail: Trail | None = None
 
     def __repr__(self) -> str:
         return f"<Timeline of {self.netlist!r}: {self.cycles} cycles>"

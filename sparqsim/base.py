@@ -6,6 +6,7 @@ This module knows nothing of accelerators or networks and imports only the stand
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,24 @@ def printable(text: str, most: int | None = None) -> str:
         side = (most - 1) // 2
         text = f"{text[: most - 1 - side]}…{text[-side:] if side else ''}"
     return text
+
+
+def printable_json(text: str) -> str:
+    """JSON of the same meaning that a terminal shows as it is.
+
+    Examples
+    --------
+    >>> print(printable_json('"größe \\x7f\\u202e"'))
+    "größe \\u007f\\u202e"
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        if found[0].isprintable():
+            return found[0]
+        units = memoryview(found[0].encode("utf-16-le")).cast("H")
+        return "".join(f"\\u{unit:04x}" for unit in units)
+
+    return re.sub(r"[^ -~\n]", escaped, text)
 
 
 def _writable(folder: Path) -> bool:

@@ -323,7 +323,7 @@ def mixed_recipe(
     choices
         Formats, as a recipe names them.
     bits
-        Stored bits a weight, on average over the network, with scales, indices and all.
+        Stored bits per weight, on average over the network, with scales, indices and all.
 
     Raises
     ------
@@ -358,7 +358,7 @@ def mixed_recipe(
     least = sum(min(option.size_bits for option in options) for options in layers.values())
     if bits * weights < least:
         raise InputError(
-            f"a budget of {bits:g} bits a weight is not possible: with {', '.join(choices)} it "
+            f"a budget of {bits:g} bits per weight is not possible: with {', '.join(choices)} it "
             f"takes {least / weights:.3f} at least"
         )
     found = cheapest_within_size(layers, int(bits * weights))
@@ -370,7 +370,7 @@ def mixed_recipe(
         overrides.append(Override(layers=glob.escape(name), **{kind: chosen}))
     return Recipe(
         name=f"{recipe.name}-{bits:g}b",
-        description=f"{recipe.name} with {bits:g} bits a weight, among {', '.join(choices)}",
+        description=f"{recipe.name} with {bits:g} bits per weight, among {', '.join(choices)}",
         weights=recipe.weights,
         activations=recipe.activations,
         embeddings=recipe.embeddings,

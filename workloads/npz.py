@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable
 from typing import Any
@@ -39,16 +40,18 @@ def read_npz(
         shorter than its header says or larger than memory may be, or a name is missing.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
+            warnings.simplefilter("ignore")  # of numpy, on headers as Python 2 wrote them
             sizes = dict(_header(archive, info) for info in archive.infolist())
         missing = [name for name in needed if name not in sizes]
         if missing or not sizes:
             raise InputError(
                 f"{path} must hold {what}; it lacks {' and '.join(missing) or 'all of it'} and "
-                f"holds {', '.join(sizes) or 'no array'}"
+                f"holds {printable(', '.join(sizes), MOST_WORDS) or 'no array'}"
             )
         check_memory(sum(sizes.values()), f"{path}: its arrays")
-        with np.load(path, allow_pickle=False) as arrays:
+        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as arrays:
+            warnings.simplefilter("ignore")
             return {name: arrays[name] for name in sizes}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
@@ -68,7 +71,10 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, int]:
         version = np.lib.format.read_magic(file)
         if version not in READERS:
             raise ValueError(f"{name!r} has version {version} of the format")
-        shape, _, dtype = READERS[version](file)
+        try:
+            shape, _, dtype = READERS[version](file)
+        except Exception:  # Python's own parser speaks of its own objects
+            raise ValueError(f"the header of {name!r} is none of an array") from None
         begun = file.tell()
     if dtype.hasobject:
         raise ValueError(f"{name!r} holds objects of Python, which may run code")

@@ -387,7 +387,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         InputError
             If one does not.
         """
-        layers = list(layers)
+        layers = list(dict.fromkeys(layers))
         for row in self.override:
             if not fnmatch.filter(layers, row.layers):
                 raise unknown(

@@ -445,11 +445,28 @@ def _imported(name: str, imported: Imported, options: Options) -> Network:
         return replace(network, missing=text)
     if not options.numbers:
         return network
-    biases = {layer: imported.bias(layer) for layer in imported.tensors}
+    found = {layer: imported.bias(layer) for layer in imported.tensors}
+    biases = {layer: bias for layer, bias in found.items() if bias is not None}
+
+    def unseen(*_: Any) -> Any:
+        raise InputError(
+            f"{name} is not run here, so what its layers read is not known; compress weights alone"
+        )
+
+    bare = Subject(
+        name=imported.model.name,
+        source=imported.model.source,
+        layers=imported.model.layers,
+        weights=Held(imported),
+        capture=unseen,
+        judge=unseen,
+        biases=biases,
+    )
     return replace(
         network,
-        weights=Held(imported),
-        biases={layer: bias for layer, bias in biases.items() if bias is not None},
+        weights=bare.weights,
+        biases=biases,
+        bare=bare,
         brought=BroughtCodes(imported),
     )
 

@@ -57,8 +57,8 @@ class Banks:
     each other's rows. Transfers are whole bursts of every channel.
     """
 
-    def __init__(self, dram: Dram, clock_hz: float, apart: bool = True) -> None:
-        self.dram, self.apart = dram, apart
+    def __init__(self, dram: Dram, clock_hz: float) -> None:
+        self.dram = dram
         self.resources = dram.resources(clock_hz)
         self.channels = tuple(str(c) if c else "" for c in range(dram.channels))
         timing = dram.timing
@@ -76,8 +76,7 @@ class Banks:
         # A transfer that would cross the end of the region starts over at its beginning.
         turn = begin % self.region + size > self.region
         first = datum * (self.region + self.round)
-        if self.apart:
-            first += datum * self.dram.timing.banks_per_group // len(Datum) * self.bank
+        first += datum * self.dram.timing.banks_per_group // len(Datum) * self.bank
         address = first + np.where(turn, 0, begin % self.region)
         requests = self.dram.requests(address, size, is_write, Granularity.TILE)
         return [
@@ -99,7 +98,7 @@ def sustained_bytes_per_s(dram: Dram) -> float:
 
 @functools.lru_cache(maxsize=64)
 def turn_seconds(dram: Dram) -> float:
-    """Time lost around a store between loads, at worst: a row of the same bank, and two turns."""
+    """Time lost around a store between loads of another bank: two turns of the data bus."""
     burst = dram.timing.burst_bytes
     alone = MEASURED * burst * dram.channels / sustained_bytes_per_s(dram)
     return (_seconds(dram, burst, True) - 2 * alone) / MEASURED
@@ -108,7 +107,7 @@ def turn_seconds(dram: Dram) -> float:
 def _seconds(dram: Dram, size: int, stores: bool) -> float:
     """Time of a stream of loads of that size on each channel, with a store behind each or not."""
     clock_hz = 1e12 / dram.timing.tCK_ps
-    banks = Banks(dram, clock_hz, apart=not stores)
+    banks = Banks(dram, clock_hz)
     bits = Loops(((MEASURED,),), np.array([size * dram.channels * 8]))
     actors = []
     for datum, is_write in ((Datum.INPUT, False), (Datum.OUTPUT, True))[: 1 + stores]:

@@ -46,7 +46,7 @@ ACT_SRAM = Entry(
     node_nm=NODE_NM,
     kind=Kind.MEMORY,
     basis=Basis.DERIVED,
-    source="CACTI 7: 2 KB, 64-bit port, 2.76 pJ a read; a write is taken as equal",
+    source="CACTI 7: 2 KB, 64-bit port, 2.76 pJ per read; a write is taken as equal",
     capacity_kib=ACT_KIB,
 )
 
@@ -191,9 +191,9 @@ class Configuration(Machine, frozen=True, kw_only=True):
             Figure("clock", f"{self.clock_hz / 1e6:g} MHz", published, "section VI (800 MHz)"),
             Figure("peak", f"{self.pes * self.clock_hz / 1e9:g} GMAC/s", derived, "PEs x clock"),
             Figure("queue", f"{self.queue_slots - 1} usable", derived, "authors' simulator"),
-            Figure("Spmat SRAM", f"{SPMAT_KIB} KiB a PE", published, "section IV"),
-            Figure("Ptr SRAM", f"{PTR_KIB} KiB a PE, two banks", published, "section IV"),
-            Figure("Act SRAM", f"{ACT_KIB} KiB a PE", published, "section IV"),
+            Figure("Spmat SRAM", f"{SPMAT_KIB} KiB per PE", published, "section IV"),
+            Figure("Ptr SRAM", f"{PTR_KIB} KiB per PE, two banks", published, "section IV"),
+            Figure("Act SRAM", f"{ACT_KIB} KiB per PE", published, "section IV"),
             Figure("Act SRAM port", f"{ACT_PORT_BITS} bits", assumed, "not published"),
             Figure("accumulator", f"{self.accumulator_bits} bits", assumed, "not published"),
             Figure("power", f"{total / 1e3:.3g} W at 800 MHz", derived, "Table II x PEs + LNZD"),

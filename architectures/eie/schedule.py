@@ -11,7 +11,7 @@ start on a column a register later each, and keep up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,11 +130,7 @@ def netlist_of(
 
 def timed(netlist: Netlist, machine: Configuration) -> Netlist:
     """A netlist of another configuration that does the same work, with the queues of this one."""
-    channels = [
-        replace(channel, capacity=machine.queue_slots - 1) if channel.name == "queue" else channel
-        for channel in netlist.channels
-    ]
-    return replace(netlist, channels=channels, clock_hz=machine.clock_hz)
+    return netlist.retimed({"queue": machine.queue_slots - 1}, machine.clock_hz)
 
 
 def _pe_stages(

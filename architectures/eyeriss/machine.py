@@ -13,7 +13,12 @@ from sparqsim.architectures.eyeriss.config import (
     RowStationary,
 )
 from sparqsim.architectures.eyeriss.energies import WORD_BITS, mac_energy_pj, per_bit
-from sparqsim.architectures.eyeriss.mapping import glb_bits, processing_cycles, unfit
+from sparqsim.architectures.eyeriss.mapping import (
+    analytic_cycles,
+    glb_bits,
+    processing_cycles,
+    unfit,
+)
 from sparqsim.architectures.eyeriss.netlist import Carried, netlist_of
 from sparqsim.architectures.eyeriss.search import search
 from sparqsim.architectures.eyeriss.sequence import Sequence
@@ -130,6 +135,7 @@ def _counters(sequence: Sequence, account: Account, netlist: Netlist) -> dict[st
     return {
         "passes": sequence.count,
         "active_pes": sequence.busy_pes,
+        "analytic_cycles": analytic_cycles(sequence.chip, shape, mapping),
         "analytic_processing_cycles": processing_cycles(sequence.chip, shape, mapping),
         "macs": shape.macs,
         "macs_gated": 0 if work is None else work.zero_input,

@@ -187,16 +187,6 @@ def processing_cycles(chip: Configuration, shape: ConvShape, mapping: RowStation
     )
 
 
-def overlapped_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
-    """The same where each pass waits for the filters that the link brings meanwhile: as soon as
-    those before have left the buffer."""
-    return sum(
-        times * max(one.total, one.fill_filters + filter_time(chip, shape, work))
-        for work, times in _kinds(shape, mapping)
-        for one in [steps(chip, shape, mapping, work)]
-    )
-
-
 def _kinds(shape: ConvShape, mapping: RowStationary) -> Iterator[tuple[Pass, int]]:
     """Passes of each size, and how many there are."""
     for (n, a), (e, b), (m, c), (k, d) in itertools.product(
@@ -213,40 +203,98 @@ def link_time(chip: Configuration, bits: int) -> int:
     return max(1, math.ceil(-(-bits // chip.link_bits) * (chip.clock_hz / chip.link_hz)))
 
 
-def input_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
-    """Cycles the link takes for all inputs, nothing compressed."""
-    held, total = mapping.q * mapping.r, 0
-    once = held >= shape.in_channels  # then the next round finds them there
-    rounds = 1 if once else -(-shape.out_channels // mapping.m)
+def analytic_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """Cycles in closed form, equal to a run's where nothing is compressed."""
+    return (linked_cycles if chip.off_chip else processing_cycles)(chip, shape, mapping)
+
+
+def linked_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """Cycles with DRAM, nothing compressed: the analytic twin of such a run.
+
+    Filters of the next pass come while one computes, from the cycle after it has taken its own;
+    what waits for the drain of a pass is waited for in turn: the inputs of the next block of them,
+    and the room of the sums that leave.
+    """
+    once = mapping.q * mapping.r >= shape.in_channels  # then the next round finds inputs there
+    rounds = -(-shape.out_channels // mapping.m)
+    total = (1 if once else rounds) * _input_cycles(chip, shape, mapping)
+    total += _output_cycles(chip, shape, mapping)
+    follow = list(_following(shape, mapping))
+    for (n, a), (e, b) in itertools.product(
+        chunks(shape.batch, mapping.n), chunks(shape.out_height, mapping.e)
+    ):
+        for (filters, channels), after, times in follow:
+            one = steps(chip, shape, mapping, Pass(n, e, filters, channels)).total
+            total += a * b * times * max(one, 1 + _filter_time(chip, shape, *after))
+    # Behind the last pass comes none, and nothing hides the filters of the first.
+    (filters, channels), first, _ = follow[-1]
+    end = Pass(_last(shape.batch, mapping.n), _last(shape.out_height, mapping.e), filters, channels)
+    waited = _filter_time(chip, shape, *first)
+    hidden = max(0, 1 + waited - steps(chip, shape, mapping, end).total)
+    return shape.groups * total + waited - hidden
+
+
+def _following(
+    shape: ConvShape, mapping: RowStationary
+) -> Iterator[tuple[tuple[int, int], tuple[int, int], int]]:
+    """Filters and channels of the passes over a strip, those of the pass behind, and how often.
+
+    The very last comes last; behind it comes the first.
+    """
+    together = mapping.p * mapping.t
+    held = chunks(shape.out_channels, mapping.m)
+    channels = chunks(shape.in_channels, mapping.q * mapping.r)
+    for size, d in held:
+        filters = chunks(size, together)
+        for k, c in channels:
+            for one, other, times in _neighbours(filters)[:-1]:
+                yield (one, k), (other, k), d * c * times
+        for one, other, times in _neighbours(channels)[:-1]:
+            yield (filters[-1][0], one), (filters[0][0], other), d * times
+    for one, other, times in _neighbours(held):
+        yield (
+            (_last(one, together), channels[-1][0]),
+            (min(other, together), channels[0][0]),
+            times,
+        )
+
+
+def _neighbours(parts: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Sizes of a loop, the size behind, and how often; last the last, behind which the first is."""
+    behind = parts[1:] + parts[:1]
+    return [
+        each
+        for (size, times), (after, _) in zip(parts, behind, strict=True)
+        for each in ((size, size, times - 1), (size, after, 1))
+    ]
+
+
+def _input_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """Cycles the link takes for all inputs of a group, once."""
+    total = 0
     for (n, a), (k, d) in itertools.product(
-        chunks(shape.batch, mapping.n), chunks(shape.in_channels, held)
+        chunks(shape.batch, mapping.n), chunks(shape.in_channels, mapping.q * mapping.r)
     ):
         for each, times in strips_of(shape, mapping.e, chip.padded_glb).fetched.tolist():
             total += a * d * times * link_time(chip, n * k * each * WORD_BITS)
-    return shape.groups * rounds * total
+    return total
 
 
-def filter_time(chip: Configuration, shape: ConvShape, work: Pass) -> int:
+def _output_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> int:
+    """Cycles the link takes for all outputs of a group."""
+    return sum(
+        a * b * c * link_time(chip, n * e * m * shape.out_width * WORD_BITS)
+        for (n, a), (e, b), (m, c) in itertools.product(
+            chunks(shape.batch, mapping.n),
+            chunks(shape.out_height, mapping.e),
+            chunks(shape.out_channels, mapping.m),
+        )
+    )
+
+
+def _filter_time(chip: Configuration, shape: ConvShape, filters: int, channels: int) -> int:
     """Cycles the link takes for the filters of a pass."""
-    return link_time(chip, shape.taps * work.channels * work.filters * WORD_BITS)
-
-
-def edges(shape: ConvShape, mapping: RowStationary) -> tuple[Pass, Pass]:
-    """The first pass of a group and the last."""
-    together, channels = mapping.p * mapping.t, mapping.q * mapping.r
-    first = Pass(
-        min(mapping.n, shape.batch),
-        min(mapping.e, shape.out_height),
-        min(together, mapping.m, shape.out_channels),
-        min(channels, shape.in_channels),
-    )
-    last = Pass(
-        _last(shape.batch, mapping.n),
-        _last(shape.out_height, mapping.e),
-        _last(_last(shape.out_channels, mapping.m), together),
-        _last(shape.in_channels, channels),
-    )
-    return first, last
+    return link_time(chip, shape.taps * channels * filters * WORD_BITS)
 
 
 def _last(total: int, size: int) -> int:

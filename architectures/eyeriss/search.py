@@ -23,14 +23,10 @@ from sparqsim.architectures.eyeriss.config import (
 from sparqsim.architectures.eyeriss.energies import WORD_BITS
 from sparqsim.architectures.eyeriss.mapping import (
     active_pes,
-    edges,
-    filter_time,
+    analytic_cycles,
     glb_bits,
-    input_cycles,
     most_sets,
-    overlapped_cycles,
     processing_cycles,
-    steps,
     strips_of,
     unfit,
 )
@@ -76,13 +72,7 @@ def shares(total: int, most: int) -> list[int]:
 
 def rank(chip: Configuration, shape: ConvShape, mapping: RowStationary) -> Key:
     """What a search minimises: cycles, cycles without DRAM, bits in the GLB."""
-    total = passes = processing_cycles(chip, shape, mapping)
-    if chip.off_chip:
-        first, last = (filter_time(chip, shape, each) for each in edges(shape, mapping))
-        end = steps(chip, shape, mapping, edges(shape, mapping)[1])
-        total = first + overlapped_cycles(chip, shape, mapping)
-        total -= max(0, end.fill_filters + last - end.total)
-        total += input_cycles(chip, shape, mapping)
+    total, passes = analytic_cycles(chip, shape, mapping), processing_cycles(chip, shape, mapping)
     return total, passes, sum(glb_bits(chip, shape, mapping))
 
 
@@ -104,8 +94,7 @@ def search_plain(chip: Configuration, shape: ConvShape) -> RowStationary | None:
 def search(chip: Configuration, shape: ConvShape) -> RowStationary:
     """The mapping with the fewest cycles, of equal ones that with the least in the GLB.
 
-    With DRAM the link counts: inputs and the first filters are waited for, later ones come while a
-    pass computes, and no link hides the last pass; of equal ones the fewest cycles without it.
+    With DRAM the link counts, nothing compressed; of equal ones the fewest cycles without it.
 
     Raises
     ------
@@ -185,47 +174,91 @@ def _transfer(words: Any, link: Any, link_bits: Any) -> Any:
 
 @kernel(error_model="numpy")
 def _filter_time(sizes: Any, link: Any, channels: Any, filters: Any) -> Any:
-    """:func:`~sparqsim.architectures.eyeriss.mapping.filter_time`."""
+    """Cycles the link takes for the filters of a pass."""
     return _transfer(sizes[3] * sizes[4] * channels * filters, link, sizes[15])
 
 
 @kernel(error_model="numpy")
-def _processing(
-    sizes: Any, link: Any, n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any
+def _strip(
+    sizes: Any, link: Any, images: Any, rows: Any, m: Any, p: Any, q: Any, r: Any, t: Any
 ) -> Any:
-    """:func:`~sparqsim.architectures.eyeriss.mapping.processing_cycles` and
-    :func:`~sparqsim.architectures.eyeriss.mapping.overlapped_cycles`."""
-    batch, out_height, in_channels, out_channels = sizes[0], sizes[1], sizes[7], sizes[8]
-    total = overlapped = 0
-    for which in range(32):  # whole chunks and rests of five loops
-        images, a = _chunk(batch, n, which & 1)
-        rows, b = _chunk(out_height, e, which & 2)
-        channels, c = _chunk(in_channels, q * r, which & 4)
-        held, d = _chunk(out_channels, m, which & 8)
-        filters, f = _chunk(held, p * t, which & 16)
-        times = a * b * c * d * f
-        if times:
-            one = _pass_cycles(sizes, p, q, images, rows, filters, channels)
-            total += times * one
-            filled = _fill_filters(sizes, channels, filters)
-            overlapped += times * max(one, filled + _filter_time(sizes, link, channels, filters))
-    return total * sizes[9], overlapped * sizes[9]
+    """Cycles of the passes over a strip, alone and with the filters that the next one waits for.
+
+    A pass of each size, and what may come behind it: one of as many filters, or of the last ones,
+    then the first filters of the next channels, then of the next filters held; and in the end the
+    first pass again.
+    """
+    in_channels, out_channels = sizes[7:9]
+    together, most = p * t, q * r
+    least, begin, low = _last(in_channels, most), min(most, in_channels), _last(out_channels, m)
+    alone = linked = 0
+    for which in range(8):  # whole chunks and rests of three loops
+        held, d = _chunk(out_channels, m, which & 1)
+        channels, c = _chunk(in_channels, most, which & 2)
+        filters, f = _chunk(held, together, which & 4)
+        if d * c * f == 0:
+            continue
+        one = _pass_cycles(sizes, p, q, images, rows, filters, channels)
+        alone += d * c * f * one
+        linked += d * c * (f - 1) * max(one, 1 + _filter_time(sizes, link, channels, filters))
+        rest = _last(held, together)
+        if filters != rest:
+            linked += d * c * max(one, 1 + _filter_time(sizes, link, channels, rest))
+            continue
+        first = min(together, held)
+        linked += d * (c - 1) * max(one, 1 + _filter_time(sizes, link, channels, first))
+        if channels != least:
+            linked += d * max(one, 1 + _filter_time(sizes, link, least, first))
+            continue
+        linked += (d - 1) * max(one, 1 + _filter_time(sizes, link, begin, first))
+        first = min(together, low if held != low else min(m, out_channels))
+        linked += max(one, 1 + _filter_time(sizes, link, begin, first))
+    return alone, linked
 
 
 @kernel(error_model="numpy")
-def _inputs(sizes: Any, link: Any, fetched: Any, n: Any, m: Any, held: Any) -> Any:
-    """:func:`~sparqsim.architectures.eyeriss.mapping.input_cycles`; ``held`` channels at once."""
+def _inputs(sizes: Any, link: Any, fetched: Any, n: Any, m: Any, most: Any) -> Any:
+    """Cycles the link takes for all inputs of a group, as often as they come."""
     in_channels, out_channels = sizes[7:9]
-    rounds = 1 if held >= in_channels else -(-out_channels // m)
+    rounds = 1 if most >= in_channels else -(-out_channels // m)
     total = 0
     for which in range(4):
-        channels, c = _chunk(in_channels, held, which & 1)
+        channels, c = _chunk(in_channels, most, which & 1)
         images, a = _chunk(sizes[0], n, which & 2)
         if a * c:
             for strip in range(len(fetched)):
                 words = images * channels * fetched[strip, 0]
                 total += a * c * fetched[strip, 1] * _transfer(words, link, sizes[15])
-    return sizes[9] * rounds * total
+    return rounds * total
+
+
+@kernel(error_model="numpy")
+def _cycles(
+    sizes: Any, link: Any, fetched: Any,
+    n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any,
+) -> Any:  # fmt: skip
+    """:func:`~sparqsim.architectures.eyeriss.mapping.linked_cycles`, and
+    :func:`~sparqsim.architectures.eyeriss.mapping.processing_cycles`."""
+    batch, out_height, out_width = sizes[:3]
+    in_channels, out_channels, groups = sizes[7:10]
+    passes = linked = 0
+    for which in range(4):
+        images, a = _chunk(batch, n, which & 1)
+        rows, b = _chunk(out_height, e, which & 2)
+        if a * b:
+            alone, waited = _strip(sizes, link, images, rows, m, p, q, r, t)
+            passes += a * b * alone
+            linked += a * b * waited
+            for second in range(2):
+                held, d = _chunk(out_channels, m, second)
+                if d:
+                    words = images * rows * held * out_width
+                    linked += a * b * d * _transfer(words, link, sizes[15])
+    linked += _inputs(sizes, link, fetched, n, m, q * r)
+    first = _filter_time(sizes, link, min(q * r, in_channels), min(p * t, m, out_channels))
+    filters, rest = _last(_last(out_channels, m), p * t), _last(in_channels, q * r)
+    end = _pass_cycles(sizes, p, q, _last(batch, n), _last(out_height, e), filters, rest)
+    return groups * linked + first - max(0, 1 + first - end), groups * passes
 
 
 @kernel(error_model="numpy")
@@ -234,19 +267,10 @@ def _rank(
     n: Any, m: Any, e: Any, p: Any, q: Any, r: Any, t: Any,
 ) -> Any:  # fmt: skip
     """:func:`rank`, but words for bits."""
-    batch, out_height, out_width = sizes[:3]
     in_channels, out_channels = sizes[7:9]
-    passes, overlapped = _processing(sizes, link, n, m, e, p, q, r, t)
-    channels, total = min(q * r, in_channels), passes
-    if link > 0:
-        first = _filter_time(sizes, link, channels, min(p * t, m, out_channels))
-        filters, rest = _last(_last(out_channels, m), p * t), _last(in_channels, q * r)
-        end = _pass_cycles(sizes, p, q, _last(batch, n), _last(out_height, e), filters, rest)
-        last = _fill_filters(sizes, rest, filters) + _filter_time(sizes, link, rest, filters)
-        total = first + overlapped - max(0, last - end)
-        total += _inputs(sizes, link, fetched, n, m, q * r)
-    psums = n * min(m, out_channels) * e * out_width
-    return total, passes, n * channels * held + psums
+    total, passes = _cycles(sizes, link, fetched, n, m, e, p, q, r, t)
+    psums = n * min(m, out_channels) * e * sizes[2]
+    return total if link > 0 else passes, passes, n * min(q * r, in_channels) * held + psums
 
 
 @kernel(error_model="numpy")

@@ -148,13 +148,14 @@ class Tiling(NamedTuple):
 ME = "sparse_tensor_core"
 WHOLE = (
     "sms", "fp16_macs_per_sm", "float_block", "extra_bits", "shared_kib", "shared_bytes_per_cycle",
-    "port_bytes_per_cycle", "warp_rows", "warp_columns", "l2_partitions", "l2_bytes_per_cycle",
-    "l2_latency_cycles", "dram_latency_cycles", "barrier_cycles", "block_start_cycles",
-    "sparse_tiles",
+    "port_bytes_per_cycle", "warp_rows", "warp_columns", "tile_warps", "l2_partitions",
+    "l2_bytes_per_cycle", "l2_latency_cycles", "dram_latency_cycles", "barrier_cycles",
+    "block_start_cycles", "sparse_tiles",
 )  # fmt: skip
 MOST = 1 << 24  # assumed: of any other
 # derived: the sum of a block, of 23 + 20 bits, 2 before the point and 256 terms, fits a float64
-MOST_OF = {"float_block": 256, "extra_bits": 20}
+# derived: a quarter of the least tile along each side is one instruction of 16 x 8, or two
+MOST_OF = {"float_block": 256, "extra_bits": 20, "tile_warps": 16}
 REAL = {
     "clock_hz": (1e6, 1e11),
     "fp32_accumulate": (0.01, 1.0),
@@ -206,6 +207,8 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Rows of the part of a tile whose operands are read from shared memory once.
     warp_columns
         Columns of that part.
+    tile_warps
+        Parts into which a tile is cut at least, so that all of an SM's tensor cores have one.
     dense_issue
         Share of the peak that back-to-back dense instructions reach.
     sparse_issue
@@ -239,7 +242,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     sparse_split_k
         Whether the sparse library may.
     sparse_tiles
-        Tiles of which the sparse library chooses: the first so many of :data:`TILES`.
+        Tiles of which the sparse library chooses: the first so many of all there are.
     tdp_w
         Power of the board at its dense peak: of the preset with this TDP, else as configured.
     idle_w
@@ -266,6 +269,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     port_bytes_per_cycle: int = 64
     warp_rows: int = 64
     warp_columns: int = 64
+    tile_warps: int = 4
     dense_issue: float = 1000 / 1024
     sparse_issue: float = 0.95
     barrier_cycles: int = 30

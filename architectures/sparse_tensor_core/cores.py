@@ -86,6 +86,22 @@ class TensorCores:
         """Multiplications of a tile's step."""
         return tiling.rows * tiling.columns * tiling.step * self.sparsity.n // self.sparsity.m
 
+    def warp(self, tiling: Tiling) -> tuple[int, int]:
+        """Rows and columns of a warp's part of a tile: smaller where a tensor core would have none.
+
+        As in CUTLASS's kernels: tiles of 128 x 128 and more are cut into warps of 64 x 64, 128 x 64
+        into 64 x 32, and 64 x 64 into 32 x 32.
+        """
+        rows = min(self.gpu.warp_rows, tiling.rows)
+        columns = min(self.gpu.warp_columns, tiling.columns)
+        high, wide = -(-tiling.rows // rows), -(-tiling.columns // columns)
+        while high * wide < self.gpu.tile_warps:
+            if wide <= high:
+                columns, wide = -(-columns // 2), 2 * wide
+            else:
+                rows, high = -(-rows // 2), 2 * high
+        return rows, columns
+
     def step_bits(self, tiling: Tiling) -> dict[str, tuple[float, float]]:
         """Bits that a step of a whole tile reads from and writes to each memory.
 
@@ -93,8 +109,7 @@ class TensorCores:
         operands and sums to each instruction and take the sums.
         """
         stage = self.stage_bytes(tiling.rows, tiling.columns, tiling.step)
-        rows = min(self.gpu.warp_rows, tiling.rows)
-        columns = min(self.gpu.warp_columns, tiling.columns)
+        rows, columns = self.warp(tiling)
         warps = -(-tiling.rows // rows) * -(-tiling.columns // columns)
         fragments = warps * self.stage_bytes(rows, columns, tiling.step)
         rows, columns, bits = MMA

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.markup import escape
 
 from sparqsim.base import InputError, printable
 from sparqsim.scripts.grade.answers import grade
@@ -125,7 +124,7 @@ def _sheet(name: str, student: str, seed: str, solutions: bool, json_path: str |
         shown = table("", ("key in ANSWERS.toml", "question", "kind"), ("points",))
         for each in lab.questions:
             kind = each.kind + (f" within {each.within:g}" if each.within else "")
-            shown.add_row(each.key, escape(each.text), kind, str(each.points))
+            shown.add_row(each.key, each.text, kind, str(each.points))
         screen.print(shown)
 
 
@@ -136,8 +135,8 @@ def _show(found: Grade) -> None:
         ("points",),
     )
     for mark in found.marks:
-        reason = escape(" ".join(each for each in (mark.given, mark.why) if each))
-        shown.add_row(escape(mark.question), mark.verdict, reason, f"{mark.points} of {mark.of}")
+        reason = " ".join(each for each in (mark.given, mark.why) if each)
+        shown.add_row(mark.question, mark.verdict, reason, f"{mark.points} of {mark.of}")
     screen = console()
     screen.print(shown)
     if found.entry is not None and found.entry.edp_js is not None:
@@ -196,8 +195,8 @@ def _show_board(ranked: Sequence[Grade], wrong: Sequence[str]) -> None:
         entry = each.entry
         assert entry is not None
         shown.add_row(
-            escape(each.student),
-            escape(entry.refused),
+            each.student,
+            entry.refused,
             "–" if entry.refused else str(number),
             "–" if entry.edp_js is None else f"{entry.edp_js:.4g} Js",
             "–" if entry.accuracy is None else f"{entry.accuracy:.4f}",

@@ -133,7 +133,9 @@ def draw(found: Study) -> Figure:
     lines(right, found.gbytes_per_s, rows, colours)
     for speed, colour in zip(found.speeds, colours, strict=True):
         right.plot(found.gbytes_per_s, speed.bound, ":", color=colour, linewidth=1)
-    right.set(xscale="log", yscale="log", xlabel="DRAM bandwidth (GB/s)", ylabel="tokens a second")
+    right.set(
+        xscale="log", yscale="log", xlabel="DRAM bandwidth (GB/s)", ylabel="tokens per second"
+    )
     right.set_title(f"{DECODED} on Bit Fusion; dotted: weights read once", loc="left")
     return figure
 

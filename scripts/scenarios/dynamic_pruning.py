@@ -236,7 +236,7 @@ def draw(found: Study) -> Figure:
         place.plot([whole], [100 * none.accuracy], "D", color="black", label="ReLU alone", zorder=5)
         place.set_xlim(left=0)
         place.set_title(titles[name], loc="left")
-        place.set_xlabel("cycles an image: mean, least to most")
+        place.set_xlabel("cycles per image: mean, least to most")
     axes[0].set_ylabel("digits accuracy (%)")
     axes[0].legend(frameon=False, loc="lower right")
     if wide:

@@ -47,7 +47,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     nodes : list of (nm, energy over that at 45 nm)
     logic, memory : list of (nm, over 45 nm)
         Of the table ``cacti-aladdin``: a MAC, a read of 128 KiB.
-    srams : list of (words, pJ a bit of the rule, pJ a bit of CACTI)
+    srams : list of (words, pJ per bit of the rule, pJ per bit of CACTI)
         The rule goes through 128 KiB at a port of 64 bits.
     arrays : list of (rows, columns, array energy in nJ, cycles)
         Bit Fusions on one layer.
@@ -118,7 +118,9 @@ def draw(found: Rules) -> Figure:
     order = np.argsort(words)
     sram.plot(words[order], rule[order], "-", color=BLUE, label="the rule")
     sram.plot(words, cacti, "o", color=VERMILION, label="CACTI 7, 45 nm", markersize=4)
-    sram.set(xscale="log", yscale="log", xlabel="words: capacity over port", ylabel="pJ a bit read")
+    sram.set(
+        xscale="log", yscale="log", xlabel="words: capacity over port", ylabel="pJ per bit read"
+    )
     sram.set_title("SRAM: capacity and port")
     names = [f"{rows}x{columns}" for rows, columns, *_ in found.arrays]
     array.bar(names, [nanojoules for *_, nanojoules, _ in found.arrays], color=BLUE)

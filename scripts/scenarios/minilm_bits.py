@@ -47,11 +47,11 @@ FOUR_BITS = (  # what is printed, format, granularity, calibration
     ("OliVe 4", "olive4", "channel", "minmax"),
 )
 SWEEP = (
-    ("int, a tensor", "int", "tensor"),
-    ("int, a channel", "int", "channel"),
-    ("ANT, a tensor", "ant", "tensor"),
-    ("ANT, a channel", "ant", "channel"),
-    ("OliVe, a tensor", "olive", "tensor"),
+    ("int, per tensor", "int", "tensor"),
+    ("int, per channel", "int", "channel"),
+    ("ANT, per tensor", "ant", "tensor"),
+    ("ANT, per channel", "ant", "channel"),
+    ("OliVe, per tensor", "olive", "tensor"),
 )
 COLORS = ("#888888", "#1f77b4", "#e6a000", "#d9541e", "#2a9d4a")
 
@@ -257,7 +257,7 @@ def page(found: Findings) -> str:
     searched, int_channel = (by["int4, least squares", part] for part in ("tensor", "channel"))
     shared = by["16 shared values", "tensor"]
     ant_six, ant_seven = (
-        row for row in found.sweep if row.name == "ANT, a tensor" and row.bits in (6, 7)
+        row for row in found.sweep if row.name == "ANT, per tensor" and row.bits in (6, 7)
     )
     named = {row.name: row for row in found.named}
     worst = sorted(found.outliers, key=lambda row: -row.sigmas)
@@ -341,7 +341,7 @@ Weights of layers alone; activations and the table of words stay in float32.
 
 * A scale for each output channel also helps: plain int4 with a searched range then has
 {int_channel.cosine:.3f}, ANT {ant_channel.cosine:.3f}, OliVe {olive_channel.cosine:.3f}. It costs
-32 bits a channel and a multiplication at each output.
+32 bits per channel and a multiplication at each output.
 
 * Searching the range matters as much as the format: clipping the outliers of int4 for the least
 squared error, one scale per tensor, gives {searched.cosine:.3f}. Sixteen shared values found by

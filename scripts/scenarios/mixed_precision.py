@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NETWORK = "digits-cnn"
 CHOICES = ("int2", "int4", "int8")
-BUDGETS = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)  # stored bits a weight, with scales
+BUDGETS = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)  # stored bits per weight, with scales
 WORST = 0.01  # accuracy a user may give away
 
 

@@ -26,7 +26,7 @@ PAYS = 1.5  # what a user would call worth it
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPU: seconds of each size, dense and 2:4, and what each time hangs on."""
+    """A GPU: seconds of each size, dense and 2:4, and what each time depends on."""
 
     gpu: str
     dense_s: list[float]

@@ -3,8 +3,8 @@
     python -m sparqsim.scripts.scenarios.qat_table [--seeds N] [--from-data]
 
 For each seed a CNN is trained from scratch in float32. Each format then quantizes all of its
-weights and layer inputs: once as it is (PTQ, least-squares scales, one a tensor), once followed by
-a few epochs of quantization-aware training that also learn the scales (QAT, LSQ). A float32 net
+weights and layer inputs: once as it is (PTQ, least-squares scales, one per tensor), once followed
+by a few epochs of quantization-aware training that also learn the scales (QAT, LSQ). A float32 net
 that gets the same epochs shows what the epochs alone do. A second table does so for pruning.
 
 Writes docs/data/qat.json, then from it the tables in docs/background/training.md and the figure
@@ -81,7 +81,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def measure(seeds: Iterable[int]) -> Table:
-    """Train and compress one CNN a seed; return the accuracies on the test images."""
+    """Train and compress one CNN per seed; return the accuracies on the test images."""
     import torch
 
     from sparqsim.workloads import train

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 SIZES = (8, 16, 32)  # comparators on a side of an AIM
-SHARING = (1, 3, 7)  # PEs an AIM
+SHARING = (1, 3, 7)  # PEs per AIM
 BANKS = (2, 4, 8, 16)
 TARGET = 0.75  # published: average utilisation
 REDUCTION = 22.0  # published: less psum write-back
@@ -109,12 +109,12 @@ def draw_surfaces(found: dict[tuple[int, int], NDArray[np.float64]]) -> Figure:
                 )
             if surface.max() >= TARGET:
                 axes.contour(surface, levels=[TARGET], colors="#d62728", linewidths=2)
-            axes.set_title(f"N = {size}, {sharing} PE{'s' * (sharing > 1)} an AIM", fontsize=10)
+            axes.set_title(f"N = {size}, {sharing} PE{'s' * (sharing > 1)} per AIM", fontsize=10)
             axes.set_xticks(ticks, [f"{100 * d:g}" for d in DENSITIES], fontsize=8)
             axes.set_yticks(ticks, [f"{100 * d:g}" for d in DENSITIES], fontsize=8)
     drawing.supxlabel("activation density (%)", fontsize=10)
     drawing.supylabel("weight density (%)", fontsize=10)
-    drawing.colorbar(image, ax=panels, shrink=0.6, label="effectual MACs a multiplier and cycle")
+    drawing.colorbar(image, ax=panels, shrink=0.6, label="effectual MACs per multiplier and cycle")
     drawing.suptitle(
         "SNAP: utilisation in % of a 3 x 3 layer, 128 channels, bundles of 32; red line: 75 %",
         fontsize=11,
@@ -146,7 +146,7 @@ def draw_conflicts(seed: int) -> Figure:
         machine = SNAP(pes_per_aim=sharing)
         result = simulated(machine, CONV, 0.5, 0.5, seed, "full")
         x, share = waiting(result, "aim", 60)
-        label = f"{sharing} PE{'s' * (sharing > 1)} an AIM: {result.report.cycles:,} cycles"
+        label = f"{sharing} PE{'s' * (sharing > 1)} per AIM: {result.report.cycles:,} cycles"
         above.plot(x, 100 * share, color=colour, label=label)
     above.set_title("Waiting for an AIM (N = 32), both densities 50 %", fontsize=10)
     above.set_ylabel("PEs that wait (%)")
@@ -225,7 +225,7 @@ def draw_psums(ratios: dict[tuple[str, str], list[float]], times: dict[str, list
     right.set_yscale("log")
     by_factors(right, BANKS)
     right.set_yticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
-    right.set_xlabel("output banks a core")
+    right.set_xlabel("output banks per core")
     right.set_ylabel("cycles over the fastest")
     right.set_title("What the banks make of it (3 x 3, densities 50 %)", fontsize=10)
     right.legend(fontsize=8)

@@ -86,7 +86,7 @@ def random_codes(rng: np.random.Generator, shape: tuple[int, int], density: floa
 
 
 def encoding_sizes(density: float, shape: tuple[int, int] = (4096, 512)) -> dict[str, float]:
-    """Return bits a place of 4-bit codes in every encoding at a density."""
+    """Bits per element of 4-bit codes in every encoding at a density."""
     codes = random_codes(np.random.default_rng(7), shape, density)
     matrix = CSC.from_dense(codes)
     plain = CSC(matrix.shape, matrix.indptr, matrix.indices, matrix.values, value_bits=4)
@@ -101,7 +101,7 @@ def encoding_sizes(density: float, shape: tuple[int, int] = (4096, 512)) -> dict
 
 
 def draw_encodings() -> Figure:
-    """Bits a place against density: where each encoding pays."""
+    """Bits per element against density: where each encoding pays."""
     densities = np.array([0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0])
     sizes = [encoding_sizes(d) for d in densities]
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
@@ -116,7 +116,7 @@ def draw_encodings() -> Figure:
         xscale="log",
         ylim=(0, 8),
         xlabel="density (share of non-zeros, log scale)",
-        ylabel="bits a place of the dense matrix",
+        ylabel="bits per element of the dense matrix",
         title="4-bit codes, 4096 x 512, zeros at random",
     )
     axes.set_xticks([0.01, 0.03, 0.1, 0.3, 1], ["1 %", "3 %", "10 %", "30 %", "100 %"])
@@ -143,7 +143,7 @@ def draw_padding() -> Figure:
         xscale="log",
         xlabel="PEs the 4096 rows are dealt to",
         ylabel="padding share of all entries",
-        title="4-bit run lengths: fewer rows a PE, less padding",
+        title="4-bit run lengths: fewer rows per PE, less padding",
     )
     left.set_xticks(pes, [str(n) for n in pes])
     widths = range(1, 9)
@@ -156,7 +156,7 @@ def draw_padding() -> Figure:
         right.plot(widths[int(share.argmin())], share.min(), "k*", ms=9)
     right.set(
         xlabel="bits of a run length",
-        ylabel="bits a non-zero (4 of them the code)",
+        ylabel="bits per non-zero (4 of them the code)",
         ylim=(0, 30),
         title="64 PEs: size (star: the least)",
     )

@@ -8,7 +8,7 @@ A *point* is work, a recipe, a machine with its parameters, and a seed. What is 
 ``sampling``          grids, lists, ranges, random, Latin hypercube and Sobol samples
 ``plan``              the points of a file, one at a time, in an order that lets them share work
 ``points``            a point, its key, and how it is run
-``store``, ``index``  one content-addressed JSON file a point; an index that can be rebuilt
+``store``, ``index``  one content-addressed JSON file per point; an index that can be rebuilt
 ``measures``          the numbers of a report by short names
 ``processes``         points run by processes that may die
 ``runner``            a sweep carried out: what is stored is not run again

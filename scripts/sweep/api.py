@@ -83,13 +83,13 @@ def open_store(store: str | os.PathLike[str], keys: frozenset[str] | None = None
 
 
 class Workers:
-    """Processes here or a Dask cluster's, which is left at the end of the block."""
+    """Processes here, ended at the end of the block, or a Dask cluster's, which is left there."""
 
     def __init__(
         self, workers: int, scheduler: str | None = None, local_cluster: int | None = None
     ) -> None:
         self.workers, self.scheduler, self.local_cluster = workers, scheduler, local_cluster
-        self.cluster: Cluster | None = None
+        self.hands: Cluster | Local | None = None
         if workers < 0:
             raise InputError(f"workers must be at least 0, got {workers}")
 
@@ -97,18 +97,19 @@ class Workers:
         if self.scheduler is not None or self.local_cluster is not None:
             from sparqsim.scripts.sweep.cluster import Cluster
 
-            self.cluster = Cluster(self.scheduler, self.local_cluster)
+            self.hands = Cluster(self.scheduler, self.local_cluster)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.cluster is not None:
-            self.cluster.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Dask's farewell takes seconds; its workers end by themselves when nobody is there.
+        if self.hands is not None and not (self.local_cluster and kind is KeyboardInterrupt):
+            self.hands.close()
 
     def runner(self, networks: Networks | None) -> Runner:
         """Who runs points; ``networks`` are those loaded here already."""
-        if self.cluster is not None:
-            return self.cluster
-        return Local(self.workers, networks) if self.workers else here
+        if self.hands is None and self.workers:
+            self.hands = Local(self.workers, networks)
+        return self.hands or here
 
 
 def run(

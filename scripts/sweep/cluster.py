@@ -10,6 +10,7 @@ that the sweep names.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from sparqsim.scripts.sweep.runner import MOST_IN_BATCH, MOST_KILLS, Points, bat
 BATCH_SECONDS = 0.5  # of work in a task
 AHEAD = 2  # tasks for each thread of the cluster
 WAIT_SECONDS = 60  # for a first worker
+ANSWER_SECONDS = 10  # for a scheduler
 
 # ------------------------------------------------------------------ on a Dask worker
 
@@ -82,6 +84,26 @@ def _died(batch: int, point: Point, how: str) -> Outcome:
 # ------------------------------------------------------------------ where the sweep was started
 
 
+def _greet(distributed: Any, address: str) -> None:
+    """Ask who is at an address; raises InputError unless it is a scheduler that answers soon."""
+
+    async def identity() -> Any:
+        async with distributed.rpc(address, timeout=ANSWER_SECONDS) as there:
+            return await there.identity()
+
+    try:
+        kind = asyncio.run(asyncio.wait_for(identity(), ANSWER_SECONDS))["type"]
+    except TimeoutError:
+        kind = f"nothing heard in {ANSWER_SECONDS} s"
+    except Exception as error:  # whatever another program's answer makes of Dask
+        kind = str(error) or type(error).__name__
+    if kind != "Scheduler":
+        raise InputError(
+            f"no Dask scheduler answers at {address}: {kind}; give the address that `dask "
+            "scheduler` prints, as tcp://host:8786"
+        )
+
+
 class Cluster:
     """Runs points on a Dask cluster.
 
@@ -110,10 +132,9 @@ class Cluster:
             self.cluster = distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address=None
             )
-        try:
-            self.client = distributed.Client(self.cluster or scheduler, timeout=10)
-        except (TimeoutError, OSError, ValueError) as error:
-            raise InputError(f"no Dask scheduler answers at {scheduler}: {error}") from None
+        else:
+            _greet(distributed, scheduler)
+        self.client = distributed.Client(self.cluster or scheduler, timeout=ANSWER_SECONDS)
 
     def close(self) -> None:
         """Leave the cluster; end it where it was made here."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -119,12 +121,15 @@ def _run(loaded: Sweep, store: Path, file: str, given: dict[str, Any]) -> None:
             )
             counts = opened.index.counted(sorted(keys))
     except KeyboardInterrupt:
-        told = f" --store {given['store']}" if given["store"] else ""
+        again = ["sparqsim", "sweep", file]
+        again += ["--store", given["store"]] if given["store"] else []
         click.echo(
-            f"\nstopped; what was finished is kept in {store}. "
-            f"To go on: sparqsim sweep {file}{told}",
+            f"\nstopped; what was finished is kept in {store}. To go on: {shlex.join(again)}",
             err=True,
         )
+        sys.stderr.flush()
+        if given["local_cluster"]:
+            os._exit(130)  # what Dask does at the end of a process takes seconds
         sys.exit(130)
     if given["csv_path"] != "-":
         _summary(store, watch, counts)

@@ -21,7 +21,8 @@ from typing import Any
 from sparqsim.base import InputError
 
 LONGEST = 1000  # characters
-MOST_BITS = 1024  # of a power: larger ones would take long
+MOST_BITS = 1024  # of a whole number: larger ones would take long
+MOST_DIGITS = 308  # that are rounded to
 
 Names = Callable[[str], Any]  # the value of a name; KeyError if there is none
 
@@ -43,6 +44,14 @@ COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.In: lambda value, several: value in several,
     ast.NotIn: lambda value, several: value not in several,
 }
+
+
+def _round(value: Any, *digits: int) -> Any:
+    if any(abs(count) > MOST_DIGITS for count in digits):
+        raise ValueError(f"digits are -{MOST_DIGITS} to {MOST_DIGITS}")
+    return round(value, *digits)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "ceil": math.ceil,
@@ -51,7 +60,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "log2": math.log2,
     "max": max,
     "min": min,
-    "round": round,
+    "round": _round,
     "sqrt": math.sqrt,
 }
 
@@ -196,12 +205,15 @@ def _binary(op: ast.operator, left: Any, right: Any) -> Any:
     if not isinstance(left, int | float) or not isinstance(right, int | float):
         raise TypeError("arithmetic is on numbers")
     if not isinstance(op, ast.Pow):
-        return BINARY[type(op)](left, right)
-    if isinstance(left, int) and abs(right) * max(abs(left).bit_length(), 1) > MOST_BITS:
+        found = BINARY[type(op)](left, right)
+    elif isinstance(left, int) and abs(right) * max(abs(left).bit_length(), 1) > MOST_BITS:
         raise ValueError(f"a power of more than {MOST_BITS} bits")
-    found = left**right
+    else:
+        found = left**right
     if isinstance(found, complex):
         raise ValueError("a root of a negative number")
+    if isinstance(found, int) and found.bit_length() > MOST_BITS:
+        raise ValueError(f"a whole number of more than {MOST_BITS} bits")
     return found
 
 

@@ -46,6 +46,9 @@ from sparqsim.workloads.layers import unknown
 SHIPPED = Path(__file__).resolve().parents[2] / "sweeps"
 SCHEMA = Path(__file__).resolve().parent / "sweep.schema.json"
 
+LARGEST = 1e300  # of a range's numbers, so that what is between them is finite
+MOST_POINTS = 10_000_000  # of a sweep, and values of a range
+
 Scalar = bool | int | float | str
 Described = Annotated[str, Meta(description="What it is for, in a line.")]
 
@@ -68,6 +71,11 @@ class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return
         if self.from_ is None or self.to is None:
             raise ValueError("a range needs from and to (or give derived)")
+        for name in ("from_", "to", "step"):
+            number = getattr(self, name)
+            if number is not None and not abs(number) <= LARGEST:
+                what = f"{name.rstrip('_')} must be -{LARGEST:g} to {LARGEST:g}"
+                raise ValueError(f"{what}, got {str(number)[:16]}")
         if not self.from_ < self.to:
             raise ValueError(f"from must be below to, got {self.from_} and {self.to}")
         if self.step is not None and self.count is not None:
@@ -80,6 +88,9 @@ class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"a log range must begin above 0, got {self.from_}")
         if self.count == 1:
             raise ValueError("a range has a count of 2 or more")
+        count = self.count or (self.step and (self.to - self.from_) / self.step) or 0
+        if count > MOST_POINTS:
+            raise ValueError(f"a range has at most {MOST_POINTS:,} values, got {count:.6g}")
 
 
 Value = Scalar | list[Scalar] | Range
@@ -127,7 +138,7 @@ class Sample(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Points drawn from the space of a block, instead of its whole grid."""
 
     kind: Literal["random", "latin-hypercube", "sobol"]
-    count: Annotated[int, Meta(ge=1, le=1 << 24)]
+    count: Annotated[int, Meta(ge=1, le=MOST_POINTS)]
     seed: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
@@ -158,7 +169,7 @@ class Search(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     minimise: list[str] = []
     maximise: list[str] = []
     constraints: list[str] = []
-    generation: Annotated[int, Meta(ge=2)] = 16
+    generation: Annotated[int, Meta(ge=2, le=1 << 16)] = 16
     seed: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:

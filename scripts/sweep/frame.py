@@ -43,7 +43,7 @@ class Points:
     def __init__(self, path: Path, keys: frozenset[str] | None = None) -> None:
         self.path, self.keys = path, keys
         self.store = Store(path)
-        self.broken = self.store.broken
+        self.broken = self.store.index.broken
         models = self.store.index.models()
         self.versions, self.model = len(models), next(iter(models), "")
 

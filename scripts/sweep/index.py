@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from sparqsim.base import InputError
+
 if TYPE_CHECKING:
     from sparqsim.scripts.sweep.store import Record
 
 NAME = "index.sqlite"
-LAYOUT = 1  # of the tables; an index of another layout is made anew
 LOOK_UP = 500  # keys at once
-WAIT_SECONDS = 30.0  # for another sweep that writes
-TABLE = """
-CREATE TABLE IF NOT EXISTS points (
+WAIT_SECONDS = 10.0  # for another sweep that writes
+TABLE = """CREATE TABLE points (
     key TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, status TEXT, model TEXT, message TEXT,
     columns TEXT
-) WITHOUT ROWID
-"""
+) WITHOUT ROWID"""  # an index with any other is made anew
 
 
 class Entry(NamedTuple):
@@ -56,74 +55,92 @@ class Index:
     ----------
     folder
         Of the store.
+    files
+        Lists the files there: the two digits of a folder, and its files; asked for as often as need
+        be.
+    read
+        The record of a file, or None.
     writable
         Whether the index may be kept there.
+
+    Attributes
+    ----------
+    broken : int
+        Files that are not as they were written.
     """
 
-    def __init__(self, folder: Path, *, writable: bool) -> None:
-        self.folder = folder
-        self.database = self._opened(folder / NAME, writable)
+    def __init__(
+        self,
+        folder: Path,
+        files: Callable[[], Iterable[tuple[str, list[Entry]]]],
+        read: Callable[[str], Record | None],
+        *,
+        writable: bool,
+    ) -> None:
+        self.path, self.files, self.read, self.writable = folder / NAME, files, read, writable
+        self.database = self._opened()
+        try:
+            self.broken = self._refresh()
+        except sqlite3.Error as error:
+            self._leave(error)
 
-    def _opened(self, path: Path, writable: bool) -> sqlite3.Connection:
-        mode = "rwc" if writable else "ro"
-        for attempt in range(2):
+    def _opened(self) -> sqlite3.Connection:
+        """The index of the folder, made anew where it is none; else one in memory."""
+        mode = "rwc" if self.writable else "ro"
+        for _ in range(2):
             try:
                 database = sqlite3.connect(
-                    f"file:{_quoted(path)}?mode={mode}", uri=True, timeout=WAIT_SECONDS
+                    f"file:{_quoted(self.path)}?mode={mode}", uri=True, timeout=WAIT_SECONDS
                 )
-                if self._is_ours(database, writable):
+                if self._is_ours(database):
                     return database
                 database.close()
-            except sqlite3.Error:
-                pass
-            if not writable or attempt:
+            except sqlite3.OperationalError:  # no place for one, or another sweep holds it
                 break
-            with contextlib.suppress(OSError):
-                path.unlink()
-        database = sqlite3.connect(":memory:")
-        self._is_ours(database, True)
-        return database
+            except sqlite3.DatabaseError:
+                pass
+            if self.writable:
+                self._remove()
+        return _in_memory()
 
-    def _is_ours(self, database: sqlite3.Connection, writable: bool) -> bool:
-        """Whether the tables are as this version makes them; they are made where there are none."""
-        layout = database.execute("PRAGMA user_version").fetchone()[0]
-        if layout == 0 and writable:
+    def _is_ours(self, database: sqlite3.Connection) -> bool:
+        """Whether its table is as this version makes it; it is made where there is none."""
+        if self.writable:
             database.execute("PRAGMA synchronous = OFF")  # it can be made again from the files
-            with database:
+        found = _table_of(database)
+        if found is None and self.writable:
+            with contextlib.suppress(sqlite3.OperationalError):  # another sweep was first
                 database.execute(TABLE)
-                database.execute(f"PRAGMA user_version = {LAYOUT}")
-            return True
-        database.execute(
-            "SELECT key, size, mtime, status, model, message, columns FROM points LIMIT 1"
-        )
-        return bool(layout == LAYOUT)
+            found = _table_of(database)
+        return found == TABLE
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def _leave(self, why: sqlite3.Error) -> None:
+        """Take another database, brought up to the files.
+
+        It is a copy of one that cannot be written now, and a new one in place of a damaged one.
+        """
+        rows: list[tuple[Any, ...]] = []
+        held = isinstance(why, sqlite3.OperationalError)  # or read only, or the disk is full
+        if held:
+            with contextlib.suppress(sqlite3.Error):
+                rows = self.database.execute("SELECT * FROM points").fetchall()
+        self.database.close()
+        if not held and self.writable:
+            self._remove()
+        self.database = _in_memory() if held else self._opened()
+        self._change(rows, [])
+        self.broken = self._refresh()
 
     # ------------------------------------------------------------------ from the files
 
-    def refresh(
-        self,
-        folders: Iterable[tuple[str, list[Entry]]],
-        read: Callable[[str], Record | None],
-    ) -> int:
+    def _refresh(self) -> int:
         """Bring the index up to the files; returns how many of them are broken."""
-        try:
-            return self._refresh(folders, read)
-        except sqlite3.OperationalError:  # read only, or held by another sweep: a private one
-            memory = sqlite3.connect(":memory:")
-            with contextlib.suppress(sqlite3.Error):
-                self.database.backup(memory)
-            self.database.close()
-            self.database = memory
-            self.database.execute(TABLE)
-            return self._refresh(folders, read)
-
-    def _refresh(
-        self,
-        folders: Iterable[tuple[str, list[Entry]]],
-        read: Callable[[str], Record | None],
-    ) -> int:
         broken, seen = 0, []
-        for folder, entries in folders:
+        for folder, entries in self.files():
             seen.append(folder)
             known = {
                 key: (size, mtime, status)
@@ -136,7 +153,7 @@ class Index:
             for entry in entries:
                 size, mtime, status = known.pop(entry.key, (0, 0, ""))
                 if (size, mtime) != entry[1:]:
-                    record = read(entry.key)
+                    record = self.read(entry.key)
                     fresh.append(_row(entry, record))
                     status = fresh[-1][3]
                 broken += status == "broken"
@@ -161,20 +178,23 @@ class Index:
                 self.database.executemany("DELETE FROM points WHERE key >= ? AND key < ?", gone)
 
     def add(self, written: Sequence[tuple[Entry, Record]]) -> None:
-        """Tell of files that were just written; one that cannot be told is found when next read."""
-        with contextlib.suppress(sqlite3.OperationalError):
+        """Tell of files that were just written."""
+        try:
             self._change([_row(entry, record) for entry, record in written], [])
+        except sqlite3.Error as error:
+            self._leave(error)
 
     # ------------------------------------------------------------------ asked
 
     def status(self, keys: Sequence[str]) -> dict[str, str]:
         """``done`` or ``failed`` of the keys that are stored whole."""
         marks = ", ".join("?" * len(keys))
-        rows = self.database.execute(
-            f"SELECT key, status FROM points WHERE key IN ({marks}) AND status != 'broken'",
-            tuple(keys),
+        return dict(
+            self._asked(
+                f"SELECT key, status FROM points WHERE key IN ({marks}) AND status != 'broken'",
+                *keys,
+            )
         )
-        return dict(rows.fetchall())
 
     def counted(self, keys: Sequence[str]) -> Counter[str]:
         """How many of the keys are ``done`` and ``failed``."""
@@ -185,17 +205,17 @@ class Index:
 
     def rows(self, status: str = "done") -> Iterator[Row]:
         """All points of a status, by key."""
-        for key, found, model, message, columns in self.database.execute(
+        for key, is_now, model, message, columns in self._asked(
             "SELECT key, status, model, message, columns FROM points WHERE status = ? ORDER BY key",
-            (status,),
+            status,
         ):
-            yield Row(key, found, model, message, msgspec.json.decode(columns))
+            yield Row(key, is_now, model, message, msgspec.json.decode(columns))
 
     def models(self) -> list[str]:
         """Versions of the model, the one that was written last first."""
         return [
             model
-            for model, _ in self.database.execute(
+            for model, _ in self._asked(
                 "SELECT model, MAX(mtime) AS last FROM points WHERE status != 'broken' "
                 "GROUP BY model ORDER BY last DESC"
             )
@@ -203,7 +223,17 @@ class Index:
 
     def counts(self) -> dict[str, int]:
         """How many points there are of each status."""
-        return dict(self.database.execute("SELECT status, COUNT(*) FROM points GROUP BY status"))
+        return dict(self._asked("SELECT status, COUNT(*) FROM points GROUP BY status"))
+
+    def _asked(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query; raises InputError if the index was damaged since it was opened."""
+        try:
+            yield from self.database.execute(query, values)
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self.path} cannot be read: {error}; start again, and delete it if that does not "
+                "help: it is made again from the points"
+            ) from None
 
     def close(self) -> None:
         """Close the database."""
@@ -222,6 +252,18 @@ def _row(entry: Entry, record: Record | None) -> tuple[Any, ...]:
         record.message,
         msgspec.json.encode(columns).decode(),
     )
+
+
+def _table_of(database: sqlite3.Connection) -> str | None:
+    """How the table was made, if there is one."""
+    found = database.execute("SELECT sql FROM sqlite_master WHERE name = 'points'").fetchone()
+    return None if found is None else str(found[0])
+
+
+def _in_memory() -> sqlite3.Connection:
+    database = sqlite3.connect(":memory:")
+    database.execute(TABLE)
+    return database
 
 
 def _quoted(path: Path) -> str:

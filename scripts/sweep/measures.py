@@ -7,7 +7,7 @@
 ``utilization``           share of the multiplications that could have started and were effectual
 ``dram_read_bits`` ...    and ``dram_written_bits``, where the machine has DRAM
 ``load_balance``          mean-field time over the run (one layer)
-``bound_by``              what the time hangs on (one layer)
+``bound_by``              what the time depends on (one layer)
 ``sqnr_db``               of the outputs against the float layer; of a network the least
 ``verified``              exact, mismatch or skipped
 ``accuracy`` ...          whatever a network is judged by, and ``float32.accuracy`` before

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from sparqsim.architectures.machine import Machine
 from sparqsim.base import InputError
-from sparqsim.scripts.sweep.file import Sweep
+from sparqsim.scripts.sweep.file import MOST_POINTS, Sweep
 from sparqsim.scripts.sweep.points import KEY_DIGITS, Networks, Point, Work, digest_of, key_of
 from sparqsim.scripts.sweep.space import Space
 from sparqsim.workloads.network_tensors import NetworkTensors
-
-MOST_POINTS = 10_000_000
 
 
 class Keyed:
@@ -72,16 +70,17 @@ class Plan:
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.keyed = sweep, Keyed()
         self.spaces = [Space(sweep, number) for number in range(len(sweep.file.block))]
-        self.starts = np.cumsum([0] + [len(space.places) for space in self.spaces])
-        if self.starts[-1] > MOST_POINTS:
+        sizes = [space.places.size for space in self.spaces]
+        if sum(sizes) > MOST_POINTS:
             raise InputError(
-                f"{sweep.where}: {self.starts[-1]:,} points are too many; at most {MOST_POINTS:,}"
+                f"{sweep.where}: {sum(sizes):,} points are too many; at most {MOST_POINTS:,}"
             )
+        self.starts = np.cumsum([0, *sizes])
         numbers: list[int] = []
         keys: list[bytes] = []
         for space, low in zip(self.spaces, self.starts, strict=False):
             before = len(keys)
-            for place in range(len(space.places)):
+            for place in range(space.places.size):
                 point = self._keyed(space, place)
                 if point is not None:
                     numbers.append(int(low) + place)

@@ -32,18 +32,19 @@ KINDS = get_args(get_type_hints(Figure)["kind"])
 @click.option("--hue", metavar="NAME", default="", help="A line and colour for each of its values.")
 @click.option("--panel", metavar="NAME", default="", help="A panel for each of its values.")
 @click.option("--value", metavar="NAME", default="", help="What a heat map's cells show.")
-@click.option("--kind", type=click.Choice(KINDS), default="lines", show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), default="lines", show_default=True,
+              help="What is drawn.")  # fmt: skip
 @click.option("--log-x", is_flag=True, help="Equal ratios along x.")
 @click.option("--log-y", is_flag=True, help="Equal ratios along y.")
 @click.option("--knee", is_flag=True, help="Mark where a curve bends: doubling x gains under 10 %.")
 @click.option("--relative-to-first", is_flag=True, help="Over the first value of each line.")
 @click.option("--where", metavar="EXPR", default="", help="Only points for which it is true.")
-@click.option("--title", default="")
+@click.option("--title", default="", help="Title of the figure or the page.")
 @click.option("--output", metavar="FILE", callback=refuse_early, help="A .png or .svg.  [default: "
               "out/KIND.png]")  # fmt: skip
 @click.option("--figures-of", metavar="FILE", help="Draw the figures of a sweep's file.")
 @click.option("--folder", metavar="DIR", default="out", show_default=True, help="Of those figures.")
-@click.option("--importance", metavar="NAME", help="Which parameter this measure hangs on.")
+@click.option("--importance", metavar="NAME", help="Which parameter this measure depends on.")
 @click.option("--failed", is_flag=True, help="List the points that failed, and why.")
 @click.option("--page", metavar="FILE", callback=refuse_early, help="Write the store as one page.")
 @click.option("--csv", "csv_path", metavar="FILE|-", callback=refuse_early, help="Write a table.")
@@ -127,7 +128,7 @@ def _importance(points: Points, measure: str) -> bool:
 
     found = importances(points, measure)
     listed = table(
-        f"What {measure} hangs on, over {len(points):,} points: {found[0].method}",
+        f"What {measure} depends on, over {len(points):,} points: {found[0].method}",
         ("parameter",),
         ("alone", "with all"),
         "alone, with all: share of the variance that it explains; that is lost without it",
@@ -142,7 +143,7 @@ def _importance(points: Points, measure: str) -> bool:
 def _show(points: Points, store: str) -> None:
     """Say what is there: counts, what varies, and the measures."""
     screen = console()
-    screen.print(f"{store}: {len(points):,} points, {len(points.failed):,} failed")
+    screen.print(f"{store}: {len(points):,} points, {len(points.failed):,} failed", markup=False)
     if points.broken:
         screen.print(f"{points.broken:,} broken files, which a sweep will run again")
     if points.versions > 1:
@@ -160,4 +161,5 @@ def _show(points: Points, store: str) -> None:
     from sparqsim.scripts.sweep.frame import is_given
 
     measures = [name for name in points.columns if not is_given(name)]
-    screen.print(f"\nmeasures: {', '.join(measures)}, or any path in the report's JSON")
+    told = f"\nmeasures: {', '.join(measures)}, or any path in the report's JSON"
+    screen.print(told, markup=False)

@@ -7,6 +7,7 @@ points have the same place in a figure, their mean is drawn, and the band from l
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,11 @@ MOST_TICKS = 10  # along x
 
 
 class Drawing:
-    """The points of a figure and the values of its columns."""
+    """The points of a figure and the values of its columns.
+
+    Points of different blocks have different columns; one that lacks what the figure sorts by is
+    left out.
+    """
 
     def __init__(self, points: Points, figure: Figure) -> None:
         self.points, self.figure = points.only(figure.where), figure
@@ -71,20 +76,34 @@ class Drawing:
         """Numbers of a column; nan where there is none. Raises InputError at a name."""
         values = self.of(name)
         try:
-            return np.array([np.nan if v is None else v for v in values], np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"{name!r} is no number; it cannot be drawn along an axis") from None
+            found = np.array([np.nan if v is None else v for v in values], np.float64)
+        except (TypeError, ValueError, OverflowError):
+            found = np.empty(0)
+        if found.shape != (len(values),):
+            raise InputError(f"{name!r} is no number; it cannot be drawn along an axis")
+        return found
 
     def groups(self, name: str) -> list[tuple[str, NDArray[np.bool_]]]:
-        """Each value of a column, and which points have it; one group of all without a name."""
+        """Each value of a column, and which points have it; one group of all without a name.
+
+        Raises
+        ------
+        InputError
+            If no point that is drawn has the column.
+        """
         if not name:
             return [("", np.ones(len(self.places), bool))]
         values = self.of(name)
-        distinct = {repr(value): value for value in values}
+        distinct = {repr(value): value for value in values if value is not None}
         known = list(distinct.values())
-        if len({isinstance(value, str) for value in known}) == 1:
+        if not known:
+            raise InputError(f"no point of the figure {self.figure.name!r} has {name!r}")
+        with suppress(TypeError):  # of several types
             known.sort()
-        return [(told(value), np.array([each == value for each in values])) for value in known]
+        return [
+            (told(value), np.array([repr(each) == repr(value) for each in values]))
+            for value in known
+        ]
 
 
 def told(value: Any) -> str:
@@ -231,7 +250,7 @@ def _lines(drawing: Drawing, ax: Axes, measure: str, chosen: NDArray[np.bool_]) 
     x, y = drawing.numbers(figure.x), drawing.numbers(measure)
     looks = zip(drawing.groups(figure.hue), cycle(COLOURS), cycle(MARKS), strict=False)
     for (name, mine), colour, mark in looks:
-        valid = chosen & mine & np.isfinite(y)
+        valid = chosen & mine & np.isfinite(x) & np.isfinite(y)
         places = np.unique(x[valid])
         if not len(places):
             continue
@@ -336,7 +355,7 @@ def _parallel(drawing: Drawing, ax: Axes, _: str, chosen: NDArray[np.bool_]) -> 
         try:
             numbers = drawing.numbers(name)
         except InputError:
-            numbers = np.zeros(len(value))
+            numbers = np.full(len(value), np.nan)
             for place, (_, mine) in enumerate(groups):
                 numbers[mine] = place
         low, high = np.nanmin(numbers), np.nanmax(numbers)
@@ -348,9 +367,11 @@ def _parallel(drawing: Drawing, ax: Axes, _: str, chosen: NDArray[np.bool_]) -> 
     for place in np.argsort(-value):
         ax.plot(range(len(names)), heights[:, place], color=shades[place], lw=0.8, alpha=0.6)
     dress(ax, figure.title, "", "", "x")
+    slanted: dict[str, Any] = {"rotation": 20, "ha": "right"} if len(names) > 6 else {}
     ax.set_xticks(
-        range(len(names)), [name.removeprefix("machine.") for name in names], fontsize=SMALL
-    )
+        range(len(names)), [name.removeprefix("machine.") for name in names], fontsize=SMALL,
+        **slanted,
+    )  # fmt: skip
     ax.set_yticks([])
     ax.set_xlim(-0.1, len(names) - 0.7)
 

@@ -1,6 +1,6 @@
 """A point: work, a recipe, a machine with its parameters and a seed; its key; and how it is run.
 
-The key is a hash of everything the result hangs on: the canonical configuration (defaults filled
+The key is a hash of everything the result depends on: the canonical configuration (defaults filled
 in), a digest of the work (shapes and, where they count, the tensors), the seed, and the version of
 the model, which is a digest of Sparqsim's own source. What would change nothing is not in it: the
 seed of a run that needs no numbers, a recipe's description.
@@ -239,5 +239,5 @@ class Bench:
 
 
 def numbers_needed(machine: Machine, verify: bool) -> bool:
-    """Whether the result hangs on the values of tensors."""
+    """Whether the result depends on the values of tensors."""
     return not is_outlined(machine, verify)

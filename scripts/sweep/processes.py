@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -186,6 +186,16 @@ class Process:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back while a process starts, which has it held back from its first moment."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Forks:
     """Starts processes as copies of this one, warmed up."""
 
@@ -201,7 +211,8 @@ class Forks:
         made = multiprocessing.get_context("fork").Process(
             target=_serve_fork, args=(theirs, [*self.open, ours], self.networks), daemon=True
         )
-        with warnings.catch_warnings():  # the threads here only wait for the disk
+        with uninterrupted(), warnings.catch_warnings():
+            # The threads here only wait for the disk.
             warnings.simplefilter("ignore", DeprecationWarning)
             made.start()
         theirs.close()
@@ -224,12 +235,13 @@ def _serve_fork(connection: Connection, others: list[Connection], networks: Netw
 def fresh() -> Process:
     """Start an interpreter of its own."""
     ours, theirs = multiprocessing.Pipe()
-    made = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
-    )
+    with uninterrupted():
+        made = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+        )
     theirs.close()
     return Process(ours, made.wait, made.pid)
 

@@ -158,15 +158,15 @@ class Seat:
 
 
 class Local:
-    """Runs points on this machine."""
+    """Runs points on this machine, in processes that are kept from one call to the next."""
 
     def __init__(self, workers: int, networks: Networks | None = None) -> None:
         if workers < 1:
             raise InputError(f"workers must be at least 1, got {workers}")
         self.workers, self.networks = workers, networks
+        self.seats: list[Seat] = []
         self.seconds = 0.0  # of a point, lately
         self.batches = 0
-        self.kills: dict[int, int] = {}
         self.early_deaths = 0
 
     def __call__(self, plan: Points, numbers: NDArray[np.int64]) -> Iterator[Outcome]:
@@ -174,9 +174,13 @@ class Local:
             return
         self.plan = plan
         self.stretches = Stretches(numbers, min(self.workers, len(numbers)))
-        self.start = self._starter(numbers)
-        seats = [Seat(place, self.start()) for place in range(len(self.stretches.left))]
+        self.kills: dict[int, int] = {}
+        if not self.seats:
+            self.start = self._starter(numbers)
         try:
+            for place in range(len(self.seats), len(self.stretches.left)):
+                self.seats.append(Seat(place, self.start()))
+            seats = self.seats[: len(self.stretches.left)]
             for seat in seats:
                 self._feed(seat)
             while any(seat.out for seat in seats):
@@ -185,9 +189,15 @@ class Local:
                     yield from self._answer(by_connection[ready])  # type: ignore[index]
                 for seat in seats:
                     self._feed(seat)
-        finally:
-            for seat in seats:
-                seat.process.kill()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the processes."""
+        for seat in self.seats:
+            seat.process.kill()
+        self.seats.clear()
 
     def _starter(self, numbers: NDArray[np.int64]) -> Callable[[], Process]:
         """How processes are started; what they need is loaded here first where they are copies."""

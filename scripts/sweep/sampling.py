@@ -124,7 +124,9 @@ class Grid:
 
     axes: tuple[Axis, ...]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many there are, however many those are."""
         return math.prod(len(axis.values) for axis in self.axes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -142,7 +144,9 @@ class Drawn:
     axes: tuple[Axis, ...]
     places: NDArray[np.float64]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many there are."""
         return len(self.places)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class Space:
                 first = next(iter(waiting))
                 names = ", ".join(waiting)
                 raise InputError(
-                    f"{self.place(*first.split('.'))}: derived values hang on each other: {names}"
+                    f"{self.place(*first.split('.'))}: derived values depend on each other: {names}"
                 )
             ordered |= {name: waiting.pop(name) for name in ready}
         return ordered

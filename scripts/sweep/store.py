@@ -1,4 +1,4 @@
-"""The store of a sweep: one content-addressed JSON file a point, which is the record.
+"""The store of a sweep: one content-addressed JSON file per point, which is the record.
 
 ::
 
@@ -17,6 +17,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,7 @@ from sparqsim.scripts.sweep.points import KEY_DIGITS
 WRITERS = 4  # threads that wait for the disk
 POINTS = "points"
 TEMPORARY = ".part"
+LEFT_SECONDS = 3600.0  # after which an unfinished file is one that nobody goes on with
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -109,9 +112,10 @@ class Store:
             output_folder(self.path / POINTS)
         elif not (self.path / POINTS).is_dir():
             raise InputError(f"there is no store {self.path}; a sweep makes one")
-        self.index = Index(self.path, writable=create)
-        self.broken = self.index.refresh(self._entries(), self.read)
+        self.writable = create
         self.writers: ThreadPoolExecutor | None = None
+        self.mark = secrets.token_hex(8)  # of its unfinished files, whoever else writes
+        self.index = Index(self.path, self._entries, self.read, writable=create)
 
     def file(self, key: str) -> Path:
         """Where a point's file is or would be."""
@@ -149,7 +153,7 @@ class Store:
     def _write(self, content: tuple[Record, bytes]) -> tuple[Entry, Record]:
         record, data = content
         path = self.file(record.key)
-        temporary = path.with_name(f"{record.key}.{os.getpid()}{TEMPORARY}")
+        temporary = path.with_name(f"{record.key}.{self.mark}{TEMPORARY}")
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -175,6 +179,12 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _sweep_away(self, file: os.DirEntry[str]) -> None:
+        """Remove what a process that was killed left unfinished."""
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < time.time() - LEFT_SECONDS:
+                os.unlink(file)
+
     def _entries(self) -> Iterator[tuple[str, list[Entry]]]:
         """What files there are, a folder at a time: its two digits, and key, size and time."""
         try:
@@ -189,4 +199,6 @@ class Store:
                     if len(name) == KEY_DIGITS and file.name.endswith(".json"):
                         told = file.stat()
                         found.append(Entry(name, told.st_size, told.st_mtime_ns))
+                    elif self.writable and file.name.endswith(TEMPORARY):
+                        self._sweep_away(file)
             yield folder, found

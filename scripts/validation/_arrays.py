@@ -31,7 +31,7 @@ from sparqsim.architectures.arrays.shapes import Mapping as TileMapping
 from sparqsim.architectures.machine import Machine
 from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError, read_csv
-from sparqsim.scripts.output import check_differences, console, table, write_json
+from sparqsim.scripts.output import check_differences, console, marked, table, write_json
 from sparqsim.scripts.validation._evidence import Table
 from sparqsim.simulator.report import NetworkReport
 from sparqsim.workloads.work import Network, load
@@ -523,7 +523,7 @@ def report_headlines(
             f"{row.ours:.3g}",
             f"{100 * row.error:+.1f} %",
             "" if row.bound is None else f"{100 * row.bound:.0f} %",
-            "[red]miss[/red]" if row.within is False else "",
+            marked("miss", "red") if row.within is False else "",
         )
     console().print(made)
     bounded = [row for row in rows if row.within is not None]

@@ -4,11 +4,11 @@ The rows are those of the VENOM repository (SC 2023): fp16, weights of m x k by 
 a time of the dense library; those of the kernel ``cuSPARSELt`` have one of the 2:4 library. Other
 kernels' own times are not compared, and a product's time in a library is the median of its rows.
 
-Two constants are fitted, each on the product where it weighs most: the clock on the largest dense
-product, the call of the sparse library on the smallest sparse one. Both are conditions of the
-measurement. The rows of the kernels CLASP and Sputnik come from a run whose dense library was
-about twice as fast: some of its times exceed the peak of fp32 sums. They are kept apart, as sums in
-fp16, and predicted with the same clock.
+One constant is fitted, on the largest dense product: the power limit, as of the A100, under which
+each tiling has a clock of its own. It is a condition of the measurement. The rows of the kernels
+CLASP and Sputnik come from a run whose dense library was about twice as fast: some of its times
+exceed the peak of fp32 sums. They are kept apart, as sums in fp16, at the clock of the fitted
+product: the model's power is that of fp32 sums, and what sums in fp16 take is not known.
 
 Each product has a regime, by what the model says of it: ``launch`` where a tenth of the time is
 spent before the kernel, ``memory`` where DRAM is busier than the tensor cores, ``wave`` where the
@@ -27,24 +27,24 @@ from typing import Any
 import msgspec
 
 from sparqsim.architectures import presets
-from sparqsim.architectures.machine import run
 from sparqsim.architectures.sparse_tensor_core import Plan, Shape, SparseTensorCore, best_tiling
 from sparqsim.base import InputError, read_csv
-from sparqsim.scripts.output import PatientBar, console, table
+from sparqsim.scripts.output import PatientBar, console, marked, table
+from sparqsim.scripts.validation import _power_limit
 from sparqsim.scripts.validation._evidence import spearman
+from sparqsim.scripts.validation._power_limit import power_limit_w
 
 REFERENCE = Path(__file__).with_name("rtx3090_gemm.csv")
 COLUMNS = ("kernel", "m", "k", "n", "sparse_ms", "dense_cublas_ms")
 MEASURED_ON = "rtx3090"  # the preset
 SPARSE_LIBRARY = "cuSPARSELt"
+FP16_SUMS = "dense, fp16 sums"
 APART = ("CLASP", "Sputnik")  # kernels whose rows have dense times of another run
 DENSE_FIT = Shape(rows=4096, columns=8192, depth=1024)  # the largest dense product
-SPARSE_FIT = Shape(rows=768, columns=4096, depth=768)  # the smallest 2:4 product
-PATTERNS = {"dense": "dense", "dense, fp16 sums": "dense", "2:4": "2:4"}  # library -> pattern
+PATTERNS = {"dense": "dense", FP16_SUMS: "dense", "2:4": "2:4"}  # library -> pattern
 REGIMES = ("launch", "memory", "wave", "compute")
 BOUND = 0.10  # of a time
 TENTH = 0.10  # of a time or of SM waves; see the regimes
-FIT_ROUNDS = 4
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,8 +74,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
     """What was fitted."""
 
+    power_limit_w: float
     clock_mhz: float
-    sparse_call_us: float
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ def read_table(path: str | Path) -> list[Measured]:
             )
         shape = Shape(*(_size(line[name], f"{where}: {name}") for name in ("m", "n", "k")))
         apart = line["kernel"].startswith(APART)
-        dense = "dense, fp16 sums" if apart else "dense"
+        dense = FP16_SUMS if apart else "dense"
         found[dense, shape].append(_time(line["dense_cublas_ms"], f"{where}: dense_cublas_ms"))
         if line["kernel"] == SPARSE_LIBRARY:
             found["2:4", shape].append(_time(line["sparse_ms"], f"{where}: sparse_ms"))
@@ -163,32 +163,23 @@ def measured_on() -> SparseTensorCore:
 
 def milliseconds(machine: SparseTensorCore, shape: Shape, library: str) -> float:
     """Time of a product in a library on a machine."""
-    program = machine.gemm(*shape, pattern=PATTERNS[library])
-    return 1e3 * run(machine, program, record="summary").report.seconds
+    return _power_limit.milliseconds(machine, shape, PATTERNS[library], "fp16")
 
 
 def fit(rows: Iterable[Measured], machine: SparseTensorCore) -> Fit:
-    """The clock and the sparse library's call that meet the two products to fit.
-
-    A call can only add time: where the model is slower than the measurement already, it is 0.
-    """
-    times = {(row.library, row.shape): row.milliseconds for row in rows}
-    dense, sparse = times["dense", DENSE_FIT], times["2:4", SPARSE_FIT]
-    for _ in range(FIT_ROUNDS):
-        slower = dense / milliseconds(machine, DENSE_FIT, "dense")
-        machine = msgspec.structs.replace(machine, clock_hz=machine.clock_hz / slower)
-    call_ms = max(0.0, sparse - milliseconds(machine, SPARSE_FIT, "2:4"))
-    return Fit(clock_mhz=machine.clock_hz / 1e6, sparse_call_us=1e3 * call_ms)
+    """The power limit that meets the product to fit."""
+    times = {row.shape: row.milliseconds for row in rows if row.library == "dense"}
+    limit = power_limit_w(machine, DENSE_FIT, "fp16", times[DENSE_FIT])
+    limited = msgspec.structs.replace(machine, power_limit_w=limit)
+    clock = limited.gemm(*DENSE_FIT, pattern="dense").netlist.clock_hz
+    return Fit(power_limit_w=limit, clock_mhz=clock / 1e6)
 
 
 def fitted_machine(found: Fit, library: str, machine: SparseTensorCore) -> SparseTensorCore:
-    """The GPU with the fit; sums in fp16 run at its full rate."""
-    return msgspec.structs.replace(
-        machine,
-        clock_hz=1e6 * found.clock_mhz,
-        sparse_call_us=found.sparse_call_us,
-        fp32_accumulate=1.0 if library == "dense, fp16 sums" else machine.fp32_accumulate,
-    )
+    """The GPU with the fit; sums in fp16 run at its full rate, at the fitted product's clock."""
+    if library == FP16_SUMS:
+        return msgspec.structs.replace(machine, fp32_accumulate=1.0, clock_hz=1e6 * found.clock_mhz)
+    return msgspec.structs.replace(machine, power_limit_w=found.power_limit_w)
 
 
 def compare(measured: Measured, found: Fit, machine: SparseTensorCore) -> Compared:
@@ -198,7 +189,7 @@ def compare(measured: Measured, found: Fit, machine: SparseTensorCore) -> Compar
     cores = machine.cores("fp16", PATTERNS[measured.library])
     tiling = best_tiling(cores, measured.shape)
     error = simulated / measured.milliseconds - 1
-    fitted = {"dense": DENSE_FIT, "2:4": SPARSE_FIT}.get(measured.library) == measured.shape
+    fitted = (measured.library, measured.shape) == ("dense", DENSE_FIT)
     return Compared(
         library=measured.library,
         shape="x".join(map(str, measured.shape[:3])),
@@ -256,7 +247,7 @@ def summaries(rows: list[Compared]) -> list[Summary]:
             some = [row for row in mine if row.regime == each]
             made += [summarize(some, library, each)] if some else []
         made += [summarize(mine, library, "all")] if mine else []
-    both = [row for row in rows if row.library != "dense, fp16 sums"]
+    both = [row for row in rows if row.library != FP16_SUMS]
     return [*made, summarize(both, "dense and 2:4", "all")] if both else made
 
 
@@ -282,12 +273,12 @@ def show(content: dict[str, Any]) -> None:
         "RTX 3090 fp16 GEMMs: measured and simulated",
         ("", "rows x columns x depth", "tile", "regime"),
         ("ms", "simulated", "error", ""),
-        f"fitted: a clock of {found.clock_mhz:.0f} MHz on the largest dense product and "
-        f"{found.sparse_call_us:.1f} us a call of the sparse library on the smallest sparse one; "
+        f"fitted: a power limit of {found.power_limit_w:.0f} W on the largest dense product, whose "
+        f"clock is then {found.clock_mhz:.0f} MHz; "
         f"bound {100 * BOUND:.0f} % on the rest",
     )
     for row in content["rows"]:
-        verdict = "fitted" if row.fitted else "" if row.within else "[red]miss[/red]"
+        verdict = "fitted" if row.fitted else "" if row.within else marked("miss", "red")
         made.add_row(
             row.library, row.shape, row.tiling, row.regime, f"{row.measured:.4g}",
             f"{row.simulated:.4g}", f"{100 * row.error:+.1f} %", verdict,

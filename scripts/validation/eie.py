@@ -27,6 +27,7 @@ from sparqsim.scripts.output import (
     PatientBar,
     console,
     json_option,
+    marked,
     refuse_folder,
     table,
     write_json,
@@ -267,7 +268,7 @@ def show(rows: list[LayerRow]) -> None:
             f"{row.simulated_us:.2f}",
             f"{row.lowest_us:.2f}-{row.highest_us:.2f}",
             f"{100 * row.error:+.1f} %",
-            "" if row.within_bound else "[red]miss[/red]",
+            "" if row.within_bound else marked("miss", "red"),
             f"{row.published_theoretical_us:.1f}",
             f"{row.theoretical_us:.1f}",
             f"{row.theoretical_without_padding_us:.1f}",
@@ -291,7 +292,8 @@ def show(rows: list[LayerRow]) -> None:
     callback=refuse_folder,
     help="Draw Table IV and the trends over PEs and queues.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=SEEDS, show_default=True)
+@click.option("--seeds", type=click.IntRange(1), default=SEEDS, show_default=True,
+              help="How many matrices are drawn for each layer.")  # fmt: skip
 def command(json_path: str | None, figures: str | None, seeds: int) -> None:
     """EIE's Table IV, with the trends over PEs and queue depth."""
     if figures:

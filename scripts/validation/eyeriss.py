@@ -38,6 +38,7 @@ from sparqsim.scripts.output import (
     check_differences,
     console,
     json_option,
+    marked,
     refuse_folder,
     table,
     write_json,
@@ -52,6 +53,7 @@ from sparqsim.workloads.tensors import LayerTensors, synthetic, with_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.text import Text
 
 HERE = Path(__file__).parent
 MEASURED, MAPPINGS = HERE / "eyeriss_v1_alexnet.csv", HERE / "eyeriss_v1_mapping.csv"
@@ -381,7 +383,9 @@ def show(rows: list[Row]) -> None:
         "bound: 5 % of the processing time; active PEs exactly; the other quantities are reported",
     )
     for row in rows:
-        bound = {None: "", True: "held", False: "[red]miss[/red]"}[row.within_bound]
+        bound: str | Text = "" if row.within_bound is None else "held"
+        if row.within_bound is False:
+            bound = marked("miss", "red")
         quantity = f"{row.quantity} {row.unit}".strip()
         made.add_row(
             row.layer, quantity, f"{row.measured:.4g}", f"{row.simulated:.4g}",

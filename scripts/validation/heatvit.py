@@ -184,8 +184,10 @@ def show(rows: list[Row]) -> None:
 @click.command()
 @json_option
 @click.option("--figures", metavar="DIR", callback=refuse_folder, help="Draw speed-ups and tokens.")
-@click.option("--images", type=click.IntRange(1, 256), default=8, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--images", type=click.IntRange(1, 256), default=8, show_default=True,
+              help="Images whose selectors decide.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Seed of the untrained selectors and images.")  # fmt: skip
 def command(json_path: str | None, figures: str | None, images: int, seed: int) -> None:
     """HeatViT's gain by pruning tokens, image by image."""
     if figures:

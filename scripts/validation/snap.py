@@ -177,15 +177,22 @@ def compare(
 
 @click.command()
 @click.option(
-    "--weight-density", type=click.FloatRange(0, 1, min_open=True), default=0.5, show_default=True
+    "--weight-density",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Density of the synthetic weights, which is not published.",
 )
 @click.option(
     "--activation-density",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.5,
     show_default=True,
+    help="Density of the synthetic activations, which is not published.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the synthetic tensors."
+)
 @json_option
 def command(
     weight_density: float,

@@ -34,7 +34,6 @@ from sparqsim.architectures.sparse_tensor_core import (
     KINDS,
     Shape,
     SparseTensorCore,
-    best_tiling,
     tilings,
 )
 from sparqsim.base import InputError, read_csv
@@ -43,11 +42,13 @@ from sparqsim.scripts.output import (
     check_differences,
     console,
     json_option,
+    marked,
     table,
     write_json,
 )
 from sparqsim.scripts.validation import _rtx3090 as rtx3090
 from sparqsim.scripts.validation._evidence import Evidence, Table
+from sparqsim.scripts.validation._power_limit import power_limit_w
 
 REFERENCE = Path(__file__).with_name("a100_sparse.csv")
 COLUMNS = ("item", "M", "N", "K", "dtype", "dense_ms", "sparse_ms", "note")
@@ -56,7 +57,6 @@ FITTED_SHAPE = (4096, 4096, 4096)
 PATTERNS = {"dense_ms": "dense", "sparse_ms": "native"}
 BOUND = 0.15  # of a time, on rows that were not fitted
 ONE_TOKEN = (4096, 1, 4096)  # a layer of a 7-billion-parameter language model on one token
-FIT_ROUNDS = 4
 
 EVIDENCE = (
     Evidence(
@@ -270,23 +270,11 @@ def fit(measured: Measured, machine: SparseTensorCore) -> Fit:
     if measured.dense_ms is None or measured.sparse_ms is None:
         raise InputError("the row to fit must have dense_ms and sparse_ms")
     shape, dtype = measured.shape, measured.dtype
-
-    def limited(limit_w: float) -> SparseTensorCore:
-        return msgspec.structs.replace(machine, power_limit_w=limit_w)
-
-    limit, fastest = 0.0, milliseconds(machine, shape, "dense", dtype)
-    launch_ms = machine.launch_us / 1e3
-    if fastest < measured.dense_ms:
-        cores = machine.cores(dtype, "dense")
-        tiling = best_tiling(cores, Shape(*shape))
-        limit, at = cores.main_loop_power_w(Shape(*shape), tiling), fastest
-        for _ in range(FIT_ROUNDS):
-            ratio = (at - launch_ms) / (measured.dense_ms - launch_ms)
-            limit = machine.idle_w + (limit - machine.idle_w) * ratio
-            at = milliseconds(limited(limit), shape, "dense", dtype)
-    sparse_ms = milliseconds(limited(limit), shape, "native", dtype)
+    limit = power_limit_w(machine, Shape(*shape), dtype, measured.dense_ms)
+    limited = msgspec.structs.replace(machine, power_limit_w=limit)
+    sparse_ms = milliseconds(limited, shape, "native", dtype)
     call_ms = max(0.0, measured.sparse_ms - sparse_ms)
-    clock = limited(limit).gemm(*shape, dtype=dtype, pattern="dense").netlist.clock_hz
+    clock = limited.gemm(*shape, dtype=dtype, pattern="dense").netlist.clock_hz
     return Fit(power_limit_w=limit, clock_mhz=clock / 1e6, sparse_call_us=1e3 * call_ms)
 
 
@@ -392,7 +380,7 @@ def show(content: dict[str, Any]) -> None:
     )
     rows: list[Row] = content["rows"]
     for row in rows:
-        verdict = "fitted" if row.fitted else "" if row.within else "[red]miss[/red]"
+        verdict = "fitted" if row.fitted else "" if row.within else marked("miss", "red")
         made.add_row(
             row.item.replace("GEMM ", ""),
             row.shape.replace(" ", ""),

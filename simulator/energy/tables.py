@@ -173,7 +173,7 @@ class EnergyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def sram(
         self, name: str = "sram.read", *, capacity_kib: float, node_nm: float | None = None
     ) -> Entry:
-        """Return the energy a bit of an SRAM of a given size: a power law through the table's.
+        """Return the energy per bit of an SRAM of a given size: a power law through the table's.
 
         With one size in the table, the exponent is that of ``cacti-aladdin``.
 
@@ -244,7 +244,7 @@ def power_law(points: list[tuple[float, float]], x: float) -> float:
 _CACTI = "CACTI 7, 64-bit port, energy of a read divided by 64"
 _ALADDIN = "Aladdin-style MAC: 8-bit multiply, 32-bit accumulate"
 _SCALED_16 = "; below 22 nm scaled, not modelled"
-# pJ a 64-bit read at (2 KiB, 128 KiB), and pJ a MAC, by node; derived: computed with these tools.
+# pJ per 64-bit read at (2 KiB, 128 KiB) and per MAC, by node; derived: computed with these tools.
 SRAM_64_BIT_PJ = {45: (2.76, 32.3), 28: (1.16, 13.9), 16: (0.55, 6.3)}
 MAC_PJ = {45: 1.15, 28: 0.59, 16: 0.20}
 _SRAM_128_OVER_2 = SRAM_64_BIT_PJ[45][1] / SRAM_64_BIT_PJ[45][0]
@@ -308,7 +308,7 @@ def _cacti_aladdin() -> EnergyTable:
         )
     ant = "ANT's released simulator at 500 MHz"
     for name, milliwatts, kind, source in (
-        # 131.715 pJ a cycle over 64 x 64 elements; 969.23 pJ a cycle; both x 0.5 GHz
+        # 131.715 pJ per cycle over 64 x 64 elements; 969.23 pJ per cycle; both x 0.5 GHz
         ("pe4.static", 131.715 * 0.5 / 64**2, Kind.LOGIC, f"{ant}: array leakage, by element"),
         ("dram.static", 969.23 * 0.5, Kind.OFF_CHIP, f"{ant}: DRAM background power"),
     ):
@@ -364,7 +364,7 @@ def _horowitz() -> EnergyTable:
     )
     cache = Entry(
         name="sram.read",
-        value=10.0 / 64,  # 10 pJ a 64-bit read of 8 KiB
+        value=10.0 / 64,  # 10 pJ per 64-bit read of 8 KiB
         unit=Unit.PJ_PER_BIT,
         node_nm=45,
         kind=Kind.MEMORY,

@@ -18,7 +18,7 @@ a netlist has one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -258,7 +258,7 @@ def run(
                 for j in range(width):
                     times[ended + j] = times[start + j] + pool[busy_at + j]
                     times[seen + j] = times[start + j] + max(1, pool[delay_at + j])
-                if memory is not None and actor.answers >= 0:
+                if memory is not None and actor.resource >= 0 and resources[actor.resource].model:
                     times[ended] = times[start] + own.busy
                     times[seen] = times[start] + own.latency
                 for j in range(width):
@@ -354,19 +354,18 @@ class State:
     server: NDArray[np.int64]
     free: NDArray[np.int64]
     waiting: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    causes: NDArray[np.int32]
-    ready: NDArray[np.int64]
-    ready_causes: NDArray[np.int32]
-    answers: NDArray[np.int64]
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    causes: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    ready: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    ready_causes: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    answers: NDArray[np.int64] = field(default_factory=lambda: np.empty((3, 0), np.int64))
 
     @classmethod
     def at_first(cls, layout: Layout, full: bool) -> State:
         """Nothing has fired; ``full`` keeps every firing, else the sums of each lane."""
         lanes = np.zeros(layout.lanes, row_type(LaneRow))
         lanes["actor"] = np.repeat(np.arange(layout.actors.size), layout.actors["lanes"])
-        kept, granted = (layout.record_size, layout.grant_size) if full else (0, 0)
-        return cls(
+        state = cls(
             layout,
             full,
             lanes,
@@ -377,12 +376,18 @@ class State:
             server=np.zeros(layout.lanes, np.int64),
             free=np.zeros(layout.server_size, np.int64),
             waiting=np.zeros(layout.waiting_size, np.int64),
-            starts=np.empty(kept, np.int64),
-            causes=np.empty(kept, np.int32),
-            ready=np.empty(granted, np.int64),
-            ready_causes=np.empty(granted, np.int32),
-            answers=np.empty((3, layout.answer_size if full else 0), np.int64),
         )
+        if full:
+            state.keep(layout.record_size, layout.grant_size, layout.answer_size)
+        return state
+
+    def keep(self, firings: int, granted: int, answered: int) -> None:
+        """Keep from now on the firings, in so many places, and what was granted and answered."""
+        self.full = True
+        self.starts, self.causes = np.empty(firings, np.int64), np.empty(firings, np.int32)
+        self.ready, self.ready_causes = np.empty(granted, np.int64), np.empty(granted, np.int32)
+        self.answers = np.empty((3, answered), np.int64)
+        self.__dict__.pop("_arguments", None)
 
     def go_on(self) -> bool:
         """Run as far as can be; whether lanes came to the stop of their actor.
@@ -394,6 +399,11 @@ class State:
         listed[:] = is_first
         arguments: Any = (*before, work, listed, first.size, *behind)
         return run(*arguments)
+
+    def changing(self) -> tuple[NDArray[Any], ...]:
+        """All that a run changes and a later part of it needs."""
+        kept = (self.lanes, self.counts, self.rings, self.times, self.asked, self.server, self.free)
+        return *kept, self.waiting, self.layout.resources, self.layout.state
 
     @cached_property
     def _arguments(self) -> tuple[Any, ...]:
@@ -417,25 +427,25 @@ class State:
 
 def run_compiled(netlist: Netlist, record: str = "full") -> Timeline:
     """Run a netlist on the compiled engine; see :func:`sparqsim.simulator.engines.simulate`."""
-    full = record == "full"
-    from sparqsim.simulator.engines import repeating
-
-    if not full and repeating.pays(netlist):
-        state = repeating.run_through(netlist)
-    else:
+    full, trail = record == "full", None
+    if full:
         state = State.at_first(flatten(netlist), full)
         state.go_on()
-    layout, lanes, times = state.layout, state.lanes, state.times
-    # The lanes of a uniform bank have fired as often as its first.
-    rows = [(a["first_lane"], a["first_lane"] + a["lanes"], a["width"]) for a in layout.actors]
-    fired = tuple(np.repeat(lanes["fired"][low:high:width], width) for low, high, width in rows)
+    else:
+        from sparqsim.simulator.engines import repeating
+
+        state, trail = repeating.run_through(netlist)
+    layout, times = state.layout, state.times
+    rows = [(a["first_lane"], a["first_lane"] + a["lanes"]) for a in layout.actors]
+    counted = state.lanes["fired"][layout.counters()]
+    fired = tuple(counted[low:high] for low, high in rows)
     cycles = int(times[OVER].max())
     if not full:
         idled, blocked, waited = times[IDLED:ROWS]
         busy = times[END] - idled - waited  # the rest until the end
         sums = np.vstack([busy, idled - blocked, blocked, waited])
-        parts = tuple(LaneTimes.of_sums(sums[:, low:high], cycles) for low, high, _ in rows)
-        return Timeline(netlist=netlist, cycles=cycles, fired=fired, sums=parts)
+        parts = tuple(LaneTimes.of_sums(sums[:, low:high], cycles) for low, high in rows)
+        return Timeline(netlist=netlist, cycles=cycles, fired=fired, sums=parts, trail=trail)
 
     def split(flat: Any, column: str) -> list[Any]:
         offsets = layout.actors[column].tolist()

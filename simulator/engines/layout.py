@@ -158,6 +158,29 @@ class Layout:
     grant_size: int
     answer_size: int
 
+    def counters(self) -> Ints:
+        """Of each lane the one that counts its firings: the first of a uniform bank."""
+        lanes = self.actors["lanes"]
+        uniform = np.repeat(self.actors["width"] > 1, lanes)
+        first = np.repeat(self.actors["first_lane"], lanes)
+        return np.where(uniform, first, np.arange(lanes.sum()))
+
+    def ends_of(self, netlist: Netlist) -> list[tuple[slice, slice]]:
+        """Of each channel where the tokens moved by its source and by its target are counted."""
+        found = []
+        for c, channel in enumerate(netlist.channels):
+            i, j = netlist.index(channel.source), netlist.index(channel.target)
+            at = self.actors["ports"][i] + len(netlist.inputs[i]) + netlist.outputs[i].index(c)
+            port = self.ports[int(at)]
+            ends = ((i, port["own_count"], port["own_step"]),
+                    (j, port["other_count"], port["other_step"]))  # fmt: skip
+            made, taken = (
+                slice(int(count), int(count) + (netlist.actors[end].lanes if step else 1))
+                for end, count, step in ends
+            )
+            found.append((made, taken))
+        return found
+
 
 class _Pool:
     """Arrays laid end to end, each object once; of loops so many firings as ``window`` says."""
@@ -342,7 +365,10 @@ def ring_slots(channel: Channel, source: Actor) -> int:
         most = produce.total()
     else:
         produce = _array(produce)
-        most = int(produce.sum(axis=0, dtype=np.int64).max()) if produce.size else 0
+        if produce.size == 1:
+            most = int(produce.item())
+        else:
+            most = int(produce.sum(axis=0, dtype=np.int64).max()) if produce.size else 0
         if produce.shape[0] == 1:
             most *= source.count
     return 1 << max(0, min(channel.capacity, max(most, 1)) - 1).bit_length()

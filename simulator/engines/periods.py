@@ -25,13 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparqsim.simulator.engines.compiled import (
-    BLOCKED,
     CAUSE,
     END,
     IDLED,
     OVER,
+    ROWS,
     START,
-    WAITED,
     WAITING,
     State,
 )
@@ -127,8 +126,7 @@ class Parts:
         self.spans = [slice(a["first_lane"], a["first_lane"] + a["lanes"]) for a in rows]
         self.firings = rows["firings"].tolist()
         self.first = np.repeat(rows["first_lane"], lanes)
-        uniform = np.repeat(rows["width"] > 1, lanes)
-        self.counter = np.where(uniform, self.first, np.arange(lanes.sum()))
+        self.counter = state.layout.counters()
         self._lay_out_queues()
         self.changing = [
             list({id(g): g for g in given_of(netlist, i) if _changes(g)}.values())
@@ -219,6 +217,7 @@ class Period:
         parts, now, before = self.parts, self.now, self.before
         rings = parts.rings
         if rings is None:
+            self.moves = np.zeros(0, np.bool_)
             return True
         moved = now.counts - before.counts
         if (moved != moved[parts.own]).any():
@@ -231,8 +230,8 @@ class Period:
         floor = np.minimum.reduceat(now.times[END][parts.ends], parts.first_ends)[rings.channel]
         new = np.maximum(now.rings[rings.indices(now.counts)], floor)
         old = np.maximum(before.rings[rings.indices(before.counts)] + self.shift, floor)
-        self.moving = moves[rings.channel]
-        return not ((new != old) & self.moving).any()
+        self.moves = moves
+        return not ((new != old) & moves[rings.channel]).any()
 
     def _holds_recur(self) -> bool:
         self.holds: list[slice] = []
@@ -314,23 +313,74 @@ class Period:
                     least = min(least, below // ranks.rise)
         return int(least)
 
-    def add(self, times: int) -> None:
-        """Let the period pass so many times more."""
-        state, active, shift = self.state, self.active, times * self.shift
-        state.lanes["fired"] += times * self.fired
-        state.asked[self.waits] += shift
-        for i, rise in self.rises.items():
-            state.lanes["rank"][self.parts.spans[i]] += times * rise
+    def jump(self, times: int) -> Jump:
+        """So many times more."""
+        before, now = self.before, self.now
+        return Jump(
+            times=times,
+            shift=self.shift,
+            fired=self.fired,
+            active=self.active,
+            waits=self.waits,
+            rises=[(self.parts.spans[i], rise) for i, rise in self.rises.items() if rise],
+            counts=now.counts - before.counts,
+            moving=self.moves,
+            holds=self.holds,
+            sums=now.times[IDLED:ROWS] - before.times[IDLED:ROWS],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Jump:
+    """A period that passes so many times more.
+
+    Attributes
+    ----------
+    times, shift
+        How often, and the cycles of one.
+    fired : int64 [lanes]
+        Firings in a period.
+    active, waits : bool [lanes]
+        The lanes that fire, and those of them that wait for a resource at its ends.
+    rises
+        Lanes of which the ranks rise, and by how much in a period.
+    counts : int64 [counts]
+        Tokens moved in a period.
+    moving : bool [channels]
+        Where tokens move.
+    holds
+        The servers that are held on and on.
+    sums : int64 [3, lanes]
+        What a period adds to the sums of a summary.
+    """
+
+    times: int
+    shift: int
+    fired: Ints
+    active: NDArray[np.bool_]
+    waits: NDArray[np.bool_]
+    rises: list[tuple[slice, int]]
+    counts: Ints
+    moving: NDArray[np.bool_]
+    holds: list[slice]
+    sums: Ints
+
+    def add(self, state: State, rings: Rings | None) -> None:
+        """Let it pass, from the end of a period on."""
+        active, waits, shift = self.active, self.waits, self.times * self.shift
+        state.lanes["fired"] += self.times * self.fired
+        state.asked[waits] += shift
+        for span, rise in self.rises:
+            state.lanes["rank"][span] += self.times * rise
         for row in (END, OVER):
             state.times[row, active] += shift
-        state.times[START, self.waits] += shift
-        for row in (IDLED, BLOCKED, WAITED):
-            state.times[row] += times * (self.now.times[row] - self.before.times[row])
-        rings = self.parts.rings
-        there = None if rings is None else rings.indices(state.counts)[self.moving]
-        state.counts += times * (self.now.counts - self.before.counts)
+        state.times[START, waits] += shift
+        state.times[IDLED:ROWS] += self.times * self.sums
         if rings is not None:
-            state.rings[rings.indices(state.counts)[self.moving]] = self.now.rings[there] + shift
+            moving = self.moving[rings.channel]
+            there = state.rings[rings.indices(state.counts)[moving]]
+            state.counts += self.times * self.counts
+            state.rings[rings.indices(state.counts)[moving]] = there + shift
         for span in self.holds:
             state.free[span] += shift
         state.layout.resources["stale"] = 1

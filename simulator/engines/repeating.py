@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.simulator.engines.compiled import State
+from sparqsim.simulator.engines.compiled import OVER, State
 from sparqsim.simulator.engines.layout import flatten, uniform_actors
 from sparqsim.simulator.engines.periods import Moment, Parts, Period, given_of
+from sparqsim.simulator.engines.trail import Trail
 from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.netlist import Netlist
 
@@ -56,20 +57,50 @@ def _looped(netlist: Netlist, i: int) -> Iterator[bool]:
     return (isinstance(given, Loops) for given in (*given_of(netlist, i), netlist.actors[i].rank))
 
 
-def run_through(netlist: Netlist) -> State:
-    """The state after the whole run, sums of lanes and not single firings."""
-    run = _Run(netlist, State.at_first(flatten(netlist, WINDOW), full=False))
-    while (leader := run.leader()) >= 0 and run.follow(leader):
-        pass
-    return run.state
+def run_through(netlist: Netlist) -> tuple[State, Trail]:
+    """The state after the whole run, sums of lanes and not single firings, and how it went."""
+    looks = pays(netlist)
+    trail = Trail(netlist, windowed=looks)
+    if looks:
+        run = Run(netlist, State.at_first(flatten(netlist, WINDOW), full=False), trail)
+        while (leader := run.leader()) >= 0 and run.follow(leader):
+            pass
+        state = run.state
+    else:
+        state = State.at_first(flatten(netlist), full=False)
+        go_straight(state, trail)
+    trail.fired, trail.over = state.lanes["fired"].copy(), state.times[OVER].copy()
+    return state, trail
+
+
+def go_straight(state: State, trail: Trail) -> None:
+    """Go through a whole run firing by firing, with stops for marks alone."""
+    firings = state.layout.actors["firings"]
+    leader = int(firings.argmax()) if firings.size else 0
+    trail.lead(leader, 0)
+    last = int(firings[leader]) if firings.size else 0
+    here = 0
+    while (there := min(last, here + trail.to_next_mark())) < last and stand(state, leader, there):
+        trail.went(there - here)
+        trail.mark(state, there)
+        here = there
+    stand(state, leader, last)
+    trail.rest(last)
+
+
+def stand(state: State, leader: int, firing: int) -> bool:
+    """Go on until a lane of the leader stands before a firing; whether it came to that."""
+    state.layout.actors["stop"][leader] = firing
+    return state.go_on()
 
 
 @dataclass(eq=False)
-class _Run:
+class Run:
     """A run with its windows into loops."""
 
     netlist: Netlist
     state: State
+    trail: Trail | None = None
 
     def __post_init__(self) -> None:
         self.actors = self.state.layout.actors
@@ -94,7 +125,13 @@ class _Run:
                     if given.constant is None:
                         step = int(where[f"{name}_k"])
                         self.windows[i].append((where, name, int(where[name]), step, given))
-            if self.loops[i]:
+        self.look_anew()
+
+    def look_anew(self) -> None:
+        """Write out all loops from where the run stands."""
+        for i, loops in enumerate(self.loops):
+            if loops:
+                self.ahead[i] = FIRST_WINDOW
                 self.look(i)
 
     def fired(self, i: int) -> int:
@@ -132,8 +169,19 @@ class _Run:
     def reach(self, leader: int, firing: int) -> bool:
         """Go on until the leader stands before a firing and nothing else can be evaluated.
 
-        False if it cannot get there, and then the run is over.
+        False if it cannot get there, and then the run is over. Marks are left on the way.
         """
+        if self.trail is None:
+            return self._reach(leader, firing)
+        while (here := self.fired(leader)) < firing:
+            there = min(firing, here + self.trail.to_next_mark())
+            if not self._reach(leader, there):
+                return False
+            if self.trail.went(there - here):
+                self.trail.mark(self.state, there)
+        return True
+
+    def _reach(self, leader: int, firing: int) -> bool:
         while self.fired(leader) < firing:
             for i, windows in enumerate(self.windows):
                 if windows and self.fired(i) >= self.written[i]:
@@ -159,6 +207,13 @@ class _Run:
 
         False if it cannot.
         """
+        assert self.trail is not None
+        self.trail.lead(leader, self.fired(leader))
+        ended = self._follow(leader)
+        self.trail.rest(self.fired(leader))
+        return ended
+
+    def _follow(self, leader: int) -> bool:
         stops = _Stops(int(self.actors[leader]["firings"]), self.sizes(leader))
         marks = [_Marks(1 if not level else RECENT) for level in range(len(stops.distances))]
         while (here := self.fired(leader)) < stops.firings:
@@ -175,7 +230,7 @@ class _Run:
                 end = stops.firings if level else stops.end_of_iteration(here)
                 before, like = None, marks[level].like(now, leader)
                 for compared, (at, then, shift) in enumerate(like, 1):
-                    if self.jump(leader, then, now, shift, end):
+                    if self.jump(leader, at, then, now, shift, end):
                         before = at
                         break
                     stops.looked += compared % COMPARED == 0
@@ -187,10 +242,10 @@ class _Run:
                 marks[level].put(here, now)
         return True
 
-    def jump(self, leader: int, before: Moment, now: Moment, shift: int, end: int) -> bool:
+    def jump(self, leader: int, at: int, before: Moment, now: Moment, shift: int, end: int) -> bool:
         """Add whole periods if what lies between two moments is one; whether any was added.
 
-        The leader goes no farther than to its firing ``end``.
+        The leader stood before its firing ``at`` in the first, and goes no farther than to ``end``.
         """
         period = Period(self.parts, self.state, before, now, shift)
         left = (end - self.fired(leader)) // int(period.fired[self.first_lanes[leader]])
@@ -200,8 +255,11 @@ class _Run:
         times = min(times, period.ranked())
         if times < 1:
             return False
-        period.add(times)
+        jump, here = period.jump(times), self.fired(leader)
+        jump.add(self.state, self.parts.rings)
         self.move_windows(period, times)
+        if self.trail is not None:
+            self.trail.jumped(at, here, self.fired(leader), jump)
         return True
 
     def move_windows(self, period: Period, times: int) -> None:

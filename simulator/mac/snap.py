@@ -4,7 +4,7 @@ Both operands lie in *bundles*: the non-zeros of a few neighbouring channels at 
 its channel index. The front end compares every index of a weight bundle with every index of an
 activation bundle in an N x N array of comparators; a match is a useful product. Bundles longer than
 N take several passes, one for every pair of N-long pieces; an empty bundle takes none. Up to
-``multipliers`` products a cycle enter a PE's adder tree. If the tree can be split, a cycle may hold
+``multipliers`` products enter a PE's adder tree per cycle. If it can be split, a cycle may hold
 the last products of one bundle pair and the first of the next, which belong to other outputs.
 
 Products add up in two levels: the products of a bundle pair within the PE, then the sums of the

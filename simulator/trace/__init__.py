@@ -47,7 +47,7 @@ def write_trace(
     window
         Cycles to show; by default all of a run.
     traffic
-        What moved the bits of each memory, for its bytes a cycle (Perfetto alone).
+        What moved the bits of each memory, for its bytes per cycle (Perfetto alone).
 
     Raises
     ------

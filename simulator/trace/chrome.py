@@ -5,7 +5,7 @@ Format's JSON object form. ``ts`` and ``dur`` are microseconds of real time at t
 the exact cycle, the cycles it took and the cause of its start stand in ``args``. Beside the lanes
 of the actor that takes from a channel runs a counter of the tokens its queues hold: the mean, the
 least and the most of all queues, in at most 2000 intervals; where it is known what moved the bits
-of the memories, a process beside the actors has a counter of the bytes a cycle of each. Arrows lead
+of the memories, a process beside the actors counts the bytes per cycle of each. Arrows lead
 along the critical path from lane to lane, and say what the time between was spent on.
 
 Perfetto rounds ``ts`` and ``dur`` to whole nanoseconds, each for itself, and drops events that then
@@ -210,7 +210,7 @@ def _memories(timeline: Timeline, window: Window, traffic: Traffic) -> Iterator[
         found = moved(timeline, accesses, COUNTER_INTERVALS, window)
         cycles = np.diff(found.edges)
         rates = {"read": found.read_bits / 8 / cycles, "written": found.written_bits / 8 / cycles}
-        yield _counter(timeline, f"{name}: bytes a cycle", pid, found.edges, rates)
+        yield _counter(timeline, f"{name}: bytes per cycle", pid, found.edges, rates)
 
 
 def _counter(

@@ -10,7 +10,7 @@ A firing goes on with the row of the last token it has taken from its first chan
 (or shifted) that leads forward; a firing that takes none stays with the token before. Of several
 firings to which one row could lead the first has it. Two traces stand side by side in Konata.
 
-The text is streamed; what is kept is 24 bytes a firing.
+The text is streamed; what is kept is 24 bytes per firing.
 
 Source: "Kanata log format", docs/kanata-log-format.md of Konata (Shioya).
 """

@@ -6,7 +6,7 @@ occupies it (no value while it is idle), and ``state``, what it does in words: `
 ``resource``). A channel is a scope with a signal a queue: the tokens that count against its
 capacity. Queues are numbered by the lanes they end at, those of a gather by where they begin.
 Times are real, in picoseconds. The text is streamed; before it is written the firings are put in
-the order of time, which takes 16 bytes a firing.
+the order of time, which takes 16 bytes per firing.
 
 Left out: channels of actors with a behaviour, whose tokens are not recorded.
 

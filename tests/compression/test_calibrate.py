@@ -37,6 +37,7 @@ GRIDS: tuple[Format, ...] = (
     outlier_victim("flint", 4),
     outlier_victim("int", 4, keep="left"),
     outlier_victim("int", 8),
+    formats.get("float8_e4m3"),
 )
 
 
@@ -50,7 +51,8 @@ def heavy(rng: np.random.Generator, *shape: int) -> np.ndarray:
 def test_squared_errors_are_those_of_rounding(grid: Format, n: int) -> None:
     """The scan's error equals that of really rounding, for each row, scale and format.
 
-    Short and long rows take different ways; outlier-victim pairs a third.
+    Rows that are short beside the grid and long ones take different ways; outlier-victim pairs one
+    more.
     """
     x = heavy(np.random.default_rng(n), 3, n)
     scale = np.array([0.3, 0.05, 1.0])

@@ -139,7 +139,7 @@ def test_layouts_by_density_are_the_smallest() -> None:
 
 
 def test_two_of_four_costs_what_its_metadata_costs() -> None:
-    """2:4 at 8 bits: 2 codes and 4 bits a group of 4, which is 5 bits a weight."""
+    """2:4 at 8 bits: 2 codes and 4 bits per group of 4, which is 5 bits per weight."""
     x = np.random.default_rng(2).standard_normal((32, 64)).astype(np.float32)
     tensor = compress.compress_weight(x, TensorRecipe(format="int8", prune="2:4"))
     assert isinstance(tensor, QuantizedTensor)

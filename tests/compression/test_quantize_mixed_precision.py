@@ -183,7 +183,7 @@ def test_more_bits_never_cost_more_noise() -> None:
 def test_budgets_that_cannot_be() -> None:
     """Too few bits, no format or an unknown one is named before anything is written."""
     network, base = _subject(), recipes.get("int8")
-    with pytest.raises(InputError, match=r"a budget of 1 bits a weight is not possible.* at least"):
+    with pytest.raises(InputError, match=r"a budget of 1 bits per weight is not.* at least"):
         mixed_recipe(network, base, ("int2", "int4"), 1)
     with pytest.raises(InputError, match="at least one format"):
         mixed_recipe(network, base, (), 4)

@@ -50,4 +50,4 @@ def test_the_errors_by_regime_are_what_validation_gives(validated: Path) -> None
         expected.append(" ".join(words).split())
     assert [line.split() for line in printed] == expected
     found = content["fit"]
-    assert f"{found['clock_mhz']:.0f} MHz" in text and f"{found['sparse_call_us']:.1f} us" in text
+    assert f"{found['power_limit_w']:.0f} W" in text and f"{found['clock_mhz']:.0f} MHz" in text

@@ -1,4 +1,4 @@
-"""Is the part named that the length of a run hangs on?"""
+"""Is the part named that the length of a run depends on?"""
 
 from __future__ import annotations
 

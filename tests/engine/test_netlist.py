@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparqsim.base import InputError
+from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.engines.layout import flatten
+from sparqsim.simulator.loops import Loops
 from sparqsim.simulator.netlist import (
     Actor,
     Channel,
@@ -384,3 +386,21 @@ def test_large_netlists_are_built_and_laid_out_in_linear_time() -> None:
         return best
 
     assert seconds(4000) < 9 * seconds(1000)
+
+
+def test_counts_of_any_whole_type() -> None:
+    """What numpy computed is a count like any other; what is none is refused, however large."""
+    two = np.int64(2)
+    net = Netlist(
+        actors=[
+            Actor(name="a", lanes=two, firings=two, resource="r"),
+            Actor(name="b", lanes=two, firings=two),
+        ],
+        channels=[Channel(name="c", source="a", target="b", capacity=two, offset=np.int64(1))],
+        resources=[Resource(name="r", servers=two)],
+    )
+    assert [simulate(net, engine=engine).cycles for engine in ("compiled", "simpy")] == [3, 3]
+    with pytest.raises(InputError, match="firings must be at least 0 and at most 2"):
+        Actor(name="a", busy=Loops(((2**40,), (2**40,)), np.ones((1, 1), np.int64)))
+    with pytest.raises(InputError, match="clock_hz must be a positive number"):
+        Netlist(actors=[Actor(name="a", firings=1)], clock_hz=10**400)

@@ -212,7 +212,7 @@ def test_deeper_queues_never_delay_a_firing(net: Netlist, extra: list[int]) -> N
 @random_netlists
 @given(net=netlists(), factor=st.integers(2, 5))
 def test_time_has_no_scale(net: Netlist, factor: int) -> None:
-    """All times times c: all starts times c - where no start hangs on a cycle of the handshake:
+    """All times times c: all starts times c - where no start depends on a cycle of the handshake:
     queues that never fill, and busy and latency of at least 1."""
     if any(r.model is not None for r in net.resources):
         net = without_resources(net)

@@ -15,7 +15,7 @@ from naive_timeline import at, busy_of, conditions, hold_of, latency_of, queues
 from netlists import netlists
 
 from sparqsim.base import InputError
-from sparqsim.simulator import critical_path as critical_paths
+from sparqsim.simulator import walk
 from sparqsim.simulator.critical_path import critical_path
 from sparqsim.simulator.deadlock import Deadlock
 from sparqsim.simulator.engines import simulate
@@ -249,7 +249,7 @@ def test_a_long_critical_path_is_walked_by_the_kernel_to_the_same_end(net: Netli
     run = outcome(net)
     plain = steps(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(critical_paths, "PLAIN_LOOKS", 1)
+        patch.setattr(walk, "PLAIN_LOOKS", 1)
         assert steps(run) == plain
 
 

@@ -68,7 +68,8 @@ def more_of(draw: Callable[..., Any], machine: Any, fields: tuple[str, ...]) -> 
 
 @law(6, 60)
 def test_eyeriss(data: st.DataObject) -> None:
-    """DRAM moves what must move; no bus, buffer, link or PE more costs time."""
+    """DRAM moves what must move; no bus, buffer, link or PE more costs time; a run takes what its
+    search has priced, to the cycle."""
     chip = Eyeriss(
         rows=data.draw(st.sampled_from([12, 6])), glb_kib=data.draw(st.sampled_from([40, 100])),
         link_hz=data.draw(st.sampled_from([1e7, 6e7, 3e8])),
@@ -84,6 +85,7 @@ def test_eyeriss(data: st.DataObject) -> None:
     for each in (before, after):
         assert each.memory["dram"].read_bits >= 16 * (shape.inputs + shape.weights)
         assert each.memory["dram"].written_bits == 16 * shape.outputs
+        assert each.cycles == each.counters["analytic_cycles"]
     assert after.seconds <= 1.01 * before.seconds
 
 

@@ -309,7 +309,7 @@ def test_dram_with_rows_and_banks(kind: type[ArrayMachine], channels: int) -> No
     assert fast.report.cycles == slow.report.cycles
     assert slow.program.executed is not None and slow.program.executed()
     counted = fast.report.counters
-    moved = counted["dram_read_bits"] + counted["dram_write_bits"]
+    moved = counted["dram_read_bits"] + counted["dram_written_bits"]
     assert machine.dram is not None
     assert fast.report.seconds >= moved / 8 / machine.dram.peak_bytes_per_s
     assert "DDR4-2400" in fast.report.notes[-1]
@@ -322,7 +322,7 @@ def test_banks_cost_what_a_bus_of_their_bandwidth_does_not_show() -> None:
         run(m, m.plan(layer)).report
         for m in (BitFusion(dram_standard="DDR3-1600", dram_channels=c) for c in (1, 2))
     ]
-    bits = took[0].counters["dram_read_bits"] + took[0].counters["dram_write_bits"]
+    bits = took[0].counters["dram_read_bits"] + took[0].counters["dram_written_bits"]
     least = bits / 8 / 12.8e9
     assert 1.0 <= took[0].seconds / least < 1.1
     assert took[1].seconds < 0.6 * took[0].seconds
@@ -392,7 +392,7 @@ def test_n_of_m_weights_halve_the_reduction() -> None:
     assert compute[0] == 2 * compute[1]
     grid = SystolicGrid(rows=32, columns=32, dataflow=Dataflow.WEIGHT_STATIONARY)
     assert compute[1] == grid.folds(96, 64, 256, sparsity=NM(2, 4)).streaming_cycles
-    bits = [r.report.counters["weight_buffer_write_bits"] for r in (one, two)]
+    bits = [r.report.counters["weight_buffer_written_bits"] for r in (one, two)]
     assert bits[1] * 8 == bits[0] * 5
     assert two.report.macs.effectual <= two.report.cycles * two.program.multipliers
 

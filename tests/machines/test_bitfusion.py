@@ -71,7 +71,7 @@ def test_one_bit_computes_as_two_and_is_stored_as_one() -> None:
         reports.append(run(BitFusion(), BitFusion().plan(layer)).report.counters)
     one, two = reports
     assert one["compute_cycles"] == two["compute_cycles"]
-    assert 2 * one["weight_buffer_write_bits"] == two["weight_buffer_write_bits"]
+    assert 2 * one["weight_buffer_written_bits"] == two["weight_buffer_written_bits"]
 
 
 def test_a_sign_keeps_its_sign() -> None:

@@ -559,7 +559,7 @@ def test_the_account_is_told_once() -> None:
     assert set(result.traffic) == set(report.memory) == {"spmat_sram", "ptr_sram", "act_sram"}
     for name, memory in report.memory.items():
         assert report.counters[f"{name}_read_bits"] == memory.read_bits > 0
-        assert report.counters[f"{name}_write_bits"] == memory.written_bits
+        assert report.counters[f"{name}_written_bits"] == memory.written_bits
     assert report.memory["spmat_sram"].read_bits == 64 * report.counters["spmat_reads"]
     assert report.memory["ptr_sram"].read_bits == 32 * report.counters["ptr_reads"]
 

@@ -25,6 +25,12 @@ class Other(Mine, frozen=True, kw_only=True):
     name = "other"
 """
 )
+HOLLOW = """
+from sparqsim.architectures.machine import Machine
+class Hollow(Machine, frozen=True, kw_only=True):
+    name = "hollow"
+    title = "Says nothing"
+"""
 
 
 def test_a_file_is_a_machine(tmp_path: Path) -> None:
@@ -58,6 +64,8 @@ def test_a_file_with_several_says_which(tmp_path: Path) -> None:
         ("x = 1\n\nraise ValueError('two\\nlines')", "line 3 cannot be loaded: ValueError: two l"),
         ("MACHINE = 3", "MACHINE in .* must be a subclass of Machine, got 3"),
         (ONE.replace('name = "mine"', 'name = ""'), "name and its title"),
+        (HOLLOW, r"the class Hollow must define computes\(\)"),
+        (HOLLOW + "    computes = print\n", r"the class Hollow must define lower\(\)"),
         (ONE.replace("extra: int", "extra: nothing"), "NameError"),
     ],
 )

@@ -403,7 +403,7 @@ def test_datasheet_says_what_is_assumed() -> None:
     """No number recalled or guessed is shown as published."""
     sheet = {figure.name: figure for figure in SNAP().datasheet()}
     assert sheet["multipliers"].value == "252"
-    for name in ("AIM", "PEs an AIM", "channels of a bundle", "output banks a core"):
+    for name in ("AIM", "PEs per AIM", "channels of a bundle", "output banks per core"):
         assert sheet[name].basis == "assumed"
 
 

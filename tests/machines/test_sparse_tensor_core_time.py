@@ -25,6 +25,7 @@ from sparqsim.architectures.sparse_tensor_core import (
     best_tiling,
     tilings,
 )
+from sparqsim.architectures.sparse_tensor_core.config import TILES
 from sparqsim.architectures.sparse_tensor_core.matrices import image_of, shape_of
 from sparqsim.architectures.sparse_tensor_core.netlist import whole_cycles
 from sparqsim.simulator.engines import simulate
@@ -44,6 +45,18 @@ def preset(name: str, **fields: Any) -> SparseTensorCore:
 # ------------------------------------------------------------------ time
 
 
+def test_every_tensor_core_has_a_warp() -> None:
+    """A tile is cut as in CUTLASS's sm80 kernels: four warps at least, of 64 x 64 at most."""
+    cores = preset("a100-40gb").cores("fp16", "dense")
+    warps = {tile: cores.warp(Tiling(*tile, 1, 64, 1, 3)) for tile in TILES}
+    assert warps == {
+        (256, 128): (64, 64), (128, 256): (64, 64), (128, 128): (64, 64), (256, 64): (64, 64),
+        (64, 256): (64, 64), (128, 64): (64, 32), (64, 128): (32, 64), (64, 64): (32, 32),
+    }  # fmt: skip
+    group = preset("h100").cores("fp16", "dense")  # one reads for all four tensor cores
+    assert group.warp(Tiling(64, 128, 1, 64, 1, 3)) == (64, 128)
+
+
 def test_one_tile_takes_the_sum_of_its_stages() -> None:
     """Closed form: launch, block start, DRAM, L2, port, multiply, epilogue, store, one by one."""
     machine = preset("a100-40gb")
@@ -56,7 +69,7 @@ def test_one_tile_takes_the_sum_of_its_stages() -> None:
     dram = int(moved / per_cycle) + 466 - 261
     l2 = int(moved / 5120) + 261
     tensor = math.ceil(64 * 64 * 64 / 1000)  # 1000 of 1024 multipliers' cycles
-    shared = math.ceil((2 * 64 * 64 * 2 + 2 * 64 * 64 * 2) / 128)
+    shared = math.ceil((2 * 64 * 64 * 2 + 4 * 2 * 32 * 64 * 2) / 128)  # four warps of 32 x 32
     mma = max(tensor, shared) + 30
     epilogue = 2 * 64 * 64 * 4 // 128
     store = int(rows * columns * 2 / per_cycle) + 466

@@ -161,4 +161,4 @@ def test_two_sweeps_into_one_store_at_once(tmp_path: Path) -> None:
     points = sparqsim.open_store(tmp_path / "store")
     assert sorted(points.column("cycles")) == list(range(1, 181)) and not points.failed
     with Store(tmp_path / "store") as store:
-        assert store.index.counts() == {"done": 180} and store.broken == 0
+        assert store.index.counts() == {"done": 180} and store.index.broken == 0

@@ -29,7 +29,7 @@ def test_a_range_has_both_its_ends(given: dict, values: tuple) -> None:
 def test_a_grid_is_every_combination_once() -> None:
     """The last axis is the fastest."""
     grid = Grid((Axis("a", (1, 2)), Axis("b", ("x", "y", "z"))))
-    found = [grid[place] for place in range(len(grid))]
+    found = [grid[place] for place in range(grid.size)]
     assert found == [{"b": b, "a": a} for a in (1, 2) for b in "xyz"]
 
 

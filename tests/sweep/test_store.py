@@ -13,6 +13,7 @@ from sweep.sweeps import TOY, files, toys
 
 import sparqsim
 from sparqsim.base import InputError
+from sparqsim.scripts.sweep import index as index_module
 from sparqsim.scripts.sweep import store as store_module
 from sparqsim.scripts.sweep.store import Record, Store, decoded, encoded
 
@@ -67,24 +68,50 @@ def test_a_broken_file_is_seen_and_redone(tmp_path: Path, monkeypatch, how: str)
     assert found == [victim.stem] and files(tmp_path) == before
 
 
-@pytest.mark.parametrize("how", ["absent", "garbage", "older", "empty"])
+@pytest.mark.parametrize("how", ["absent", "garbage", "damaged", "older", "wider", "empty"])
 def test_the_index_can_be_made_again(tmp_path: Path, monkeypatch, how: str) -> None:
     """From the files alone, whatever became of it."""
     sparqsim.sweep(toys([1, 2, 3]), tmp_path, workers=0)
     index = tmp_path / "index.sqlite"
+    content = index.read_bytes()
     index.unlink()
     if how == "garbage":
         index.write_bytes(b"no database at all" * 100)
+    elif how == "damaged":  # its last page, which is seen only when it is asked for
+        index.write_bytes(content[:-4096] + bytes(4096))
     elif how == "empty":
         index.write_bytes(b"")
     elif how == "older":
         with sqlite3.connect(index) as database:
             database.execute("CREATE TABLE points (key TEXT)")
-            database.execute("PRAGMA user_version = 99")
+    elif how == "wider":
+        with sqlite3.connect(index) as database:
+            database.execute(index_module.TABLE.replace("columns TEXT", "columns TEXT, more TEXT"))
     found = ran(monkeypatch)
     assert len(sparqsim.sweep(toys([1, 2, 3]), tmp_path, workers=0)) == 3 and not found
     with sqlite3.connect(index) as database:
         assert database.execute("SELECT COUNT(*) FROM points").fetchone() == (3,)
+
+
+def test_an_index_that_is_held_is_done_without(tmp_path: Path, monkeypatch) -> None:
+    """By another program: points are run, stored and counted all the same."""
+    monkeypatch.setattr(index_module, "WAIT_SECONDS", 0.1)
+    sparqsim.sweep(toys([1, 2]), tmp_path, workers=0)
+    holder = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    assert len(sparqsim.sweep(toys([1, 2, 3]), tmp_path, workers=0)) == 3
+    holder.close()
+    assert len(sparqsim.open_store(tmp_path)) == len(files(tmp_path)) == 3
+
+
+def test_a_reader_sees_points_that_the_index_was_not_told_of(tmp_path: Path) -> None:
+    """It may not write the index, so it reads those files itself: the first of them too."""
+    sparqsim.sweep(toys([1, 2, 3]), tmp_path, workers=0)
+    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+        database.execute("DELETE FROM points")
+    assert sorted(sparqsim.open_store(tmp_path).column("cycles")) == [1, 2, 3]
+    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+        assert database.execute("SELECT COUNT(*) FROM points").fetchone() == (0,)
 
 
 def test_failures_are_stored_and_retried_on_request(tmp_path: Path, monkeypatch) -> None:

@@ -52,6 +52,25 @@ def test_lines_go_through_the_points(points: Points) -> None:
     assert line.get_ydata().tolist() == [1, 2, 4, 8]
 
 
+def test_points_that_lack_what_a_figure_sorts_by_are_left_out(tmp_path: Path) -> None:
+    """Two blocks of two machines in one store: along a parameter of one machine, the other's points
+    are not drawn, in any kind of figure."""
+    block = {"work": "gemm:4x4x4", "verify": False}
+    sweep = {"block": [block | {"machine": {"name": "eie", "queue_slots": [2, 4], "pes": [2, 4]}},
+                       block | {"machine": {"name": "bitfusion", "rows": [2, 4]}}]}  # fmt: skip
+    found = sparqsim.sweep(sweep, tmp_path, workers=0)
+    (lines,) = draw(found, Figure(name="f", x="queue_slots", y="cycles", hue="machine")).axes
+    assert [line.get_xdata().tolist() for line in lines.get_lines()] == [[2, 4]]
+    heat = draw(found, Figure(name="f", kind="heat", x="queue_slots", y="pes", value="cycles"))
+    assert heat.axes[0].get_images()[0].get_array().shape == (2, 2)
+    by_rows = draw(found, Figure(name="f", x="queue_slots", y="cycles", panel="pes"))
+    assert len(by_rows.axes) == 2
+    draw(found, Figure(name="f", kind="parallel"))
+    draw(found, Figure(name="f", kind="pareto", x="queue_slots", y="cycles", hue="rows"))
+    with pytest.raises(InputError, match=r"no point of the figure 'f' has 'rows \* pes'"):
+        draw(found, Figure(name="f", x="cycles", y="seconds", hue="rows * pes"))
+
+
 def test_a_heat_map_has_a_cell_for_each_pair(points: Points) -> None:
     """With the value of its points; what is not there is left blank."""
     where = "not (size == 8 and batch == 3)"
@@ -109,7 +128,7 @@ def test_importance_on_a_grid_is_exact(points: Points) -> None:
 
 @pytest.mark.slow
 def test_importance_off_a_grid_is_by_permutation(points: Points) -> None:
-    """What the measure does not hang on is lost without harm."""
+    """What the measure does not depend on is lost without harm."""
     pytest.importorskip("sklearn")
     found = importances(points.only("size < 8 or batch == 1"), "cycles")
     assert found[0].name == "machine.size" and found[0].first is None

@@ -1,4 +1,4 @@
-"""Does the RTX 3090 model hold against measured dense and 2:4 GEMMs, with two constants fitted?"""
+"""Does the RTX 3090 model hold against measured dense and 2:4 GEMMs, with one constant fitted?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from sparqsim.scripts.validation import sparse_tensor_core
 from sparqsim.scripts.validation._rtx3090 import (
     DENSE_FIT,
     REFERENCE,
-    SPARSE_FIT,
     Fit,
     Measured,
     compare,
@@ -62,14 +61,13 @@ def test_the_presets_peaks_are_published() -> None:
     assert machine.resized(macs_per_s=machine.peak().macs_per_s / 2).sms == 41
 
 
-def test_the_fit_meets_its_two_products(
+def test_the_fit_meets_its_product(
     measured: dict[tuple[str, Shape], Measured], fitted: Fit
 ) -> None:
-    """Two numbers for two times; the clock lies between the published base and boost clocks."""
-    for key in (("dense", DENSE_FIT), ("2:4", SPARSE_FIT)):
-        found = compare(measured[key], fitted, measured_on())
-        assert found.fitted and abs(found.error) < 2e-3
-    assert 1395 < fitted.clock_mhz < 1695 and 0 < fitted.sparse_call_us < 20
+    """One number for one time: below the board's limit, its clock between base and boost clock."""
+    found = compare(measured["dense", DENSE_FIT], fitted, measured_on())
+    assert found.fitted and abs(found.error) < 2e-3
+    assert fitted.power_limit_w < 350 and 1395 < fitted.clock_mhz < 1695
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_predicted_times_are_within_the_bound(
 def test_the_same_waves_take_the_same_time(
     measured: dict[tuple[str, Shape], Measured], fitted: Fit
 ) -> None:
-    """96 and 128 tiles of 256 x 128 are two waves on 82 SMs: measured within 1 %, so are ours."""
+    """96 and 128 tiles of 256 x 128 are two waves on 82 SMs: measured within 1 %, ours within 2."""
     times = []
     for rows in (768, 1024):
         shape = Shape(rows, 4096, 1536)
@@ -109,7 +107,7 @@ def test_the_same_waves_take_the_same_time(
 
 
 @pytest.mark.parametrize(
-    ("shape", "tile"), [((768, 4096, 768), (128, 128)), ((1024, 8192, 1024), (256, 128))]
+    ("shape", "tile"), [((768, 4096, 1536), (256, 64)), ((1024, 8192, 1024), (256, 128))]
 )
 def test_dense_misses_are_other_tiles(
     measured: dict[tuple[str, Shape], Measured],
@@ -117,7 +115,7 @@ def test_dense_misses_are_other_tiles(
     shape: tuple[int, int, int],
     tile: tuple[int, int],
 ) -> None:
-    """Where our tile is too fast by 15 %, a larger one of the same machine meets the library."""
+    """Where our tile is too fast by 12 %, a larger one of the same machine meets the library."""
     row = measured["dense", Shape(*shape)]
     machine = fitted_machine(fitted, "dense", measured_on())
     assert compare(row, fitted, measured_on()).error < -validation.BOUND
@@ -133,14 +131,14 @@ def test_dense_misses_are_other_tiles(
 
 @pytest.mark.slow
 def test_the_whole_table(measured: dict[tuple[str, Shape], Measured], validated: Path) -> None:
-    """All 2:4 products are within 10 %, and 43 of 54 of both libraries; ranks hardly differ."""
+    """All 2:4 products are within 10 %, and 47 of 54 of both libraries; ranks hardly differ."""
     content = json.loads((validated / "data" / "sparse-tensor-core_2.json").read_text())
     summaries = msgspec.convert(content["summaries"], list[validation.Summary])
     found = {(each.library, each.regime): each for each in summaries}
     sparse, both = found["2:4", "all"], found["dense and 2:4", "all"]
-    assert (sparse.products, sparse.within) == (20, 20) and sparse.mape < 0.02
-    assert (both.products, both.within) == (54, 43)
-    assert (both.rows, both.rows_within) == (169, 114)
+    assert (sparse.products, sparse.within) == (20, 20) and sparse.mape < 0.05
+    assert (both.products, both.within) == (54, 47)
+    assert (both.rows, both.rows_within) == (169, 137)
     assert both.spearman is not None and both.spearman > 0.99
     assert len(content["rows"]) == len(measured)
 
@@ -221,7 +219,7 @@ def test_rows_of_a_product_are_one_median() -> None:
 
 def test_the_command_takes_such_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its columns choose the GPU; a row outside the bound is told with exit code 1."""
-    found = Fit(clock_mhz=1479.0, sparse_call_us=5.7)
+    found = Fit(power_limit_w=314.0, clock_mhz=1479.0)
     monkeypatch.setattr(validation, "fit", lambda *_: found)
     mine = tmp_path / "mine.csv"
     mine.write_text(HEADER + "a,cuSPARSELt,512,512,512,2:4,0.001,9\na,Spatha,64,64,64,2:8,1,9\n")
@@ -233,7 +231,7 @@ def test_the_command_takes_such_a_table(tmp_path: Path, monkeypatch: pytest.Monk
     for row in content["rows"]:
         assert row["error"] == pytest.approx(row["simulated"] / row["measured"] - 1)
     shown = CliRunner().invoke(sparse_tensor_core.command, call).stdout
-    assert "1479 MHz" in shown and max(map(len, shown.splitlines())) <= 100
+    assert "314 W" in shown and max(map(len, shown.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(

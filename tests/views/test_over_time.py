@@ -47,7 +47,7 @@ def test_a_sketch_is_the_run_a_byte_a_point() -> None:
     """Its load sums to the busy cycles and its queues to the tokens held, each point within half a
     step of 255; it goes through JSON; a run of sums has its topology alone."""
     tensors = synthetic(LAYER, np.random.default_rng(3), weight_density=0.6, activation_density=0.7)
-    result = run(get_machine("eie")(), tensors, verify=False, record="path")
+    result = run(get_machine("eie")(), tensors, verify=False, record="sketch")
     report, timeline = result.report, result.timeline
     sketch = msgspec.json.decode(msgspec.json.encode(report), type=Report).sketch
     assert sketch is not None and sketch == report.sketch

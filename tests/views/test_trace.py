@@ -217,7 +217,7 @@ def test_bytes_a_cycle_sum_to_the_bits_moved(tmp_path: Path) -> None:
     traffic = {"sram": [Access(actor="work", read_bits=bits), Access(actor="work", written_bits=8)]}
     path = trace.write_trace(timeline, tmp_path / "t.json", traffic=traffic)
     events = json.loads(path.read_bytes())["traceEvents"]
-    found = [e for e in events if e["ph"] == "C" and e["name"] == "sram: bytes a cycle"]
+    found = [e for e in events if e["ph"] == "C" and e["name"] == "sram: bytes per cycle"]
     edges = np.array([e["ts"] * 1000 for e in found] + [timeline.cycles])
     for key, total in (("read", 4 * bits.sum() / 8), ("written", 4 * 50)):
         assert np.diff(edges) @ [e["args"][key] for e in found] == pytest.approx(total, rel=1e-6)
@@ -288,7 +288,7 @@ def test_the_command_writes_a_window(tmp_path: Path) -> None:
     events = json.loads(path.read_bytes())["traceEvents"]
     cycles = [e["args"]["cycle"] for e in events if e["ph"] == "X"]
     assert cycles and max(cycles) == 4
-    memories = [e for e in events if e["ph"] == "C" and "bytes a cycle" in e["name"]]
+    memories = [e for e in events if e["ph"] == "C" and "bytes per cycle" in e["name"]]
     assert {e["name"].split(":")[0] for e in memories} == {"spmat_sram", "ptr_sram"}
 
 

@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from sparqsim.architectures.network import run_layer, run_network
 from sparqsim.architectures.registry import get_machine
 from sparqsim.base import InputError
+from sparqsim.workloads import recipes
+from sparqsim.workloads.compress import compress
+from sparqsim.workloads.importers.checkpoint import unpacked
 from sparqsim.workloads.importers.hugging_face import import_folder
 from sparqsim.workloads.models import get_model
 from sparqsim.workloads.quantize import QuantizedTensor
-from sparqsim.workloads.work import load
+from sparqsim.workloads.work import load, subject_for
 
 LLAMA = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096,
@@ -242,6 +245,30 @@ def test_groups_of_a_checkpoint_run_as_they_are(tmp_path: Path, kind: str) -> No
     assert operand.granularity == "group of 16"
 
 
+def test_act_order_is_an_order_of_inputs(tmp_path: Path) -> None:
+    """Groups of GPTQ that are spread over the inputs cost what groups side by side cost, and the
+    numbers are those of the checkpoint, its inputs in the order of their groups."""
+    path, weights = tiny(tmp_path, "gptq")
+    layer = "layers.0.mlp.down_proj"
+    plain_run = run_layer(get_machine("bitfusion")(), load(f"{path}/{layer}", sequence=4)).report
+    tensors = load_file(path / "model.safetensors")
+    key = f"model.{layer}.g_idx"
+    stored = np.random.default_rng(3).permutation(48)  # where each input stands in the file
+    codes = unpacked(tensors[f"model.{layer}.qweight"], 4, 0)
+    words = packed(np.ascontiguousarray(codes[stored].T), list(range(8))).T
+    tensors[f"model.{layer}.qweight"] = np.ascontiguousarray(words)
+    tensors[key] = tensors[key][stored]
+    save_file(tensors, path / "model.safetensors")
+    network = load(f"{path}/{layer}", sequence=4)
+    assert network.report is not None and network.weights is not None
+    assert any("1 of them have act-order" in note for note in network.report.notes)
+    order = np.argsort(stored // 16, kind="stable")
+    np.testing.assert_allclose(network.weights[layer], weights[layer][:, stored][:, order])
+    report = run_layer(get_machine("bitfusion")(), network).report
+    assert report.operands["weights"].granularity == "group of 16"
+    assert (report.verification.status, report.cycles) == ("exact", plain_run.cycles)
+
+
 def test_several_files_and_bfloat16(tmp_path: Path) -> None:
     """An index names the files; bfloat16 is read exactly; what is not there is told."""
     path, _ = tiny(tmp_path, "float")
@@ -290,3 +317,58 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     (path / "model.safetensors").write_bytes(lied)
     with pytest.raises(InputError):
         load(str(path))
+
+
+@pytest.mark.parametrize(
+    "kind, change, says",
+    [
+        ("gptq", {"quant_method": ["gptq"]}, r"quant_method \['gptq'\] is not supported"),
+        ("gptq", {"quant_method": {}}, "quant_method {} is not supported"),
+        ("gptq", {"bits": 4.0}, "codes must have 2, 4 or 8 bits, got 4.0"),
+        ("gptq", {"group_size": [16]}, "group_size must be whole"),
+        ("int4", {"config_groups": {"x": {"weights": {"num_bits": 4.0}}}}, "integers of 4 or 8"),
+        ("int4", {"config_groups": ["x"]}, r"must be \[32, 8\]"),
+    ],
+)
+def test_settings_of_a_wrong_type(
+    tmp_path: Path, kind: str, change: dict[str, Any], says: str
+) -> None:
+    """Whatever JSON has in place of a setting, it is refused by its name."""
+    path, _ = tiny(tmp_path, kind)
+    settings = {**(QUANTIZED[kind][1] or {}), **change}
+    folder_of(path, TINY | {"quantization_config": settings, "architectures": "x"})
+    with pytest.raises(InputError, match=says):
+        load(str(path), sequence=4)
+
+
+@pytest.mark.parametrize(
+    "kind, name, dtype",
+    [
+        ("gptq", "qweight", "F32"), ("gptq", "scales", "I32"), ("gptq", "qzeros", "X"),
+        ("awq", "qweight", "F32"), ("int8", "input_scale", "F8_E4M3"), ("int8", "weight", "U8"),
+        ("int4", "weight_packed", "F32"), ("float", "weight", "F8_E5M2"),
+    ],
+)  # fmt: skip
+def test_tensors_of_a_wrong_type(tmp_path: Path, kind: str, name: str, dtype: str) -> None:
+    """A tensor of a type that its packing does not have is refused by its name and type."""
+    path, _ = tiny(tmp_path, kind)
+    file = path / "model.safetensors"
+    held = file.read_bytes()
+    length = int.from_bytes(held[:8], "little")
+    header = json.loads(held[8 : 8 + length])
+    tensor = f"model.layers.1.mlp.up_proj.{name}"
+    header[tensor]["dtype"] = dtype
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + held[8 + length :])
+    with pytest.raises(InputError, match=f"{name}'? .*{dtype}|{name}.* bytes"):
+        load(str(path), sequence=4)
+
+
+def test_weights_alone_are_compressed(tmp_path: Path) -> None:
+    """A folder has weights and is not run: a recipe for weights suits it, one for inputs not."""
+    path, weights = tiny(tmp_path, "float")
+    subject = subject_for(load(str(path)))
+    _, report, _ = compress(subject, recipes.get("w4"), judge=False)
+    assert [row.name for row in report.tensors] == [*weights]
+    with pytest.raises(InputError, match="is not run here"):
+        compress(subject, recipes.get("int8"), judge=False)

@@ -227,3 +227,41 @@ def test_nan_weights_are_named() -> None:
     imported = import_torch(net, torch.randn(1, 2))
     with pytest.raises(InputError, match=r"must be finite, got nan at \[1, 0\]"):
         imported.weights(imported.model.layers[0].name)
+
+
+class Does(nn.Module):
+    """Does what it is told with a parameter."""
+
+    def __init__(self, what: Any, *shape: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.what, self.w = what, nn.Parameter(torch.ones(shape, dtype=dtype))
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.what(self.w, *inputs)
+
+
+def test_products_under_any_name() -> None:
+    """Products summed over a batch and a dot product are layers; a turned weight is one tensor."""
+    made = import_torch(
+        Does(lambda w, a, b: torch.addbmm(w, a, b), 3, 5), torch.ones(2, 3, 4), torch.ones(2, 4, 5)
+    )
+    assert made.model.macs == 2 * 3 * 4 * 5
+    assert import_torch(Does(torch.dot, 7), torch.ones(7)).model.macs == 7
+    tied = Does(lambda w, x: F.linear(F.linear(x, w), w.t()), 6, 4)
+    model = import_torch(tied, torch.ones(3, 4)).model
+    assert (model.macs, model.parameters, model.layers[1].weights_of) == (2 * 3 * 24, 24, "w")
+
+
+@pytest.mark.parametrize(
+    "module, inputs, says",
+    [
+        (nn.Bilinear(3, 4, 5), (torch.ones(2, 3), torch.ones(2, 4)), "_trilinear is not supported"),
+        (Does(lambda w, x: torch.cdist(x, w, p=1), 4, 3), (torch.ones(4, 3),), "_cdist_forward"),
+        (Does(lambda w, x: x @ w, 4, 5, dtype=torch.cfloat),
+         (torch.ones(2, 4, dtype=torch.cfloat),), "w holds complex numbers"),
+    ],
+)  # fmt: skip
+def test_what_multiplies_and_is_no_layer(module: Any, inputs: Any, says: str) -> None:
+    """It is refused by name, not left out in silence."""
+    with pytest.raises(InputError, match=says):
+        import_torch(module, *inputs)

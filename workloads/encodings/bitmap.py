@@ -1,7 +1,7 @@
 """Bitmap encoding: one bit per place says zero or not; the non-zeros follow each other.
 
 The simplest sparse form and the cheapest at middling density: its overhead is one bit per place
-whatever the density, where a 4-bit index costs four bits a non-zero (more, above a quarter). A
+whatever the density, where a 4-bit index costs four bits per non-zero (more, above a quarter). A
 machine finds a value's place in the packed list by counting the ones before it.
 
 Places are in C order, the first place in the highest bit of the first byte; spare bits are 0.

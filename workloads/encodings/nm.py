@@ -44,7 +44,7 @@ class NMSparse:
     shape : tuple of int
         Shape of the dense tensor.
     n, m : int
-        Kept values a group, and group size (1 <= n <= m <= 256).
+        Kept values per group, and group size (1 <= n <= m <= 256).
     axis : int
         The axis the groups lie along. If its length is no multiple of ``m`` the last group is
         filled up with zeros.
@@ -227,7 +227,7 @@ class NMSparse:
         return (first | (last << 2)).astype(np.uint8)
 
     def _cutlass_words(self) -> tuple[int, int, int]:
-        """Return (bits of a word, rows, words a row), or refuse what has no such form."""
+        """Return (bits of a word, rows, words per row), or refuse what has no such form."""
         kinds = {(2, 4, 8): 32, (2, 4, 16): 16, (1, 2, 32): 16}
         word_bits = kinds.get((self.n, self.m, self.value_bits or 0))
         if word_bits is None or len(self.shape) != 2 or self.axis != 1:

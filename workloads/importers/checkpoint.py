@@ -13,7 +13,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +29,8 @@ TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32,
     "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "BF16": np.uint16,
 }  # fmt: skip
+REAL = ("F64", "F32", "F16", "BF16")  # what scales are of
+WORDS = ("I32",)  # published: what codes are packed into
 LONGEST_HEADER = 100 * 2**20  # published: the format's own limit, bytes
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # published: AutoAWQ, which output a nibble belongs to
 
@@ -42,8 +44,16 @@ class Stored:
     shape: tuple[int, ...]
     start: int
 
+    def check(self, name: str, kinds: Collection[str] = TYPES) -> None:
+        """Refuse a tensor that is of none of these types."""
+        if self.dtype not in kinds:
+            raise InputError(
+                f"{self.path}: {name!r} is of the type {self.dtype}, not supported; it must be "
+                f"{', '.join(kinds)}"
+            )
+
     def read(self) -> NDArray[Any]:
-        """Map the values; bfloat16 as float32."""
+        """Map the values, of one of ``TYPES``; bfloat16 as float32."""
         if math.prod(self.shape) == 0:
             return np.zeros(self.shape, np.float32)
         held = np.memmap(self.path, TYPES[self.dtype], "r", self.start, self.shape)
@@ -163,8 +173,10 @@ def _header(path: Path) -> dict[str, Stored]:
             raise InputError(f"{path}: {name!r} has no sane dtype, shape and data_offsets")
         if dtype in TYPES:
             wanted = math.prod(shape) * np.dtype(TYPES[dtype]).itemsize
-            if last - first != wanted or 8 + length + last > size:
+            if last - first != wanted:
                 raise InputError(f"{path}: {name!r} has {last - first} bytes, not {wanted}")
+            if 8 + length + last > size:
+                raise InputError(f"{path}: {name!r} ends behind the file's end; copy it again")
         found[name] = Stored(path, dtype, shape, 8 + length + first)
     return found
 
@@ -192,7 +204,7 @@ def codes_of(
     method = config.get("quant_method")
     if f"{prefix}.weight" in tensors and f"{prefix}.weight_scale" not in tensors:
         return None
-    if method not in PACKINGS:
+    if not isinstance(method, str) or method not in PACKINGS:
         raise InputError(
             f"quant_method {method!r} is not supported; there is {', '.join(PACKINGS)}"
         )
@@ -211,14 +223,18 @@ class _Reader:
     def __contains__(self, name: str) -> bool:
         return f"{self.prefix}.{name}" in self.tensors
 
+    def check(self, name: str, kinds: Collection[str]) -> None:
+        self.tensors[f"{self.prefix}.{name}"].check(f"{self.prefix}.{name}", kinds)
+
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[f"{self.prefix}.{name}"].shape
 
     def __call__(self, name: str) -> NDArray[Any]:
         return self.tensors[f"{self.prefix}.{name}"].read()
 
-    def must_be(self, name: str, shape: tuple[int, ...]) -> None:
-        """Check a tensor's shape."""
+    def must_be(self, name: str, shape: tuple[int, ...], kinds: Collection[str]) -> None:
+        """Check a tensor's shape and type."""
+        self.check(name, kinds)
         if self.shape(name) != shape:
             raise InputError(
                 f"{self.prefix}.{name} must be {list(shape)}, got {list(self.shape(name))}"
@@ -237,7 +253,7 @@ def _bits(config: Mapping[str, Any], shape: tuple[int, int]) -> tuple[int, int]:
     """Width of a code, and how many inputs share a scale."""
     bits = config.get("bits", config.get("w_bit", 4))
     group = config.get("group_size", config.get("q_group_size", 128))
-    if bits not in (2, 4, 8):
+    if type(bits) is not int or bits not in (2, 4, 8):
         raise InputError(f"codes must have 2, 4 or 8 bits, got {bits!r}")
     if type(group) is not int or group == 0 or group < -1:
         raise InputError(f"group_size must be whole and at least 1, or -1, got {group!r}")
@@ -245,29 +261,35 @@ def _bits(config: Mapping[str, Any], shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _gptq(read: _Reader, shape: tuple[int, int], config: Mapping[str, Any]) -> Codes:
-    """``qweight`` [in / pack, out], ``qzeros`` [groups, out / pack], ``scales`` [groups, out]."""
+    """``qweight`` [in / pack, out], ``qzeros`` [groups, out / pack], ``scales`` [groups, out].
+
+    Inputs come in the order of their groups, as kernels take them: with act-order a group is spread
+    over the inputs as they are stored.
+    """
     (outputs, inputs), (bits, group) = shape, _bits(config, shape)
     pack, groups = 32 // bits, -(-inputs // group)
+    if inputs % pack or outputs % pack:
+        raise InputError(f"GPTQ must pack {pack} codes a word; {outputs} x {inputs} are no such")
     more = 0 if config.get("checkpoint_format") == "gptq_v2" else 1  # published: stored less one
-    read.must_be("qweight", (inputs // pack, outputs))
-    read.must_be("scales", (groups, outputs))
-    read.must_be("qzeros", (groups, outputs // pack))
-
-    def of_input() -> NDArray[Any]:
-        if "g_idx" not in read:
-            return np.arange(inputs) // group
-        found = read("g_idx").astype(np.int64)
-        if found.shape != (inputs,) or found.min(initial=0) < 0 or found.max(initial=0) >= groups:
+    read.must_be("qweight", (inputs // pack, outputs), WORDS)
+    read.must_be("scales", (groups, outputs), REAL)
+    read.must_be("qzeros", (groups, outputs // pack), WORDS)
+    of_input = np.arange(inputs) // group
+    if "g_idx" in read:
+        read.must_be("g_idx", (inputs,), ("I32", "I64"))
+        of_input = read("g_idx").astype(np.int64)
+        if of_input.min(initial=0) < 0 or of_input.max(initial=0) >= groups:
             raise InputError(f"{read.prefix}.g_idx must name a group for each input")
-        return found
+    order = np.argsort(of_input, kind="stable")
+    of_input = of_input[order]
 
     def zeros() -> NDArray[Any]:
         held = (unpacked(read("qzeros"), bits, 1).astype(np.int32) + more) & ((1 << bits) - 1)
-        return held[of_input()].T
+        return held[of_input].T
 
     return Codes(
-        Later(shape, lambda: unpacked(read("qweight"), bits, 0).T),
-        Later(shape, lambda: read("scales").astype(np.float32)[of_input()].T),
+        Later(shape, lambda: unpacked(read("qweight"), bits, 0)[order].T),
+        Later(shape, lambda: read("scales").astype(np.float32)[of_input].T),
         Later(shape, zeros),
         Int(bits, False),
     )
@@ -279,9 +301,11 @@ def _awq(read: _Reader, shape: tuple[int, int], config: Mapping[str, Any]) -> Co
     if bits != 4 or str(config.get("version", "gemm")).lower() != "gemm":
         raise InputError("AWQ must be of 4 bits in the version gemm")
     groups = -(-inputs // group)
-    read.must_be("qweight", (inputs, outputs // 8))
-    read.must_be("scales", (groups, outputs))
-    read.must_be("qzeros", (groups, outputs // 8))
+    if outputs % 8:
+        raise InputError(f"AWQ must pack 8 outputs a word, got {outputs}")
+    read.must_be("qweight", (inputs, outputs // 8), WORDS)
+    read.must_be("scales", (groups, outputs), REAL)
+    read.must_be("qzeros", (groups, outputs // 8), WORDS)
 
     def ordered(words: NDArray[Any]) -> NDArray[np.uint8]:
         codes = unpacked(words, 4, 1).reshape(len(words), -1, 8)
@@ -309,13 +333,18 @@ def _compressed(read: _Reader, shape: tuple[int, int], config: Mapping[str, Any]
     if "weight_zero_point" in read or "weight_g_idx" in read:
         raise InputError("compressed-tensors must be symmetric and in order, these are not")
     packed = "weight_packed" in read
-    if bits not in (4, 8) or (not packed and read.tensors[f"{read.prefix}.weight"].dtype != "I8"):
+    if type(bits) is not int or bits not in (4, 8):
         raise InputError("compressed-tensors must hold integers of 4 or 8 bits")
     outputs, inputs = shape
-    read.must_be(*(("weight_packed", (outputs, -(-inputs * bits // 32))) if packed
-                   else ("weight", shape)))  # fmt: skip
+    if packed:
+        read.must_be("weight_packed", (outputs, -(-inputs * bits // 32)), WORDS)
+    else:
+        read.must_be("weight", shape, ("I8",))
     scales = read.shape("weight_scale")
-    if math.prod(scales) != 1 and (scales[0] != outputs or len(scales) > 2):
+    read.check("weight_scale", REAL)
+    groups = scales[1] if len(scales) == 2 else 1
+    even = 1 <= groups <= inputs and -(-inputs // -(-inputs // groups)) == groups
+    if math.prod(scales) != 1 and (scales[0] != outputs or len(scales) > 2 or not even):
         raise InputError(f"{read.prefix}.weight_scale must be by output, got {list(scales)}")
 
     def numbers() -> NDArray[Any]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.workloads.importers import Imported, ImportReport, Later, Range, Tensors
-from sparqsim.workloads.importers.checkpoint import TYPES, Checkpoint, Stored, codes_of, read_json
+from sparqsim.workloads.importers.checkpoint import REAL, Checkpoint, codes_of, read_json
 from sparqsim.workloads.importers.transformers import LARGEST, TOKENS, Names, Stack
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul, Model
 
@@ -96,9 +96,13 @@ class _Config:
     def activation(self, name: str) -> str:
         return ACTIVATIONS.get(str(self.found.get(name, "")).lower(), "Gelu")
 
+    def kinds(self) -> list[str]:
+        """What the network is for, such as ``LlamaForCausalLM``; empty where that is not told."""
+        found = self.found.get("architectures")
+        return [str(kind) for kind in found] if isinstance(found, list) else []
+
     def is_a(self, ending: str) -> bool:
-        kinds = self.found.get("architectures")
-        return isinstance(kinds, list) and any(str(kind).endswith(ending) for kind in kinds)
+        return any(kind.endswith(ending) for kind in self.kinds())
 
 
 def _lengths(limit: int, sequence: int | None, context: int | None) -> tuple[int, int]:
@@ -274,7 +278,7 @@ def import_folder(
         other=stack.other(),
     )
     if not stack.tail:
-        kinds = config.found.get("architectures") or ["no architecture"]
+        kinds = config.kinds() or ["no architecture"]
         notes.append(f"the blocks alone are counted: the head of {kinds[0]} is not known here")
     taken = {"layers": len(layers), "of them with weights": len(tensors)}
     return Imported(
@@ -299,6 +303,7 @@ class _Weights:
         self.checkpoint, self.settings, self.turned = checkpoint, settings, turned
         self.tensors: dict[str, Tensors] = {}
         self.ranges: dict[str, Range] = {}
+        self.spread = 0  # layers whose groups of inputs are spread over them
         weighted = [layer for layer in layers if layer.weight_shape]
         self.prefix = self._prefix(weighted)
         for layer in weighted:
@@ -307,6 +312,11 @@ class _Weights:
         self.notes = []
         if coded:
             self.notes.append(f"{len(coded)} layers come with codes, which run as they are")
+            if self.spread:
+                self.notes.append(
+                    f"{self.spread} of them have act-order: their inputs are taken in the order "
+                    "of their groups, and bringing them into it is not counted"
+                )
             if not self.ranges:
                 self.notes.append(
                     "activations have no fixed codes: a machine's own recipe rounds them"
@@ -345,12 +355,14 @@ class _Weights:
             weight = f"{where}.weight"
             if weight not in self.checkpoint:
                 raise InputError(f"{self.checkpoint.folder}: there is no tensor {weight!r}")
-            self._refuse_type(weight, self.checkpoint[weight])
+            self.checkpoint[weight].check(weight)
             turned = self.turned and "." in layer.name
             raw = self.checkpoint.later(weight, shape, turned)
         else:
             raw = Later(shape, codes.values)
             self._range(layer, where)
+            groups = self.checkpoint.get(f"{where}.g_idx")
+            self.spread += groups is not None and bool((np.diff(groups.read()) < 0).any())
         bias: NDArray[Any] | None = None
         if not isinstance(layer, MatMul) and layer.bias:
             name = f"{where}.bias"
@@ -359,16 +371,11 @@ class _Weights:
             bias = np.asarray(self.checkpoint.later(name, shape[:1]))
         return Tensors(raw, codes=codes).then(None, bias)
 
-    def _refuse_type(self, name: str, stored: Stored) -> None:
-        if stored.dtype not in TYPES:
-            raise InputError(
-                f"{stored.path}: {name!r} is of the type {stored.dtype}, not supported"
-            )
-
     def _range(self, layer: Layer, where: str) -> None:
         """A fixed scale of a layer's inputs, as compressed-tensors has it."""
         name = f"{where}.input_scale"
         if name in self.checkpoint and np.prod(self.checkpoint[name].shape) == 1:
+            self.checkpoint[name].check(name, REAL)
             scale = float(np.asarray(self.checkpoint[name].read(), np.float32).reshape(-1)[0])
             self.ranges[layer.name] = Range(8, True, scale)
 

@@ -46,14 +46,13 @@ def spread(values: NDArray[Any], shape: Shape, axis: int, block: int) -> NDArray
     axis += len(shape) if axis < 0 else 0
     if not 0 <= axis < len(shape):
         raise InputError(f"axis {axis} is none of a tensor {list(shape)}")
-    if values.ndim == 1 and not block:
-        column = (-1,) + (1,) * (len(shape) - axis - 1)
-        values = values.reshape(column)
-    elif block > 0:
-        values = np.repeat(values, block, axis).take(np.arange(shape[axis]), axis, mode="clip")
     try:
+        if values.ndim == 1 and not block:
+            values = values.reshape((-1,) + (1,) * (len(shape) - axis - 1))
+        elif block > 0:
+            values = values.take(np.arange(shape[axis]) // block, axis, mode="clip")
         return np.broadcast_to(values, shape)
-    except ValueError:
+    except (ValueError, IndexError):
         raise InputError(f"scales {list(values.shape)} do not fit {list(shape)}") from None
 
 
@@ -96,7 +95,7 @@ def quantized(
         axis = attributes["axis"].i if "axis" in attributes else 1
         block = attributes["block_size"].i if "block_size" in attributes else 0
         return coded(constants, (names[0], names[1], names[2]), place, axis, block) or (
-            _plain(constants, node, place)
+            _plain(constants, node, place, axis, block)
         )
     given = _grid_of(constants, node, attributes)
     if given is None:
@@ -122,19 +121,17 @@ def quantized(
     return constants.made_of(sources, Later(shape, codes.values), True, place, codes)
 
 
-def _plain(constants: Constants, node: Any, place: str) -> Constant | None:
-    """A constant of codes that no format here has, as its values (a bias in 32 bits)."""
+def _plain(constants: Constants, node: Any, place: str, axis: int, block: int) -> Constant | None:
+    """A constant of codes that no format here has, as its values (a bias in 32 bits, float8)."""
     sources = [constants[name] for name in node.input if name]
-    shape = constants.file.shapes.get(node.output[0])
-    if shape is None or shape != sources[0].shape:
-        return None
+    shape = sources[0].shape
 
     def make() -> NDArray[Any]:
-        values = {name: constants[name].values() for name in node.input if name}
-        found = constants.file.computed(node, values)
-        if found is None or found.shape != shape:
-            raise constants.file.fail(f"{place}: its values cannot be computed")
-        return found
+        numbers, scale, *zero = (source.values() for source in sources)
+        above = numbers.astype(np.float64)  # which holds all of 32 bits
+        if zero:
+            above = above - spread(zero[0].astype(np.float64), shape, axis, block)
+        return (above.astype(np.float32) * spread(scale, shape, axis, block)).astype(scale.dtype)
 
     return constants.made_of(sources, Later(shape, make), True, place)
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.base import InputError
+from sparqsim.base import InputError, printable
 from sparqsim.workloads.importers.onnx_file import Shape
 from sparqsim.workloads.importers.onnx_graph import Graph
-from sparqsim.workloads.npz import read_npz
+from sparqsim.workloads.npz import MOST_WORDS, read_npz
 
 Values = dict[str, NDArray[Any]]
 LABELS = "labels"
@@ -94,7 +94,7 @@ def samples_of(arrays: Mapping[str, NDArray[Any]], graph: Graph, where: str) -> 
     if found.keys() != inputs.keys():
         raise InputError(
             f"{where} must hold arrays named {', '.join(inputs)} (and may hold {LABELS}), "
-            f"got {', '.join(found) or 'none'}"
+            f"got {printable(', '.join(found), MOST_WORDS) or 'none'}"
         )
     runs: dict[str, int] = {}
     each: dict[str, int] = {}

@@ -13,6 +13,7 @@ Refused by name: transposed and 3-D convolutions, quantized and custom kernels. 
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,6 +33,11 @@ from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 
 BATCH_NORMS = frozenset(
     {"native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"}
+)
+
+# Kernels with products in them that are no layers here; most are made of others before they run.
+MULTIPLYING = re.compile(
+    r"mm(_|$)|matmul|linear$|(^|_)conv(olution|_|\d|$)|cdist|pdist|euclidean|attention|rnn_layer|quantized"
 )
 
 
@@ -115,6 +121,7 @@ class _Recorder(TorchDispatchMode):
         self._uses: Counter[int] = Counter()  # by identity of a layer's output, which is kept alive
         self._by_output: dict[int, _Made] = {}
         self._by_weight: dict[tuple[Any, ...], _Made] = {}
+        self._first: dict[tuple[int, int, int], str] = {}  # layer by the place of its weights
         self._kept: list[Any] = []
         # Constants by storage: parameters, buffers and whatever is computed from these alone.
         self._constants: dict[int, str] = {}
@@ -134,6 +141,8 @@ class _Recorder(TorchDispatchMode):
             "baddbmm": lambda out, c, a, b, **_: self._bmm(out, a, b),
             "mv": self._mv,
             "addmv": lambda out, c, a, b, **_: self._mv(out, a, b),
+            "addbmm": lambda out, c, a, b, **_: self._bmm(out, a, b),
+            "dot": lambda out, a, b: self._product(out, a.reshape(1, -1), b.reshape(-1, 1)),
         }
 
     # -- where we are ---------------------------------------------------------------------------
@@ -185,7 +194,7 @@ class _Recorder(TorchDispatchMode):
             self._handlers[operation](out, *args, **kwargs)
         elif operation.startswith("_scaled_dot_product"):
             self._attention(out, *args)
-        elif "rnn_layer" in operation or "quantized" in operation:
+        elif MULTIPLYING.search(operation):
             raise self._fail(f"the kernel {func._schema.name} is not supported")
         elif func.is_view or operation == "_unsafe_view":
             self._view(out, args[0])
@@ -201,6 +210,8 @@ class _Recorder(TorchDispatchMode):
         label = self._label(tensor)
         if label is not None:
             self._taken.add(label)
+        if tensor.is_complex():
+            raise self._fail(f"{label} holds complex numbers, which are not supported")
         values: NDArray[Any] = tensor.detach().to(torch.float32).cpu().numpy().copy()
         return values
 
@@ -228,6 +239,10 @@ class _Recorder(TorchDispatchMode):
         layer = msgspec.structs.replace(first, name=self._names.take(label))
         tensors = None
         if weight is not None:
+            place = (_storage(weight), weight.storage_offset(), weight.numel())
+            owner = self._first.setdefault(place, layer.name)
+            if owner != layer.name:
+                layer = msgspec.structs.replace(layer, weights_of=owner)
             values = self._values(weight).reshape(layer.weight_shape)
             offset = None if bias is None else self._values(bias).reshape(-1)
             tensors = Tensors(values).then(None, offset)

@@ -5,6 +5,11 @@
 # the non-zeros that its own rows have in that column, so that one has more to do than another. A
 # queue in front of each PE lets the others go ahead. Replace every `...`.
 
+# %% [markdown] zh
+# # 2. EIE 的队列深度与负载不均
+#
+# EIE 把剪枝后的矩阵按行轮流分给各个 PE。所有 PE 取得同一个激活，各自处理自己的行在该列中的非零元素，因此有的 PE 事多，有的事少。每个 PE 前面的队列让其余的 PE 可以先往前走。把每处 `...` 换成你的答案；其下的单元格会检查答案。代码中的注释和输出为英文。
+
 # %%
 import numpy as np
 
@@ -29,6 +34,11 @@ print(report.cycles, work.shape, work.min(), work.max())
 # However deep the queues are, the run takes at least as long as its busiest PE works. If the work were
 # dealt evenly, it could take the mean.
 
+# %% [markdown] zh
+# ## 两个下界
+#
+# 无论队列多深，运行时间都不会短于最忙的 PE 的工作时间。若工作分得完全均匀，运行时间可以等于平均值。
+
 # %% task
 busiest = work.max()  # solution
 mean = work.mean()  # solution
@@ -42,6 +52,11 @@ print(f"mean {mean:.0f} <= busiest {busiest} <= run {report.cycles}")
 #
 # The paper's load balance (its Fig. 8) is the share of the PEs' cycles in which they work.
 
+# %% [markdown] zh
+# ## 负载均衡
+#
+# 论文所说的负载均衡（其图 8）是各 PE 的周期中真正在工作的比例。
+
 # %% task
 balance = mean / report.cycles  # solution
 
@@ -54,6 +69,11 @@ print(f"load balance {balance:.3f}")
 #
 # Run queues that hold 1, 2, 4, ... 256 activations. How many must they hold so that the load balance
 # is within 5 % of that of 256?
+
+# %% [markdown] zh
+# ## 要多深？
+#
+# 让队列分别容纳 1、2、4……256 个激活，各运行一次。要使负载均衡与 256 时相差不超过 5 %，队列至少要容纳多少个激活？
 
 # %% task
 depths = [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -74,6 +94,11 @@ print("  ".join(f"{d}: {b:.2f}" for d, b in zip(depths, balances)), f"enough: {e
 # only pad (`counters["padding_entries"]`)? EIE's index of 4 bits skips at most 15 zeros; where more
 # lie between two non-zeros of a column, an entry is zero.
 
+# %% [markdown] zh
+# ## 更多的 PE
+#
+# PE 越多，每个 PE 的行越少。相对于 1 个 PE 的加速比如何变化？只起填充作用的条目（填充项，`counters["padding_entries"]`）又如何变化？EIE 的 4 位索引最多跳过 15 个零；若一列中两个非零元素之间的零更多，就要插入值为零的条目。
+
 # %% task
 pes = [1, 4, 16, 64, 256]
 reports = {n: run(9, pes=n) for n in pes}
@@ -90,6 +115,11 @@ print("  ".join(f"{n}: {speedup[n]:.1f}x" for n in pes), padding)
 #
 # Split the speed-up of 64 PEs over 1 in two factors: less padding (entries of 1 PE over entries of 64
 # PEs) and the rest, which is balance and waiting.
+
+# %% [markdown] zh
+# ## 为什么 64 个 PE 不是 1 个的 64 倍？
+#
+# 把 64 个 PE 相对于 1 个 PE 的加速比分成两个因子：填充的减少（1 个 PE 的条目数除以 64 个 PE 的条目数），以及其余部分，即负载均衡与等待。
 
 # %% task
 less_padding = reports[1].counters["entries"] / reports[64].counters["entries"]  # solution

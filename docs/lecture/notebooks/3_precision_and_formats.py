@@ -4,6 +4,11 @@
 # Fewer bits are faster twice: the array composes more products, and less comes from DRAM. What is lost
 # is accuracy, and other types of four bits win some of it back. Replace every `...`.
 
+# %% [markdown] zh
+# # 3. Bit Fusion 的精度，ANT 与 OliVe 的数值格式
+#
+# 位数减少，速度有两重收益：阵列能组合出更多乘积，来自 DRAM 的数据也更少。损失的是准确率，而其他 4 位类型能挽回一部分。把每处 `...` 换成你的答案；其下的单元格会检查答案。代码中的注释和输出为英文。
+
 # %%
 import numpy as np
 
@@ -22,6 +27,11 @@ def run(recipe):
 #
 # A Fusion Unit makes one product of 8 x 8 bits in a cycle, two of 8 x 4, four of 4 x 4; there are 512.
 
+# %% [markdown] zh
+# ## 阵列能做多少
+#
+# 一个融合单元（Fusion Unit）每周期完成一个 8 x 8 位乘积，或两个 8 x 4 位乘积，或四个 4 x 4 位乘积；共有 512 个单元。
+
 # %% task
 macs = 256 * 1024 * 512  # solution
 least = {"int8": macs // 512, "w4a8": macs // 1024, "int4": macs // 2048}  # solution
@@ -35,7 +45,12 @@ print({recipe: f"{cycles[recipe]} of at least {least[recipe]}" for recipe in lea
 # ## What DRAM allows
 #
 # Inputs and weights come once at least, outputs leave at the width of the inputs; the bus moves 192
-# bits a cycle. Which of the two bounds is the larger, for each recipe?
+# bits per cycle. Which of the two bounds is the larger, for each recipe?
+
+# %% [markdown] zh
+# ## DRAM 允许多少
+#
+# 输入和权重至少各读入一次，输出以输入的位宽写出；总线每周期传送 192 位。对每个配方，两个下界中哪个更大？
 
 
 # %% task
@@ -61,6 +76,11 @@ print({recipe: f"{cycles[recipe] / bound[recipe]:.2f} of the bound" for recipe i
 # Int, flint and power-of-two spend sixteen codes in different ways. For each of the two tensors below
 # find the 4-bit type with the highest SQNR among `int4_signed`, `flint4_signed`, `pot4_signed` when
 # the scale is the best of `fit(..., method="mse")`.
+
+# %% [markdown] zh
+# ## 为张量选类型
+#
+# int、flint 和 2 的幂以不同的方式使用十六个码。对下面两个张量，缩放因子取 `fit(..., method="mse")` 的最优值，在 `int4_signed`、`flint4_signed`、`pot4_signed` 中找出 SQNR 最高的 4 位类型。
 
 # %%
 from sparqsim.workloads.quantize import fit
@@ -91,6 +111,11 @@ print(best, "ANT chooses", {name: fit_ant(x).format.name for name, x in tensors.
 # of ANT and OliVe are equal here, for OliVe's array is taken to be ANT's; the error is not. The layer
 # is pruned: 94 % of its weights are zero, which every type here holds exactly.
 
+# %% [markdown] zh
+# ## 同一层，三个加速器
+#
+# 以 4 位在 Bit Fusion（`int4`）、ANT（`ant4`）和 OliVe（`olive4`）上运行 `digits-cnn/fc1`。这里 ANT 与 OliVe 的周期数相等，因为假定 OliVe 的阵列与 ANT 相同；误差则不相等。该层经过剪枝：94 % 的权重为零，这里的每种类型都能精确表示零。
+
 # %% task
 reports = {
     "bitfusion": sparqsim.run("bitfusion", "digits-cnn/fc1", "int4"),
@@ -109,6 +134,11 @@ print({name: f"{db:.1f} dB, {reports[name].cycles} cycles" for name, db in noise
 #
 # One value in 500 is fifteen times as large. Quantize `x` per tensor with plain int4, with ANT
 # (`fit_ant`) and with OliVe (`fit_olive`).
+
+# %% [markdown] zh
+# ## OliVe 的优势所在
+#
+# 每 500 个数中有一个放大到 15 倍。整个张量共用一个缩放因子，分别用普通的 int4、ANT（`fit_ant`）和 OliVe（`fit_olive`）量化 `x`。
 
 # %%
 from sparqsim.workloads.adaptive import fit_olive

@@ -37,7 +37,7 @@ def sheet(given: dict[str, Any]) -> list[str]:
     """The task."""
     return [
         f"Write a machine in one file: at most {given['multipliers']} multipliers, DRAM of at most "
-        f"{given['bytes_per_cycle']} bytes a cycle (bandwidth()), recipe int8, 32-bit sums,",
+        f"{given['bytes_per_cycle']} bytes per cycle (bandwidth()), recipe int8, 32-bit sums,",
         "requantized as Program.with_work(Work(...)) does it. Weights come from the memory 'dram' "
         "and outputs go there, each at least once; inputs may be on the chip.",
         "The class is built without arguments: its defaults must fit the budget. The guide is",

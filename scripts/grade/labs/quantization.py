@@ -30,7 +30,7 @@ def draw(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _clear_matrix(rng: np.random.Generator, bits: int) -> NDArray[np.float64]:
-    """A matrix of which no code hangs on how a tie is rounded."""
+    """A matrix of which no code depends on how a tie is rounded."""
     while True:
         matrix = np.round(rng.normal(0.3, 1.2, (4, 4)), 2) + 0.0
         low, high = min(matrix.min(), 0.0), max(matrix.max(), 0.0)

@@ -82,7 +82,7 @@ LAB = Lab(
             key="kept_unstructured", text="The same of the larger half of w, wherever it lies",
             within=1e-3,
         ),
-        Question(key="bits_per_weight", text="Stored bits a weight of the dense matrix",
+        Question(key="bits_per_weight", text="Stored bits per weight of the dense matrix",
                  within=1e-6),
         Question(key="speedup", text="Cycles of fp16 over those of 2:4", within=2e-3),
     ),
