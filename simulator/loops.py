@@ -426,7 +426,7 @@ class Uneven(Loops):
     def before(self, firing: int) -> int:
         """The sum over all firings before one, of loops that do not rise."""
         run = bisect_right(self.ends, firing)
-        found = self._sums[run]
+        found = self._passed[run]
         if run < len(self.parts):
             _, inside = self.parts[run]
             done, left = divmod(firing - (self.ends[run - 1] if run else 0), len(inside))
@@ -438,7 +438,7 @@ class Uneven(Loops):
         return [inside.total() for _, inside in self.parts]
 
     @cached_property
-    def _sums(self) -> list[int]:
+    def _passed(self) -> list[int]:
         each = zip(self.parts, self._totals, strict=True)
         return [0, *accumulate(times * total for (times, _), total in each)]
 
