@@ -128,7 +128,7 @@ def test_energy_is_counters_times_rates(machine: str) -> None:
     report = run(MACHINES[machine], tensors(LAYERS["image"])).report
     rates, counted = MACHINES[machine].rates, report.counters
     moved = sum(
-        counted[f"{field}_bits"] * getattr(rates, field)
+        counted[f"{field.replace('write', 'written')}_bits"] * getattr(rates, field)
         for field in ("input_buffer_read", "input_buffer_write", "weight_buffer_read",
                       "weight_buffer_write", "output_buffer_read", "output_buffer_write",
                       "dram_read", "dram_write")
