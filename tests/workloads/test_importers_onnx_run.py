@@ -137,7 +137,34 @@ def embedding(path: Path) -> tuple[Path, dict[str, list[int]]]:
     return path, {"ids": [2, 5]}
 
 
-MAKERS = {f.__name__: f for f in (cnn, attention, odd_products, embedding)}
+def repeated_heads(path: Path) -> tuple[Path, dict[str, list[int]]]:
+    """Grouped-query attention as torch writes it: 2 heads of keys and values, 3 times each."""
+    constants = {
+        "axis": np.array([2]), "each": np.array([2, 2, 3, 5, 4]), "all": np.array([2, 6, 5, 4]),
+        "scale": np.float32(1 / math.sqrt(2)), "flat": np.array([12, 5, 4]),
+        "turned": np.array([2, 6, 4, 5]),
+    }  # fmt: skip
+    nodes = []
+    for one in "kv":
+        nodes += [
+            node("Unsqueeze", [one, "axis"], [f"{one}1"]),
+            node("Expand", [f"{one}1", "each"], [f"{one}2"]),
+            node("Reshape", [f"{one}2", "all"], [f"{one}3"]),
+        ]
+    nodes += [
+        node("Reshape", ["k3", "flat"], ["k9"]),
+        node("Transpose", ["k9"], ["k8"], perm=[0, 2, 1]),
+        node("Reshape", ["k8", "turned"], ["k4"]),
+        node("Mul", ["k4", "scale"], ["k5"]),
+        node("MatMul", ["q", "k5"], ["s"], "scores"),
+        node("Softmax", ["s"], ["p"]),
+        node("MatMul", ["p", "v3"], ["y"], "context"),
+    ]
+    shapes: dict[str, list[int]] = {"q": [2, 6, 7, 4], "k": [2, 2, 5, 4], "v": [2, 2, 5, 4]}
+    return saved(path, nodes, dict(shapes), ["y", "p"], constants), shapes
+
+
+MAKERS = {f.__name__: f for f in (cnn, attention, repeated_heads, odd_products, embedding)}
 
 
 def feeds_of(inputs: dict[str, list[int]], seed: int = 99) -> dict[str, NDArray[Any]]:
@@ -184,6 +211,15 @@ def test_operands_fit_their_layers(maker: str, tmp_path: Path) -> None:
             shape = (layer.batch, layer.in_channels, *layer.input)
             assert operands[layer.name].shape == shape
     assert len(operands) == sum(1 + isinstance(each, MatMul) for each in imported.model.layers)
+
+
+def test_heads_that_are_repeated_count_once(tmp_path: Path) -> None:
+    """Keys and values that torch repeats for their query heads are 2 heads of 2 x 5 x 4, not 6."""
+    path, _ = repeated_heads(tmp_path / "n.onnx")
+    scores, context = import_onnx(path).model.layers
+    assert scores.macs == context.macs == 2 * 6 * 7 * 5 * 4
+    assert scores.input_elements == 2 * (6 * 7 * 4 + 2 * 5 * 4)
+    assert context.input_elements == 2 * (6 * 7 * 5 + 2 * 5 * 4)
 
 
 def test_counts_of_odd_products(tmp_path: Path) -> None:

@@ -17,8 +17,14 @@ from sparqsim.workloads.importers.onnx_constants import Constant, expands
 from sparqsim.workloads.importers.onnx_convolutions import conv, transposed
 from sparqsim.workloads.importers.onnx_file import Shape
 from sparqsim.workloads.importers.onnx_graph import Operand, Step
-from sparqsim.workloads.importers.onnx_site import Site
-from sparqsim.workloads.importers.products import Arrange, Product, einsum_of, product_of
+from sparqsim.workloads.importers.onnx_site import Collected, Site
+from sparqsim.workloads.importers.products import (
+    Arrange,
+    Product,
+    einsum_of,
+    product_of,
+    product_of_copies,
+)
 from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 
 
@@ -103,9 +109,49 @@ def _note_added(site: Site, third: str, product: Product) -> None:
 
 def matmul(site: Site) -> bool:
     """``MatMul``."""
-    product = product_of(site.shape(site.input(0)), site.shape(site.input(1)))
-    add_product(site, product, (side(site, 0), side(site, 1)))
+    sides = side(site, 0), side(site, 1)
+    copies = (1, 1)
+    if sides[0].weights is None and sides[1].weights is None:
+        copies = _copies(site.among, sides[0].value), _copies(site.among, sides[1].value)
+    left, right = (site.shape(each.value) for each in sides)
+    add_product(site, product_of_copies(left, right, copies), sides)
     return True
+
+
+def _copies(among: Collected, value: str) -> int:
+    """How many matrices in a row of a stack are copies of one, made by an ``Expand``.
+
+    As torch repeats keys for their query heads, it expands an axis of 1 before the matrices, merges
+    it with the heads, and may turn and scale each matrix.
+    """
+    while (node := among.producers.get(value)) is not None:
+        made, shape = among.shapes.get(value), among.shapes.get(node.input[0])
+        if made is None or shape is None:
+            break
+        if node.op_type == "Expand":
+            copied = len(made) == len(shape) >= 3 and shape[-3] == 1
+            return made[-3] if copied and _without(made) == _without(shape) else 1
+        if node.op_type == "Reshape":
+            if made[-2:] != shape[-2:]:
+                break
+        elif node.op_type == "Transpose":
+            axes = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+            rank = len(made)
+            if axes != [*range(rank - 2), rank - 1, rank - 2]:
+                break
+        elif node.op_type in ("Mul", "Div"):
+            others = [name for name in node.input[1:] if name in among.constants]
+            if not others or math.prod(among.constants[others[0]].shape) != 1:
+                break
+        elif node.op_type not in ("Cast", "Identity"):
+            break
+        value = node.input[0]
+    return 1
+
+
+def _without(shape: Shape) -> Shape:
+    """The axes of a stack but the last before its matrices."""
+    return shape[:-3] + shape[-2:]
 
 
 def einsum(site: Site) -> bool:

@@ -65,6 +65,7 @@ class Collected:
         self.coded: dict[str, Range] = {}  # real values, by name, that lie on a grid of codes
         self.dynamic: set[str] = set()  # codes whose scale is found in each run
         self.weights_of: dict[Any, str] = {}
+        self.producers = {name: node for _, node in file.order for name in node.output}
         self.readers: dict[str, list[Any]] = {}
         for _, node in file.order:
             for name in node.input:

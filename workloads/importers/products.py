@@ -23,13 +23,19 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Arrange:
-    """A rearrangement of an array: reshape, permute axes, reshape."""
+    """A rearrangement of an array: reshape, permute axes, reshape.
+
+    Of so many ``copies`` of a matrix in a row the first is taken.
+    """
 
     first: Shape
     axes: tuple[int, ...]
     last: Shape
+    copies: int = 1
 
     def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        if self.copies > 1:
+            x = x.reshape(-1, self.copies, *self.first[-2:])[:, 0]
         return x.reshape(self.first).transpose(self.axes).reshape(self.last)
 
     def undone(self, x: NDArray[Any], shape: Shape) -> NDArray[Any]:
@@ -55,6 +61,8 @@ class Product:
         Of the result, as numpy has it.
     of_letters : bool
         The axes of the result stand in an order of their own, as an equation has it.
+    copies : (int, int)
+        So many matrices in a row of the left and of the right operand are one.
     """
 
     sizes: dict[str, int]
@@ -62,6 +70,7 @@ class Product:
     shapes: tuple[Shape, Shape, Shape]
     axes: tuple[dict[str, Shape], dict[str, Shape], dict[str, Shape]]
     of_letters: bool = False
+    copies: tuple[int, int] = (1, 1)
 
     def left(self, letters: str, last: Shape | None = None) -> Arrange:
         return self._arranged(0, letters, last)
@@ -102,7 +111,24 @@ class Product:
     def _arranged(self, which: int, letters: str, last: Shape | None) -> Arrange:
         axes = tuple(axis for letter in letters for axis in self.axes[which][letter])
         shape = tuple(self.sizes[letter] for letter in letters) if last is None else last
-        return Arrange(self.shapes[which], axes, shape)
+        return Arrange(self.shapes[which], axes, shape, (*self.copies, 1)[which])
+
+
+def product_of_copies(left: Shape, right: Shape, copies: tuple[int, int]) -> Product:
+    """As :func:`product_of`, of stacks in which so many matrices in a row are copies of one.
+
+    Where the stacks are alike and one of them has copies, those that meet the same matrix are more
+    rows, or columns, of one product (keys that are repeated for each of their query heads).
+    """
+    many = max(copies)
+    if min(copies) > 1 or many == 1 or left[:-2] != right[:-2] or len(left) < 3 or left[-3] % many:
+        return product_of(left, right)
+    apart = [
+        (*shape[:-3], shape[-3] // many, many // each, *shape[-2:])
+        for shape, each in zip((left, right), copies, strict=True)
+    ]
+    shape = (*left[:-1], right[-1])
+    return replace(product_of(*apart), shape=shape, copies=copies)
 
 
 def product_of(left: Shape, right: Shape) -> Product:
