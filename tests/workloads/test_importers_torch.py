@@ -149,6 +149,27 @@ def test_attention_written_out() -> None:
     assert [layer.gemm() for layer in products] == [(5, 5, 8, 3), (5, 8, 5, 3)]
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_heads_that_are_repeated_count_once(fused: bool) -> None:
+    """Grouped-query attention: 2 heads of keys and values serve 8 query heads, read once each."""
+
+    class Grouped(torch.nn.Module):
+        def forward(self, q: Any, k: Any, v: Any) -> Any:
+            def each(x: Any) -> Any:
+                return x[:, :, None].expand(3, 2, 4, 12, 16).reshape(3, 8, 12, 16)
+
+            if fused:
+                return torch.nn.functional.scaled_dot_product_attention(q, each(k), each(v))
+            scores = q @ each(k).transpose(2, 3) / 4
+            return scores.softmax(-1) @ each(v)
+
+    shapes = (3, 8, 5, 16), (3, 2, 12, 16), (3, 2, 12, 16)
+    scores, context = import_torch(Grouped(), *(torch.randn(s) for s in shapes)).model.layers
+    assert scores.macs == context.macs == 3 * 8 * 5 * 12 * 16
+    assert scores.input_elements == 3 * (8 * 5 * 16 + 2 * 12 * 16)
+    assert context.input_elements == 3 * (8 * 5 * 12 + 2 * 12 * 16)
+
+
 def test_recurrent_layers_add_rows() -> None:
     """An LSTM's matrices are used at every step: rows add up, weights are counted once."""
     net = nn.LSTM(6, 7)

@@ -34,6 +34,10 @@ from sparqsim.workloads.layers import Conv2d, Layer, Linear, MatMul
 BATCH_NORMS = frozenset(
     {"native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"}
 )
+# What leaves each matrix of a stack one.
+COPYING = frozenset(
+    {"expand", "view", "_unsafe_view", "reshape", "clone", "_to_copy", "alias", "mul", "div"}
+)
 
 # Kernels with products in them that are no layers here; most are made of others before they run.
 MULTIPLYING = re.compile(
@@ -123,6 +127,7 @@ class _Recorder(TorchDispatchMode):
         self._by_weight: dict[tuple[Any, ...], _Made] = {}
         self._first: dict[tuple[int, int, int], str] = {}  # layer by the place of its weights
         self._kept: list[Any] = []
+        self._copies: dict[int, int] = {}  # matrices in a row of a stack that are one, by identity
         # Constants by storage: parameters, buffers and whatever is computed from these alone.
         self._constants: dict[int, str] = {}
         self._taken: set[str] = set()
@@ -184,6 +189,8 @@ class _Recorder(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         for tensor in tensors:
             self._uses[id(tensor)] += 1
+        if tensors and isinstance(out, torch.Tensor):
+            self._note_copies(operation, out, *args)
         if tensors and all(_storage(tensor) in self._constants for tensor in tensors):
             label = self._constants[_storage(tensors[0])]
             for made in tree_leaves(out):
@@ -377,6 +384,7 @@ class _Recorder(TorchDispatchMode):
     def _bmm(self, out: Any, a: Any, b: Any) -> None:
         batch, m, k = a.shape
         if self._label(a) is None and self._label(b) is None:
+            batch, m = self._once(b, batch, m)
             self._add_matmul("matmul", out, batch, m, k, b.shape[2])
         elif self._label(b) is not None and (batch == 1 or b.stride(0) == 0):
             self._product(out, a.reshape(batch * m, k), b[0])
@@ -389,8 +397,40 @@ class _Recorder(TorchDispatchMode):
         *batch, length, depth = query.shape
         heads = int(np.prod(batch))
         output = out[0] if isinstance(out, tuple | list) else out
-        self._add_matmul("scores", output, heads, length, depth, key.shape[-2])
-        self._add_matmul("context", output, heads, length, key.shape[-2], value.shape[-1])
+        steps = key.shape[-2]
+        self._add_matmul("scores", output, *self._once(key, heads, length), depth, steps)
+        self._add_matmul(
+            "context", output, *self._once(value, heads, length), steps, value.shape[-1]
+        )
+
+    def _once(self, right: Any, batch: int, m: int) -> tuple[int, int]:
+        """Products and rows of each: of what meets copies of one matrix one product is made."""
+        copies = self._copies.get(id(right), 1)
+        return (batch // copies, m * copies) if batch % copies == 0 else (batch, m)
+
+    def _note_copies(self, operation: str, out: Any, source: Any, *more: Any) -> None:
+        """Note a stack of matrices of which so many in a row are copies of one.
+
+        So keys and values are repeated for their query heads: an axis of 1 before the matrices is
+        expanded and merged with the heads, and each matrix may be turned or scaled.
+        """
+        if not isinstance(source, torch.Tensor) or min(out.dim(), source.dim()) < 3:
+            return
+        copies = self._copies.get(id(source), 1)
+        matrix, made = tuple(source.shape[-2:]), tuple(out.shape[-2:])
+        if operation == "expand" and out.shape != source.shape:
+            alone = source.dim() == out.dim() and source.shape[-3] == 1
+            alike = source.shape[:-3] + source.shape[-2:] == out.shape[:-3] + out.shape[-2:]
+            copies = out.shape[-3] if alone and alike else 1
+        elif operation == "transpose":
+            turned = {axis % source.dim() for axis in more} == {source.dim() - 2, source.dim() - 1}
+            copies = copies if turned else 1
+        else:
+            alone = not any(isinstance(each, torch.Tensor) and each.dim() for each in more)
+            copies = copies if operation in COPYING and made == matrix and alone else 1
+        if copies > 1:
+            self._copies[id(out)] = copies
+            self._kept.append(out)
 
     def _add_matmul(self, kind: str, out: Any, batch: int, m: int, k: int, n: int) -> None:
         path = self._path[-1] if self._path else ""
