@@ -57,6 +57,7 @@ from sparqsim.workloads.tensors import LayerTensors
 # Firings of all lanes that are kept for the critical path, above which to go through parts of the
 # run once more is faster; and for a sketch, some 50 bytes each.
 MOST_KEPT = {"path": 1 << 18, "sketch": 20_000_000}
+MOST_REPEATING = 2_000_000  # and of a run that repeats, which without a sketch is over at once
 
 
 @dataclass(frozen=True)
@@ -399,7 +400,7 @@ def run(
     engine, record
         As for :func:`sparqsim.simulator.engines.simulate`; ``"summary"`` does not look for the
         critical path. ``"path"`` does; ``"sketch"`` sketches the run besides (of one of more
-        firings than :data:`MOST_KEPT` the topology alone).
+        firings than :data:`MOST_KEPT`, or :data:`MOST_REPEATING`, the topology alone).
     verify
         Compare the outputs with an independent reference, and with the float layer.
     execute
@@ -421,7 +422,7 @@ def run(
         )
     kept = record
     if record in MOST_KEPT:
-        kept = "full" if work.netlist.lane_firings <= MOST_KEPT[record] else "summary"
+        kept = "full" if _is_kept(work.netlist, MOST_KEPT[record]) else "summary"
     timeline = simulate(
         work.netlist, engine=engine, record=kept, verify="execute" if execute else None
     )
@@ -464,6 +465,14 @@ def run(
         sketch=sketch_of(timeline, work.worker) if record == "sketch" else None,
     )
     return Result(report, timeline, work)
+
+
+def _is_kept(netlist: Netlist, most: int) -> bool:
+    """Whether every firing is kept, where at most so many are."""
+    from sparqsim.simulator.engines.repeating import pays
+
+    firings = netlist.lane_firings
+    return firings <= most and (firings <= MOST_REPEATING or not pays(netlist))
 
 
 def _judged(work: Program, verify: Callable[[], Verification]) -> tuple[Verification, float | None]:
