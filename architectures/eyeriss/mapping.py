@@ -213,7 +213,7 @@ def linked_cycles(chip: Configuration, shape: ConvShape, mapping: RowStationary)
 
     Filters of the next pass come while one computes, from the cycle after it has taken its own;
     what waits for the drain of a pass is waited for in turn: the inputs of the next block of them,
-    and the room of the sums that leave.
+    and the slots of the sums that leave.
     """
     once = mapping.q * mapping.r >= shape.in_channels  # then the next round finds inputs there
     rounds = -(-shape.out_channels // mapping.m)

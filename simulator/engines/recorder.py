@@ -16,7 +16,7 @@ from sparqsim.simulator.engines.trail import Mark, Repeat, Stretch, Trail
 
 Ints = NDArray[np.int64]
 
-PIECE = 1 << 13  # firings of the leader that are looked at together
+PIECE = 1 << 17  # firings of all lanes that are looked at together, had they as many each
 KEPT = 3  # marks of which what follows is kept
 
 
@@ -112,6 +112,7 @@ class Recorder:
 
     def _lay_out(self) -> None:
         """Cut what was gone through at marks, and into pieces that are not too long."""
+        most = self.trail.of_leader(PIECE)
         marks, m = [(mark.turn, mark.firing) for mark in self.trail.marks], 0
         for part in self.trail.parts:
             if isinstance(part, Repeat):
@@ -119,7 +120,7 @@ class Recorder:
                 continue
             here = part.first
             while here < part.last:
-                there = min(part.last, here + PIECE)
+                there = min(part.last, here + most)
                 if m + 1 < len(marks) and marks[m + 1] < (part.turn, there):
                     there = marks[m + 1][1]
                 self.steps[m].append(len(self.pieces))

@@ -20,7 +20,7 @@ from sparqsim.simulator.netlist import Netlist
 
 Ints = NDArray[np.int64]
 
-APART = 1 << 14  # firings of the leader from one mark to the next, at first
+APART = 1 << 17  # firings of all lanes from one mark to the next, at first, had they as many each
 MARKS_BYTES = 1 << 24  # that all marks together may take before every second is dropped
 FEWEST_MARKS = 8
 
@@ -91,11 +91,16 @@ class Trail:
     def __post_init__(self) -> None:
         self.passed = np.zeros(len(self.netlist.actors), np.int64)
         self.marks.append(Mark(0, 0, None, self.passed.copy()))
-        self._apart, self._since, self._left = APART, 0, APART
+        self._apart = self._left = self.of_leader(APART)
+        self._since = 0
 
     @property
     def turn(self) -> int:
         return len(self.leaders) - 1
+
+    def of_leader(self, firings: int) -> int:
+        """So many firings of all lanes as firings of the leader."""
+        return max(1, firings // max(1, sum(actor.lanes for actor in self.netlist.actors)))
 
     def lead(self, leader: int, firing: int) -> None:
         """An actor leads from one of its firings on."""

@@ -99,3 +99,20 @@ def test_to_find_it_does_not_take_longer_for_more_iterations(
         windows.append(counts["windows"])
     assert check(tiles(10, 100)) == simulate(tiles(10, 100)).cycles
     assert windows[1] <= windows[0] + 5
+
+
+def test_a_wide_bank_is_gone_through_in_small_pieces() -> None:
+    """What is recorded at once is bounded in firings of all lanes, however many lanes there are."""
+    rng = np.random.default_rng(0)
+    lanes, firings = 3000, 200
+    busy = [rng.integers(1, 9, (firings, lanes)) for _ in range(2)]
+    netlist = Netlist(
+        [Actor(name=name, lanes=lanes, busy=each) for name, each in zip("ab", busy, strict=True)],
+        [Channel(name="queue", source="a", target="b", capacity=2)],
+    )
+    run = simulate(netlist, record="summary")
+    assert run.trail is not None
+    pieces = recorder.Recorder(run.trail)
+    sizes = [sum(part.starts.size for part in pieces[n].records) for n in range(len(pieces.pieces))]
+    assert len(sizes) > 5 and max(sizes) < 2 * trail.APART < netlist.lane_firings
+    check(netlist)
