@@ -116,3 +116,20 @@ def test_a_wide_bank_is_gone_through_in_small_pieces() -> None:
     sizes = [sum(part.starts.size for part in pieces[n].records) for n in range(len(pieces.pieces))]
     assert len(sizes) > 5 and max(sizes) < 2 * trail.APART < netlist.lane_firings
     check(netlist)
+
+
+def test_marks_take_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run of any length: every second is dropped, and later ones lie farther apart."""
+    monkeypatch.setattr(trail, "APART", 30)
+    monkeypatch.setattr(trail, "MARKS_BYTES", 30_000)
+    counts = []
+    for columns in (100, 10_000):
+        net = tiles(3, columns)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(repeating, "SHORT", 1 << 62)  # nothing is jumped over
+            run = simulate(net, record="summary")
+        assert run.trail is not None
+        kept = [part.nbytes for mark in run.trail.marks[1:] for part in mark.state or ()]
+        assert sum(kept) <= 30_000
+        counts.append(len(run.trail.marks))
+    assert min(counts) > 3
