@@ -17,7 +17,7 @@ from sparqsim.simulator.engines.trail import Mark, Repeat, Stretch, Trail
 Ints = NDArray[np.int64]
 
 PIECE = 1 << 17  # firings of all lanes that are looked at together, had they as many each
-KEPT = 3  # marks of which what follows is kept
+KEPT = 2  # marks of which what follows is kept
 
 
 class Bounds(NamedTuple):

@@ -20,7 +20,7 @@ from sparqsim.simulator.netlist import Netlist
 
 Ints = NDArray[np.int64]
 
-APART = 1 << 17  # firings of all lanes from one mark to the next, at first, had they as many each
+APART = 1 << 20  # firings of all lanes from one mark to the next, at first, had they as many each
 MARKS_BYTES = 1 << 24  # that all marks together may take before every second is dropped
 FEWEST_MARKS = 8
 

@@ -101,8 +101,9 @@ def test_to_find_it_does_not_take_longer_for_more_iterations(
     assert windows[1] <= windows[0] + 5
 
 
-def test_a_wide_bank_is_gone_through_in_small_pieces() -> None:
+def test_a_wide_bank_is_gone_through_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is recorded at once is bounded in firings of all lanes, however many lanes there are."""
+    monkeypatch.setattr(trail, "APART", 1 << 17)
     rng = np.random.default_rng(0)
     lanes, firings = 3000, 200
     busy = [rng.integers(1, 9, (firings, lanes)) for _ in range(2)]
