@@ -54,9 +54,9 @@ from sparqsim.workloads.recipes import Recipe
 from sparqsim.workloads.shared import once
 from sparqsim.workloads.tensors import LayerTensors
 
-# Firings of all lanes that are kept for the critical path, above which to go through parts of the
-# run once more is faster; and for a sketch, some 50 bytes each.
-MOST_KEPT = {"path": 1 << 18, "sketch": 20_000_000}
+# Firings of all lanes that are kept for the critical path, some 50 bytes each; above so many parts
+# of the run are gone through once more. That takes about as long.
+MOST_KEPT = {"path": 1 << 18, "either": 20_000_000, "sketch": 20_000_000}
 MOST_REPEATING = 2_000_000  # and of a run that repeats, which without a sketch is over at once
 
 
@@ -399,8 +399,9 @@ def run(
         As for :func:`program`.
     engine, record
         As for :func:`sparqsim.simulator.engines.simulate`; ``"summary"`` does not look for the
-        critical path. ``"path"`` does; ``"sketch"`` sketches the run besides (of one of more
-        firings than :data:`MOST_KEPT`, or :data:`MOST_REPEATING`, the topology alone).
+        critical path. ``"path"`` does, in constant memory; ``"either"`` as is quicker, with all
+        firings kept or not; ``"sketch"`` sketches the run besides (of one of more firings than
+        :data:`MOST_KEPT`, or :data:`MOST_REPEATING`, the topology alone).
     verify
         Compare the outputs with an independent reference, and with the float layer.
     execute

@@ -310,11 +310,12 @@ def _layer(
     counts: str | None = None,
 ) -> Report:
     """Run one layer of a network, or work counted in a file, and write what was asked for."""
-    if given["summary"] and (given["trace"] or given["figures"] or given["page"]):
+    drawn = given["trace"] or given["figures"] or given["page"]
+    if given["summary"] and drawn:
         raise InputError("--trace, --figures and --page need every firing; drop --summary")
     if given["execute"] and given["engine"] != "simpy":
         raise InputError("--execute needs --engine simpy")
-    record = "path" if given["summary"] else "full"
+    record = "path" if given["summary"] else "full" if drawn else "either"
     with PatientBar() as bar:
         bar("simulating", 0, 2)
         if network is None:

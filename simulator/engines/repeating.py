@@ -298,6 +298,7 @@ class _Stops:
         self.outer = next((d for d in self.distances if d >= WORTH_A_LOOK), WORTH_A_LOOK)
         self.since, self.looked, self.apart = 0, 0, APART
         self.vain, self.rests = 0, 0
+        self.barren = 0  # up to where no period is looked for
         self.planned: list[int] = []  # places in an iteration where to stop, by those before
         self.found: list[int] = []  # and in the next, by this one
 
@@ -307,7 +308,7 @@ class _Stops:
         if self.looked > FREE_LOOKS + here // WORTH_A_LOOK:
             return min(self.firings, here - here % self.outer + self.outer)
         end = self.end_of_iteration(here)
-        if self.rests:
+        if self.rests or here < self.barren:
             return end
         begin = here - here % self.inner
         planned = next((begin + at for at in self.planned if begin + at > here), end)
@@ -343,6 +344,9 @@ class _Stops:
         period = there - before
         worth = min(REWARD, (here - there) // WORTH_A_LOOK)
         self.since, self.looked = here, max(0, self.looked - worth)
+        end = self.end_of_iteration(here)
+        if end - here < min(period, WORTH_A_LOOK):  # what is left holds no such period
+            self.barren = end
         if before % self.inner + period < self.inner:
             # Next time it is looked for shorter ones too.
             self.found += [(before + p) % self.inner for p in sorted({0, self.apart, period})]

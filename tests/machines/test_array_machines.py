@@ -32,6 +32,7 @@ from sparqsim.architectures.machine import program as lowered
 from sparqsim.architectures.machine import run
 from sparqsim.architectures.network import run_network
 from sparqsim.base import InputError
+from sparqsim.workloads.encoded import outline
 from sparqsim.workloads.layers import Linear, MatMul, Model
 from sparqsim.workloads.models import get_model
 from sparqsim.workloads.prune import NM as NMPattern
@@ -443,3 +444,15 @@ def test_a_summary_takes_no_more_memory_for_a_larger_layer() -> None:
         assert report.counters["tiles"] == 2048 * 10 * outputs // 48
     assert peaks[2] < 1.2 * peaks[1] < 4e6
     assert (cycles[2] - cycles[1]) * (480 - 48) == (cycles[1] - cycles[0]) * (7680 - 480)
+
+
+def test_long_runs_that_repeat_keep_no_firings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where either will do, firings are kept of other runs alone; the report is the same."""
+    monkeypatch.setattr("sparqsim.architectures.machine.MOST_REPEATING", 500_000)
+    machine = BitFusion()
+    for rows, kept in ((64, True), (1024, False)):
+        layer = Linear(name="l", in_features=1024, out_features=4096, rows=rows)
+        made = lowered(machine, outline(layer, "int8"))
+        either, full = (run(machine, made, record=record) for record in ("either", "full"))
+        assert (either.timeline.starts is not None) == kept
+        assert either.report == full.report
