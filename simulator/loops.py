@@ -488,12 +488,12 @@ class Paced(Loops):
     def of(cls, amounts: Loops, pace: tuple[int, int], often: int = 0) -> Loops:
         """What comes in each firing as loops that do not rise.
 
-        Where that comes to whole cycles but rarely, it starts over in every iteration of the
-        innermost loop of which there are at most so many iterations in all, or every two, four or
-        so of the loop inside: then it repeats when they do.
+        Where that does not come to whole cycles in each, it starts over in every iteration of the
+        innermost loop of which there are at most so many iterations in all; where it comes to whole
+        cycles but rarely, every two, four or so of the loop inside: then it repeats when they do.
         """
-        grain = amounts.grain * pace[1]
-        if not often or pace[0] // gcd(pace[0], grain) <= RARELY:
+        whole = pace[0] // gcd(pace[0], amounts.grain * pace[1])  # firings that take whole cycles
+        if not often or whole == 1:
             return cls(amounts, pace)
         if isinstance(amounts, Uneven) and amounts.iterations[-1] <= often:
             share = often // amounts.iterations[-1]
@@ -505,6 +505,8 @@ class Paced(Loops):
             around, inner = inner, inner // size
             if firings // inner > often:
                 break
+        if whole <= RARELY:
+            inner = around
         while firings // around * -(-around // inner) > often:
             inner *= 2
         return cls(amounts, pace, afresh=inner, around=around)

@@ -151,7 +151,8 @@ def test_a_pace_that_hardly_comes_out_even_starts_over_seldom() -> None:
     """Transfers of 3000 bits over a bus of 10007 in 10 cycles end with a cycle every 10007 of them:
     where that may be a hundred times, each of 9 iterations of 1200 transfers starts in a new cycle,
     and every 128 of them; where it may be 8 times, every two iterations; and iterations that differ
-    do so each for itself. Over a bus of 1600 bits, of which 8 transfers fill 15, none does."""
+    do so each for itself. Over a bus of 1600 bits, of which 8 transfers fill 15, each iteration
+    does, and none inside; over one of 1500 none does, for each transfer fills two."""
     amounts = Loops(((9,), (1200,)), np.full((1, 1), 3000))
     odd, seldom = (Paced.of(amounts, (10007, 10), often) for often in (100, 8))
     assert (odd.afresh, odd.around, seldom.afresh) == (128, 1200, 2400)
@@ -159,7 +160,8 @@ def test_a_pace_that_hardly_comes_out_even_starts_over_seldom() -> None:
     parts = [(9, amounts), (20, Loops(((5,),), [3000]))]
     uneven = Paced.of(Uneven(parts), (10007, 10), 30 * 29)
     assert [(times, part.afresh) for times, part in uneven.parts] == [(9, 512), (20, 1)]
-    assert Paced.of(amounts, (1600, 1), 100).afresh == len(amounts)
+    even, whole = (Paced.of(amounts, (width, 1), 100) for width in (1600, 1500))
+    assert (even.afresh, even.around, whole.afresh) == (1200, 1200, len(amounts))
     never = Paced(amounts, (10007, 10))
     assert never.steady(0, 1200) == (1200, 0)
     assert never.total() <= odd.total() < never.total() + 90
