@@ -1,9 +1,9 @@
 """Sparse tensor cores: a GPU's GEMM with weights kept N of M, and the same GEMM dense.
 
 The weights are the left operand (rows: output features), activations the right one (columns:
-tokens, pixels); N of every M neighbours along the reduction are kept, 2:4 for fp16, bf16 and int8,
-1:2 for tf32, two of four pairs for int4. The sparse matrix multiply takes the same cycles as a
-dense one of N/M of its depth, so the multipliers' gain is M/N whatever the values are. Format and
+tokens, pixels); N of every M neighbours along the reduction are kept, 2:4 for fp16, bf16, int8 and
+fp8, 1:2 for tf32, two of four pairs for int4. The sparse matrix multiply takes the same cycles as
+a dense one of N/M of its depth, so the multipliers' gain is M/N whatever the values are. Format and
 pattern are those of the encoded layer; zeros that follow no pattern run as any other number.
 
 A library cuts the output into thread-block tiles, one an SM at a time, and walks the depth in

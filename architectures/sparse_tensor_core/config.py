@@ -14,7 +14,8 @@ class Kind(NamedTuple):
 
     ``formats`` are the names of what it multiplies, ``bits`` those of a value in memory; ``rate``
     is multiplications a cycle against fp16; ``block`` the products of a block against fp16's, 0 for
-    integers; ``least`` the least exponent; ``native`` the pattern (n, m, elements of a unit).
+    integers; ``least`` the least exponent; ``native`` the pattern (n, m, elements of a unit);
+    ``sum_bits`` the significant bits of a float sum.
     """
 
     formats: tuple[str, ...]
@@ -24,6 +25,7 @@ class Kind(NamedTuple):
     least: int
     output_bytes: int
     native: tuple[int, int, int]
+    sum_bits: int = 24
 
     @property
     def integers(self) -> bool:
@@ -38,16 +40,20 @@ class Kind(NamedTuple):
 
 # published: A100 white paper (rates), PTX ISA (patterns, signs), Fasi et al. (blocks); the
 # narrowest first. OliVe (ISCA 2023, published): a decoder in front of each dot product of 16, at
-# the rate of integers of the same width and 0.25 % more area; patterns beside pairs: left out
+# the rate of integers of the same width and 0.25 % more area; patterns beside pairs: left out.
+# fp8: rate and pattern published, H100 white paper; block and bits of sums measured on an H100
 KINDS: dict[str, Kind] = {
     "int4": Kind(("int4_signed", "int4_unsigned"), 4, 4.0, 0.0, 0, 4, (2, 4, 2)),
     "olive4": Kind(FOUR, 4, 4.0, 0.0, 0, 4, (1, 1, 1)),
     "int8": Kind(("int8_signed", "int8_unsigned"), 8, 2.0, 0.0, 0, 4, (2, 4, 1)),
     "olive8": Kind(EIGHT, 8, 2.0, 0.0, 0, 4, (1, 1, 1)),
+    "fp8": Kind(("float8_e4m3fn",), 8, 2.0, 2.0, -6, 2, (2, 4, 1), 14),
     "fp16": Kind(("float16",), 16, 1.0, 1.0, -14, 2, (2, 4, 1)),
     "bf16": Kind(("bfloat16",), 16, 1.0, 1.0, -126, 2, (2, 4, 1)),
     "tf32": Kind(("tf32",), 32, 0.5, 0.5, -126, 4, (1, 2, 1)),
 }
+# What float sums are stored as. fp8: as torch._scaled_mm is asked for; it has fp16 and fp32 too.
+STORED = {"fp16": "fp16", "bf16": "bf16", "fp8": "bf16", "tf32": "fp32"}
 
 # published: shapes of CUTLASS's sm80 tensor-op kernels, rows x columns
 TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (64, 256), (128, 64), (64, 128), (64, 64))
@@ -65,13 +71,14 @@ REGISTERS_KIB = 64  # published: register file of a quarter of an SM, A100 white
 QUARTERS = 4  # published: tensor cores and register files of an SM
 L2_SLICE_KIB = 512  # published: A100 white paper
 # Multiply and add of a product in the names of the energy table. bf16 and tf32 are taken as fp16,
-# int4 as a quarter of int8's multiplier; OliVe's pairs as integers of their width.
+# fp8 as int8, int4 as a quarter of int8's multiplier; OliVe's pairs as integers of their width.
 OPERATIONS: dict[str, tuple[str, float, str]] = {
     "fp16": ("multiply.fp16", 1.0, "add.fp32"),
     "bf16": ("multiply.fp16", 1.0, "add.fp32"),
     "tf32": ("multiply.fp16", 1.0, "add.fp32"),
     "int8": ("multiply.int8", 1.0, "add.int32"),
     "int4": ("multiply.int8", 0.25, "add.int32"),
+    "fp8": ("multiply.int8", 1.0, "add.int32"),
     "olive8": ("multiply.int8", 1.0, "add.int32"),
     "olive4": ("multiply.int8", 0.25, "add.int32"),
 }
@@ -191,12 +198,14 @@ class Configuration(Machine, frozen=True, kw_only=True):
         two of four pairs).
     int4
         Whether there is an int4 mode.
+    fp8
+        Whether there is an fp8 mode (E4M3).
     outlier_pairs
         Whether OliVe's decoders stand in front of the dot products: formats olive4 and olive8.
     float_block
         Products of fp16 that are added at once.
     extra_bits
-        Bits the aligner keeps beyond the 23 of fp32.
+        Bits the aligner keeps beyond the 23 of fp32; of fp8 it keeps 13 on every machine.
     shared_kib
         Shared memory that one thread block can have.
     shared_bytes_per_cycle
@@ -261,6 +270,7 @@ class Configuration(Machine, frozen=True, kw_only=True):
     fp32_accumulate: float = 1.0
     any_pattern: bool = False
     int4: bool = True
+    fp8: bool = False
     outlier_pairs: bool = False
     float_block: int = 8
     extra_bits: int = 1
@@ -331,10 +341,11 @@ class Configuration(Machine, frozen=True, kw_only=True):
     @property
     def kinds(self) -> tuple[str, ...]:
         """The formats it multiplies, the narrowest first: names of :data:`KINDS`."""
+        modes = {"int4": self.int4, "fp8": self.fp8}
         return tuple(
             name
             for name, kind in KINDS.items()
-            if (self.int4 or name != "int4") and (self.outlier_pairs or not kind.pairs)
+            if modes.get(name, True) and (self.outlier_pairs or not kind.pairs)
         )
 
     def kind(self, dtype: str) -> Kind:

@@ -24,6 +24,7 @@ from sparqsim.architectures.sparse_tensor_core.config import (
 from sparqsim.architectures.sparse_tensor_core.power import board_of, idle_w
 from sparqsim.simulator.energy.tables import get_table
 
+FP32_BITS = 24  # significant
 PARTS = {"registers": "registers", "shared": "shared memory", "l2": "l2"}  # store -> of the energy
 
 
@@ -63,8 +64,9 @@ class TensorCores:
 
     @property
     def fraction_bits(self) -> int:
-        """Bits the aligner keeps below the largest exponent."""
-        return 23 + self.gpu.extra_bits
+        """Bits the aligner keeps below the largest exponent; extra ones beside sums of 24 bits."""
+        bits = self.kind.sum_bits
+        return bits - 1 + (self.gpu.extra_bits if bits == FP32_BITS else 0)
 
     @property
     def block(self) -> int:

@@ -9,7 +9,12 @@ import msgspec
 from sparqsim.architectures import presets
 from sparqsim.architectures.machine import Area, Figure, Peak, Program
 from sparqsim.architectures.operands import Computes
-from sparqsim.architectures.sparse_tensor_core.config import Configuration, Shape, Tiling
+from sparqsim.architectures.sparse_tensor_core.config import (
+    STORED,
+    Configuration,
+    Shape,
+    Tiling,
+)
 from sparqsim.architectures.sparse_tensor_core.cores import TensorCores
 from sparqsim.architectures.sparse_tensor_core.matrices import (
     computes,
@@ -235,8 +240,7 @@ def _leaving(layer: EncodedLayer, cores: TensorCores, product: Product | None) -
     if cores.kind.integers:
         told = f"outputs are 32-bit sums with {after}; scaling them to codes is another kernel's"
     else:
-        stored = {"fp16": "fp16", "bf16": "bf16", "tf32": "fp32"}[cores.dtype]
-        told = f"outputs are {stored} with {after}"
+        told = f"outputs are {STORED[cores.dtype]} with {after}"
     if layer.dynamic:
         told += "; dynamic ranges: finding them is another kernel's too"
     if product is not None and product.infinite:

@@ -1,9 +1,10 @@
 """A layer multiplied on the MAC core, tile by tile where asked, and what it is checked against.
 
 Sums are accumulators of 32 bits, float or integer. The epilogue scales float sums, adds the bias,
-applies ReLU and stores floats of 16 bits as such (TF32's sums stay fp32); integer sums leave as
-they are, bias and ReLU included, for scaling them is the next kernel's. Asymmetric activations are
-exact: ``sum q_w (q_x - Z) = sum q_w q_x - Z sum q_w``, the second term known ahead and in the bias.
+applies ReLU and stores floats of 16 bits as such, fp8's as bf16 (TF32's sums stay fp32); integer
+sums leave as they are, bias and ReLU included, for scaling them is the next kernel's. Asymmetric
+activations are exact: ``sum q_w (q_x - Z) = sum q_w q_x - Z sum q_w``, the second term known ahead
+and in the bias.
 
 The checks share nothing with this road: a convolution that never unfolds, in float64, within the
 proven bound of every float sum; and for a sample the block multiply-add written for arrays, over
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparqsim.architectures.sparse_tensor_core.config import STORED
 from sparqsim.architectures.sparse_tensor_core.cores import TensorCores
 from sparqsim.architectures.sparse_tensor_core.matrices import encode, matrices
 from sparqsim.architectures.sparse_tensor_core.plan import Plan
@@ -40,7 +42,7 @@ AT_ONCE = 1 << 21  # elements of their rows that are held at a time
 LARGEST_BIAS = 2**31 - 1
 FP16_INFINITE = 65520.0  # from here on fp16 rounds to infinity
 # Of what is stored: half a unit in the last place, relative and of the least numbers.
-HALF_ULP = {"fp16": (2.0**-11, 2.0**-25), "bf16": (2.0**-8, 2.0**-134), "tf32": (0.0, 0.0)}
+HALF_ULP = {"fp16": (2.0**-11, 2.0**-25), "bf16": (2.0**-8, 2.0**-134), "fp32": (0.0, 0.0)}
 
 
 class Product:
@@ -112,7 +114,7 @@ class Product:
         else:
             mac.multiply_floats(
                 values, positions, kept, group, right, cores.kind.least, cores.block,
-                cores.fraction_bits, sums,
+                cores.fraction_bits, cores.kind.sum_bits, sums,
             )  # fmt: skip
 
     def joined(self, total: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
@@ -155,10 +157,11 @@ class Product:
             return np.maximum(found, 0) if self.layer.relu else found
         found = self.sums * self._by_product(self.scale).astype(np.float32) + self.bias
         found = np.maximum(found, np.float32(0)) if self.layer.relu else found
-        if self.cores.dtype == "bf16":
+        stored = STORED[self.cores.dtype]
+        if stored == "bf16":
             return formats.get("bfloat16").round(found).astype(np.float32)
         with np.errstate(over="ignore"):
-            return found.astype(np.float16 if self.cores.dtype == "fp16" else np.float32)
+            return found.astype(np.float16 if stored == "fp16" else np.float32)
 
     def _folded(self, sums: NDArray[Any]) -> NDArray[Any]:
         return dense.fold_outputs(sums, self.conv.batch, self.conv.output)
@@ -225,12 +228,12 @@ class Product:
         far = scale * (np.abs(exact) + bound) + np.abs(bias)
         slack = scale * bound + 2.0**-22 * far + 2.0**-148
         real = np.where(real > 0, real, 0) if self.layer.relu else real
-        relative, absolute = HALF_ULP[self.cores.dtype]
+        relative, absolute = HALF_ULP[STORED[self.cores.dtype]]
         slack = slack + relative * (np.abs(real) + slack) + absolute
         real, slack = (as_output(self.layer.layer, each) for each in (real, slack))
         stored = self.outputs.astype(np.float64)
         off = ~(np.abs(stored - real) <= slack)
-        if self.cores.dtype == "fp16":
+        if STORED[self.cores.dtype] == "fp16":
             off &= ~(np.isinf(stored) & (np.abs(real) + slack >= FP16_INFINITE))
         wrong = as_output(self.layer.layer, wrong) | off
         picked = self._sampled_mismatches(image, kernels, sums)
@@ -254,7 +257,7 @@ class Product:
         blocks = tiling.steps * tiling.splits * -(-kept // cores.block) + tiling.splits
         return mac.error_bound(
             convolve(large[0], large[1], *self._geometry), blocks * cores.block, cores.block,
-            cores.fraction_bits,
+            cores.fraction_bits, cores.kind.sum_bits,
         )  # fmt: skip
 
     def _sampled_mismatches(
@@ -334,7 +337,7 @@ class Product:
                     span = slice(first, min(first + cores.block, low + stored))
                     part = mac.add_block(
                         part, weights[:, span], columns[:, span], cores.kind.least,
-                        cores.fraction_bits,
+                        cores.fraction_bits, cores.kind.sum_bits,
                     )  # fmt: skip
             total = part.astype(np.float32) if split == 0 else total + part.astype(np.float32)
         return total

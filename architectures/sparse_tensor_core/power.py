@@ -32,7 +32,9 @@ def board_of(gpu: Configuration) -> Configuration:
 
     alike = [each for each in boards if (each.tdp_w, each.idle_w) == (gpu.tdp_w, gpu.idle_w)]
     found = min(alike, key=differing, default=gpu)
-    return msgspec.structs.replace(found, int4=gpu.int4, outlier_pairs=gpu.outlier_pairs)
+    return msgspec.structs.replace(
+        found, int4=gpu.int4, fp8=gpu.fp8, outlier_pairs=gpu.outlier_pairs
+    )
 
 
 def idle_w(gpu: Configuration) -> float:

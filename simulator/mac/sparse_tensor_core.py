@@ -7,19 +7,23 @@ no cycle is spent on what was pruned. Dense is the same with N = M = 1: nothing 
 Integers: 32-bit accumulators that wrap around; the order does not matter.
 
 Floats: products are exact. A *block* of them (8 of fp16 or bf16, 4 of tf32 on A100; twice that on
-H100) and the fp32 accumulator are aligned to the largest exponent among them - that of a product
-is the sum of its operands' exponents, its significand lies in [1, 4) - and cut off (toward zero)
-``fraction_bits`` below it (23 and one extra bit on A100, two on H100). The integers are added
-exactly, the sum is cut to 24 significant bits, toward zero, and is the accumulator of the next
-block. Blocks follow each other along the reduction, in the order of the *kept* values. So a sum is
-a function of order and block, not of the tile it is computed in, and zeros that were pruned take no
-place in a block.
+H100, and 32 of fp8) and the accumulator are aligned to the largest exponent among them - that of a
+product is the sum of its operands' exponents, its significand lies in [1, 4) - and cut off (toward
+zero) ``fraction_bits`` below it (23 and one extra bit on A100, two on H100; 13 of fp8). The
+integers are added exactly, the sum is cut to ``sum_bits`` significant bits (24; 14 of fp8), toward
+zero, and is the accumulator of the next block. Blocks follow each other along the reduction, in the
+order of the *kept* values. So a sum is a function of order and block, not of the tile it is
+computed in, and zeros that were pruned take no place in a block.
 
 :func:`multiply_floats` and :func:`multiply_integers` are the kernels; their ``_plain`` twins say
 the same in exact fractions and Python integers; :func:`add_block` is a third road, over arrays.
 :func:`error_bound` is how far from the true sum a float result can be. Left out: infinity and NaN,
-and the fp16 accumulator. That mma.sp feeds its blocks with kept values in their order is assumed;
-the dense blocks are published.
+and the fp16 accumulator.
+
+The blocks of the A100 are published. Those of the H100 are measured: its ``mma``, ``mma.sp`` and
+``wgmma`` give these bits (``sparqsim validate tensor-core-bits``), whence also that ``mma.sp`` adds
+the 16 values it keeps of 32 as one block. That an A100's adds the kept values in their order, eight
+at a time, and an H100's those of fp8, is assumed.
 
 Sources: Fasi et al., Numerical behavior of NVIDIA tensor cores, PeerJ CS 7:e330, 2021; Khattak and
 Mikaitis, Accurate models of NVIDIA tensor cores, arXiv 2512.07004, 2025; Mishra et al.,
@@ -37,13 +41,11 @@ from numpy.typing import NDArray
 
 from sparqsim.base import kernel
 
-SIGNIFICANT_BITS = 24  # of fp32
 LEAST_BIT = -149  # exponent of fp32's least subnormal
 ZERO_EXPONENT = -(1 << 20)  # below every other, so that a zero never sets the alignment
 TOGETHER = 16  # columns that a kernel keeps side by side
 NO_TERM = -600.0  # of a block and sum of zeros: below the product of the least two numbers
 MANTISSA = 2.0**52
-CUT = ~((1 << 53 - SIGNIFICANT_BITS) - 1)  # the bits of a float64 that fp32 has too
 OF_LEAST_BIT, LEAST, NORMAL = 2.0**-LEAST_BIT, 2.0**LEAST_BIT, 2.0**-126
 
 
@@ -115,6 +117,7 @@ def multiply_floats(
     least: int,
     block: int,
     fraction_bits: int,
+    sum_bits: int,
     sums: Any,
 ) -> None:
     """Add products of floats to fp32 sums, a block at a time.
@@ -136,6 +139,8 @@ def multiply_floats(
         Products of a block; a last, shorter block holds what is left.
     fraction_bits
         Bits kept below the largest exponent.
+    sum_bits
+        Significant bits of a sum, at most fp32's 24.
     sums : float32 [columns, rows]
         Added to.
     """
@@ -149,6 +154,7 @@ def multiply_floats(
     total_bits, scale_bits = total.view(np.int64), scale.view(np.int64)
     one = np.empty(1, np.float64)
     one_bits = one.view(np.int64)
+    cut = ~((1 << 53 - sum_bits) - 1)  # the bits of a float64 that a sum has too
     for first in range(0, columns, TOGETHER):
         count = min(TOGETHER, columns - first)
         turned[:] = 0.0
@@ -192,7 +198,7 @@ def multiply_floats(
                     scale[c] = MANTISSA + 1023.0 - (fraction_bits - top[c])
                     scale_bits[c] <<= 52
                     total[c] = aligned[c] * scale[c]
-                    total_bits[c] &= CUT
+                    total_bits[c] &= cut
                     small = np.trunc(total[c] * OF_LEAST_BIT) * LEAST
                     total[c] = small if abs(total[c]) < NORMAL else total[c]
             for c in range(count):
@@ -208,6 +214,7 @@ def multiply_floats_plain(
     least: int,
     block: int,
     fraction_bits: int,
+    sum_bits: int,
     sums: NDArray[Any],
 ) -> None:
     """The specification of :func:`multiply_floats`, in exact fractions."""
@@ -228,7 +235,7 @@ def multiply_floats_plain(
                 top = max(exponent for _, exponent in terms)
                 unit = Fraction(2) ** (top - fraction_bits)
                 aligned = sum(math.trunc(term / unit) for term, _ in terms) * unit
-                last = max(_exponent_of(aligned) - SIGNIFICANT_BITS + 1, LEAST_BIT)
+                last = max(_exponent_of(aligned) - sum_bits + 1, LEAST_BIT)
                 bit = Fraction(2) ** last
                 total = math.trunc(aligned / bit) * bit
             sums[column, row] = float(total)
@@ -248,6 +255,7 @@ def add_block(
     right: NDArray[np.float64],
     least: int,
     fraction_bits: int,
+    sum_bits: int,
 ) -> NDArray[np.float64]:
     """One block added to many sums at once: the arithmetic of the kernels, written for arrays.
 
@@ -257,7 +265,7 @@ def add_block(
     left, right : float64 [sums, products of the block]
     least
         Exponent of subnormals, as for :func:`exponents`.
-    fraction_bits
+    fraction_bits, sum_bits
         As for :func:`multiply_floats`.
     """
     products = left * right
@@ -272,7 +280,7 @@ def add_block(
         axis=1
     )
     length = np.frexp(np.abs(aligned))[1]
-    drop = np.maximum(length - SIGNIFICANT_BITS, LEAST_BIT + shift).clip(0)
+    drop = np.maximum(length - sum_bits, LEAST_BIT + shift).clip(0)
     cut = np.ldexp(np.trunc(np.ldexp(aligned, -drop)), drop)
     return np.where(idle, total, np.ldexp(cut, -shift))
 
@@ -286,20 +294,20 @@ def exponents(values: NDArray[Any], least: int) -> NDArray[np.int32]:
 
 
 def error_bound(
-    absolute: NDArray[np.float64], length: int, block: int, fraction_bits: int
+    absolute: NDArray[np.float64], length: int, block: int, fraction_bits: int, sum_bits: int
 ) -> NDArray[np.float64]:
     """How far a float sum can lie from the true one.
 
     ``absolute`` is the sum of the products' magnitudes, A, in which a subnormal operand counts as
     the format's least normal number, as the aligner takes it to be. A block cuts off at most
-    ``block + 1`` terms, each by less than 2^(top - fraction_bits), and its sum by less than 2^-23
-    of itself; 2^top is at most the largest term (a product's significand may reach 4, so its
-    exponent is not above its own), which is at most A, or A (1 + a block's error) once errors have
-    piled up. Over ``ceil(length / block)`` blocks that is the number of blocks times ``(block + 1)
-    2^-fraction_bits + 2^-23`` times A; a factor of 1.01 covers the piled up errors (B e for B
-    blocks of error e, half of which is below 1 % for reductions up to 100,000 in blocks of 8) and
-    the float64 reference.
+    ``block + 1`` terms, each by less than 2^(top - fraction_bits), and its sum by less than
+    2^(1 - sum_bits) of itself. 2^top is at most the largest term (a product's significand may reach
+    4, so its exponent is not above its own), and that and the sum are at most A + E, E being the
+    error so far. So a block adds at most e (A + E), e = ``(block + 1) 2^-fraction_bits +
+    2^(1 - sum_bits)``, and B = ``ceil(length / block)`` blocks make ((1 + e)^B - 1) A; a factor of
+    1.001 covers the float64 reference.
     """
     blocks = -(-length // block)
-    each = (block + 1) * 2.0**-fraction_bits + 2.0**-23
-    return 1.01 * blocks * each * absolute + 2.0**LEAST_BIT * blocks
+    each = (block + 1) * 2.0**-fraction_bits + 2.0 ** (1 - sum_bits)
+    grown = math.expm1(min(blocks * math.log1p(each), 700.0))  # beyond: every fp32 lies within
+    return 1.001 * grown * absolute + 2.0**LEAST_BIT * blocks

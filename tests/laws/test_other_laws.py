@@ -163,7 +163,7 @@ FIELDS: list[tuple[Machine, list[Any], str, dict[str, Any]]] = [
     ),
 ]  # fmt: skip
 # What changes what is computed, not how fast; or whole networks: each has tests of its own.
-ELSEWHERE = {"any_pattern", "int4", "outlier_pairs", "float_block", "extra_bits", "keep"}
+ELSEWHERE = {"any_pattern", "int4", "fp8", "outlier_pairs", "float_block", "extra_bits", "keep"}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from sparqsim.workloads.prune import NM, prune
 from sparqsim.workloads.recipes import Recipe, TensorRecipe
 from sparqsim.workloads.tensors import LayerTensors, from_digits, synthetic
 
-SMALL_GPU = SparseTensorCore(sms=3)  # 64 x 64 tiles of small layers make several waves
+SMALL_GPU = SparseTensorCore(sms=3, fp8=True)  # 64 x 64 tiles of small layers make several waves
 NATIVE = {dtype: "2:4x2" if dtype == "int4" else "1:2" if dtype == "tf32" else "2:4"
           for dtype in SMALL_GPU.kinds}  # fmt: skip
 PRESETS = presets.names("sparse-tensor-core")
@@ -45,7 +45,7 @@ def preset(name: str, **fields: Any) -> SparseTensorCore:
 
 def coded(dtype: str, prune: str | None = None, **more: Any) -> Recipe:
     """Both operands in a format of the machine, the weights by a pattern."""
-    names = {"fp16": "float16", "bf16": "bfloat16"}
+    names = {"fp16": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn"}
     unit = {} if dtype.startswith("int") else {"calibration": "unit"}
     one = TensorRecipe(format=names.get(dtype, dtype), **unit, **more)
     pruned = {} if prune is None else {"prune": prune, "pad": True}
@@ -93,6 +93,7 @@ def conv() -> LayerTensors:
         ("a100-40gb", "tf32", 156, 312),
         ("a100-40gb", "int4", 1248, 2496),
         ("h100", "fp16", 989.4, 1978.9),
+        ("h100", "fp8", 1978.9, 3957.8),
         ("orin", "int8", 85.2, 170.4),
     ],
 )
@@ -270,6 +271,26 @@ def test_bf16_is_stored_as_bf16() -> None:
     lowered = program(SparseTensorCore(), linear(), "bf16")
     assert lowered.outputs is not None
     assert (formats.get("bfloat16").round(lowered.outputs) == lowered.outputs).all()
+
+
+def test_fp8_sums_have_14_bits_and_leave_as_bf16() -> None:
+    """As measured on an H100: blocks of 32, aligned to 13 bits; there alone is the format, and a
+    deep sum is further from the layer than one of the same codes in fp16."""
+    h100, work = preset("h100", dense_split_k=False), linear(depth=2048)
+    cores = h100.cores("fp8")
+    assert (cores.block, cores.fraction_bits, cores.kind.sum_bits) == (32, 13, 14)
+    assert h100.cores("fp16").fraction_bits == 25
+    lowered = program(h100, work, "fp8")
+    assert lowered.verify is not None and lowered.verify().status == "exact"
+    assert lowered.operands["weights"].stored_as == "float8_e4m3fn"
+    assert any("outputs are bf16" in note for note in lowered.notes)
+    wider = program(msgspec.structs.replace(h100, fp8=False), work, "fp8")
+    assert wider.operands["weights"].how == "held exactly" and mode(wider) == "fp16, dense"
+    narrow, wide = product_of(lowered), product_of(wider)
+    assert (np.frexp(narrow.sums)[0] * 2**14 % 1 == 0).all()
+    exact = narrow.columns[0].astype(float) @ narrow.values[0].T.astype(float)
+    far, near = (np.abs(each.sums[0] - exact).max() for each in (narrow, wide))
+    assert far > 100 * near > 0
 
 
 def test_what_exceeds_fp16_is_infinite_and_told() -> None:

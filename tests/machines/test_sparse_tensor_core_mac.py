@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sparqsim.simulator.mac import sparse_tensor_core as mac
 from sparqsim.workloads import formats
 
-LEAST = {"fp16": -14, "bf16": -126, "tf32": -126}
+LEAST = {"fp16": -14, "bf16": -126, "tf32": -126, "float8_e4m3fn": -6}
 
 
 def in_format(values: NDArray[Any], name: str) -> NDArray[np.float32]:
@@ -34,7 +34,7 @@ def added(
     right = np.array([activations], np.float32)
     sums = np.full((1, 1), start, np.float32)
     multiply = mac.multiply_floats_plain if plain else mac.multiply_floats
-    multiply(left, np.zeros(left.shape, np.uint8), 1, 1, right, least, block, bits, sums)
+    multiply(left, np.zeros(left.shape, np.uint8), 1, 1, right, least, block, bits, 24, sums)
     return float(sums[0, 0])
 
 
@@ -44,11 +44,11 @@ def added(
     name=st.sampled_from(list(LEAST)),
     pattern=st.sampled_from([(1, 1), (2, 4), (1, 2), (3, 8), (4, 4)]),
     block=st.sampled_from([4, 8, 16]),
-    extra=st.integers(0, 3),
+    bits=st.sampled_from([(23, 24), (24, 24), (25, 24), (26, 24), (13, 14), (20, 11)]),
     spread=st.integers(0, 24),
 )
 def test_the_float_kernel_is_its_twin(
-    seed: int, name: str, pattern: tuple[int, int], block: int, extra: int, spread: int
+    seed: int, name: str, pattern: tuple[int, int], block: int, bits: tuple[int, int], spread: int
 ) -> None:
     """Bit by bit the kernel gives what exact fractions give, and both lie within the bound."""
     rng = np.random.default_rng(seed)
@@ -62,11 +62,11 @@ def test_the_float_kernel_is_its_twin(
 
     values, activations = drawn((rows, groups * n)), drawn((columns, groups * m))
     places = positions(rng, rows, groups, n, m)
-    least, bits = LEAST[name], 23 + extra
+    least = LEAST[name]
     start = rng.normal(size=(columns, rows)).astype(np.float32) * np.float32(seed % 2)
     fast, slow = start.copy(), start.copy()
     for multiply, sums in ((mac.multiply_floats, fast), (mac.multiply_floats_plain, slow)):
-        multiply(values, places, n, m, activations, least, block, bits, sums)
+        multiply(values, places, n, m, activations, least, block, *bits, sums)
     assert (fast.view(np.uint32) == slow.view(np.uint32)).all()
     column = np.arange(groups * n) // n * m + places
     floor = 2.0**least
@@ -75,7 +75,7 @@ def test_the_float_kernel_is_its_twin(
         exact = chosen @ kept + start[:, row]
         large = np.where(chosen != 0, np.maximum(np.abs(chosen), floor), 0)
         size = large @ np.where(kept != 0, np.maximum(np.abs(kept), floor), 0)
-        bound = mac.error_bound(size + np.abs(start[:, row]), groups * n, block, bits)
+        bound = mac.error_bound(size + np.abs(start[:, row]), groups * n, block, *bits)
         assert (np.abs(fast[:, row] - exact) <= bound).all()
 
 
@@ -156,8 +156,15 @@ class TestPublishedBehaviour:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(list(LEAST)), spread=st.integers(0, 60))
-def test_the_third_road_is_the_kernel(seed: int, name: str, spread: int) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    name=st.sampled_from(list(LEAST)),
+    spread=st.integers(0, 60),
+    bits=st.sampled_from([(24, 24), (13, 14)]),
+)
+def test_the_third_road_is_the_kernel(
+    seed: int, name: str, spread: int, bits: tuple[int, int]
+) -> None:
     """A block over arrays adds what the kernel adds, bit by bit, subnormal sums included."""
     rng = np.random.default_rng(seed)
     least, count = LEAST[name], 40
@@ -168,11 +175,12 @@ def test_the_third_road_is_the_kernel(seed: int, name: str, spread: int) -> None
 
     left, right = drawn(), drawn()
     total = rng.normal(size=count).astype(np.float32) * np.float32(2.0 ** -int(spread))
-    again = mac.add_block(total.astype(float), left.astype(float), right.astype(float), least, 24)
+    doubles = (each.astype(float) for each in (total, left, right))
+    again = mac.add_block(*doubles, least, *bits)
     for i in range(count):
         sums = total[i : i + 1, None].copy()
         places = np.zeros((1, 8), np.uint8)
-        mac.multiply_floats(left[i : i + 1], places, 1, 1, right[i : i + 1], least, 8, 24, sums)
+        mac.multiply_floats(left[i : i + 1], places, 1, 1, right[i : i + 1], least, 8, *bits, sums)
         assert sums[0, 0] == again[i]
 
 
@@ -190,7 +198,7 @@ def test_a_sum_does_not_depend_on_how_its_depth_is_cut() -> None:
             left = np.ascontiguousarray(values[:, low:high])
             right = np.ascontiguousarray(activations[:, 2 * low : 2 * high])
             kept = np.ascontiguousarray(places[:, low:high])
-            mac.multiply_floats(left, kept, 2, 4, right, -14, 8, 24, sums)
+            mac.multiply_floats(left, kept, 2, 4, right, -14, 8, 24, 24, sums)
         return sums
 
     assert (run([(0, 64)]) == run([(0, 32), (32, 40), (40, 64)])).all()
