@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {
     "bf16": Kind(("bfloat16",), 16, 1.0, 1.0, -126, 2, (2, 4, 1)),
     "tf32": Kind(("tf32",), 32, 0.5, 0.5, -126, 4, (1, 2, 1)),
 }
-# What float sums are stored as. fp8: as torch._scaled_mm is asked for; it has fp16 and fp32 too.
+# What float sums are stored as. fp8: torch._scaled_mm has fp16 and fp32 too.
 STORED = {"fp16": "fp16", "bf16": "bf16", "fp8": "bf16", "tf32": "fp32"}
 
 # published: shapes of CUTLASS's sm80 tensor-op kernels, rows x columns
