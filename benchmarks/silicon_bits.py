@@ -5,7 +5,8 @@
 Draws operands, multiplies them on the card and writes ``DIR/bits.npz``: operands and sums as bit
 patterns, for ``sparqsim validate tensor-core-bits --against DIR/bits.npz``. ``mma.sync`` and
 ``mma.sp`` are written out in PTX (compiled by CuPy); ``wgmma`` is what Triton makes of ``tl.dot``,
-a chain of instructions from ``c`` along the whole depth, seen to be ``wgmma`` in its PTX. Needs a
+a chain of instructions from ``c`` along the whole depth, seen to be ``wgmma`` in its PTX. fp8 is
+there alone: of its ``mma.sync`` the assembler makes conversions to fp16 and that format's. Needs a
 card of compute capability 9.0, and numpy, torch, cupy and triton there; nothing of the project, so
 that the file can be copied to the card alone.
 
@@ -72,8 +73,6 @@ MMA = {
     ("mma", "fp16"): Instruction("mma.sync.aligned.m16n8k16", 16),
     ("mma", "bf16"): Instruction("mma.sync.aligned.m16n8k16", 16),
     ("mma", "tf32"): Instruction("mma.sync.aligned.m16n8k8", 8),
-    ("mma", "e4m3"): Instruction("mma.sync.aligned.m16n8k32", 32),
-    ("mma", "e5m2"): Instruction("mma.sync.aligned.m16n8k32", 32),
     ("mma.sp", "fp16"): Instruction(
         "mma.sp::ordered_metadata.sync.aligned.m16n8k32", 32, 2, 4, 2
     ),
