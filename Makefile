@@ -8,6 +8,9 @@ PARTS := simulator architectures workloads scripts
 # Run with every index of every kernel checked; the cache of such kernels is their own.
 CHECKED := tests/engine/test_engines_equal.py tests/engine/test_gates.py \
 	tests/engine/test_timeline.py tests/memory/test_dram_engines.py
+# Each of two processes starts at a half of the tests and, when done, takes from the other's: they
+# rarely compile the same kernels or make the same fixtures at once, and end together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-slow explore venv bench docs lint format clean
 
@@ -29,15 +32,15 @@ lint: venv
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 test-slow: venv
-	$(BIN)/python -m pytest -n 2 -m "slow and not models"
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/boundscheck $(BIN)/python -m pytest -q $(CHECKED)
+	$(PYTEST) -m "slow and not models"
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/boundscheck $(PYTEST) $(CHECKED)
 
 # The same tests on other draws than every run has.
 explore: venv
-	$(BIN)/python -m pytest -n 2 -m "not models" --hypothesis-profile afresh
+	$(PYTEST) -m "not models" --hypothesis-profile afresh
 
 bench: venv
 	$(BIN)/python -m benchmarks.engines

@@ -11,7 +11,9 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -222,7 +224,8 @@ TINY = "from sparqsim.base import kernel\n\n\n@kernel()\ndef twice(x):\n    retu
 
 def twice_in_a_process(folder: Path, before: str = "", **options) -> list:
     """What ``twice(21)`` is, its module and the hits of the cache, in a process of its own."""
-    (folder / "tiny.py").write_text(TINY)
+    if not (folder / "tiny.py").exists():
+        (folder / "tiny.py").write_text(TINY)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     environment["NUMBA_CACHE_DIR"] = str(folder / "cache")
     told = subprocess.run(
@@ -230,11 +233,65 @@ def twice_in_a_process(folder: Path, before: str = "", **options) -> list:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
+        cwd=folder,
         timeout=600,
         **options,
     )
     assert told.returncode == 0
     return json.loads(told.stdout)
+
+
+LOADED = """
+    import atexit, sys
+
+    def tell():
+        with open("loaded", "w") as file:
+            file.writelines(f"{name}\\n" for name in sys.modules)
+
+    atexit.register(tell)
+"""
+
+
+class Told(NamedTuple):
+    """What a process at a terminal answered and said there, and the modules that it loaded."""
+
+    answer: list
+    said: str
+    loaded: set[str]
+
+
+def at_a_terminal(folder: Path) -> Told:
+    """``twice_in_a_process`` with a terminal as its standard error."""
+    ours, theirs = os.openpty()
+    answer = twice_in_a_process(folder, LOADED, stderr=theirs)
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    try:
+        said = os.read(ours, 1000).decode()
+    except OSError:  # nothing was written
+        said = ""
+    finally:
+        os.close(ours)
+    return Told(answer, said, set((folder / "loaded").read_text().split()))
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
+    """A folder in which a process found no cache, and left one; compiled once for all tests."""
+    folder = tmp_path_factory.mktemp("first")
+    return folder, at_a_terminal(folder)
+
+
+@pytest.fixture
+def cached(first_run: tuple[Path, Told]) -> Iterator[Path]:
+    """The folder of the first run, whose cache is left as it was found."""
+    folder = first_run[0]
+    kept = {path: path.read_bytes() for path in folder.rglob("*.nb?")}
+    yield folder
+    for path in folder.rglob("*.nb?"):
+        path.unlink()
+    for path, content in kept.items():
+        path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -248,16 +305,15 @@ def twice_in_a_process(folder: Path, before: str = "", **options) -> list:
         ),
     ],
 )
-def test_a_damaged_file_of_the_cache_is_healed(tmp_path: Path, kind: str, damage: str) -> None:
+def test_a_damaged_file_of_the_cache_is_healed(cached: Path, kind: str, damage: str) -> None:
     """An index or a kernel left empty, cut or overwritten is dropped: the run gives its answer,
     compiles anew and leaves a cache that the next run loads."""
-    assert twice_in_a_process(tmp_path) == [42, "tiny", 0]
-    (file,) = (tmp_path / "cache").rglob(f"*.{kind}")
+    (file,) = (cached / "cache").rglob(f"*.{kind}")
     whole = file.read_bytes()
     wrong = {"empty": b"", "cut": whole[: len(whole) // 2], "garbage": bytes(len(whole))}
     file.write_bytes(wrong[damage])
-    assert twice_in_a_process(tmp_path) == [42, "tiny", 0]
-    assert twice_in_a_process(tmp_path) == [42, "tiny", 1]
+    assert twice_in_a_process(cached) == [42, "tiny", 0]
+    assert twice_in_a_process(cached) == [42, "tiny", 1]
 
 
 NO_SPACE = """
@@ -284,58 +340,24 @@ NO_FOLDER = """
 
 @pytest.mark.parametrize("before", [NO_SPACE, NO_FOLDER], ids=["full disk", "read-only"])
 def test_a_run_needs_no_cache(tmp_path: Path, before: str) -> None:
-    """Where a disk is full, or nothing can be written at all, kernels are compiled and not kept."""
-    assert twice_in_a_process(tmp_path, before) == [42, "tiny", 0]
-    assert not list(tmp_path.rglob("*.nb?"))
-
-
-def test_who_waits_at_a_terminal_is_told_that_kernels_are_compiled(tmp_path: Path) -> None:
-    """One line on a terminal's standard error in the first run, none in the second; and nothing
-    where standard error is a file."""
-
-    def said_at_a_terminal() -> str:
-        ours, theirs = os.openpty()
-        twice_in_a_process(tmp_path, stderr=theirs)
-        os.close(theirs)
-        os.set_blocking(ours, False)
-        try:
-            return os.read(ours, 1000).decode()
-        except OSError:  # nothing was written
-            return ""
-        finally:
-            os.close(ours)
-
-    first = said_at_a_terminal()
-    assert first.count("compiling kernels for the first time") == first.count("\n") == 1
-    assert said_at_a_terminal() == ""
-    shutil.rmtree(tmp_path / "cache")
+    """Where a disk is full, or nothing can be written at all, kernels are compiled and not kept;
+    where standard error is a file, nothing is said of it."""
     with open(tmp_path / "stderr", "w") as file:
-        twice_in_a_process(tmp_path, stderr=file)
+        assert twice_in_a_process(tmp_path, before, stderr=file) == [42, "tiny", 0]
+    assert not list(tmp_path.rglob("*.nb?"))
     assert (tmp_path / "stderr").read_text() == ""
 
 
-LOADED = """
-    import atexit, sys
-
-    def tell():
-        with open("loaded", "w") as file:
-            file.writelines(f"{name}\\n" for name in sys.modules)
-
-    atexit.register(tell)
-"""
-
-
-def test_a_process_pays_for_compiling_only_if_it_compiles(tmp_path: Path) -> None:
-    """A kernel that is in the cache runs without what numba could compile, and neither to load nor
-    to compile it is scipy imported."""
-
-    def loaded(hits: int) -> set[str]:
-        assert twice_in_a_process(tmp_path, LOADED, cwd=tmp_path) == [42, "tiny", hits]
-        return set((tmp_path / "loaded").read_text().split())
-
-    first, second = loaded(0), loaded(1)
-    assert "numba.np.arraymath" in first and "numba.np.arraymath" not in second
-    assert not {"scipy.linalg", "scipy.linalg.cython_blas"} & (first | second)
+def test_who_compiles_is_told_and_pays_and_no_one_else(first_run: tuple[Path, Told]) -> None:
+    """The first run says one line at a terminal, that it compiles; the second, from the cache, says
+    none and runs without what numba could compile. Neither imports scipy for it."""
+    folder, first = first_run
+    second = at_a_terminal(folder)
+    assert (first.answer, second.answer) == ([42, "tiny", 0], [42, "tiny", 1])
+    assert first.said.count("compiling kernels for the first time") == first.said.count("\n") == 1
+    assert second.said == ""
+    assert "numba.np.arraymath" in first.loaded and "numba.np.arraymath" not in second.loaded
+    assert not {"scipy.linalg", "scipy.linalg.cython_blas"} & (first.loaded | second.loaded)
 
 
 def drop_the_right_to_write_anywhere() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ def everything() -> list[Path]:
     return [*modules(), *sorted(path for name in shown for path in (ROOT / name).rglob("*.py"))]
 
 
+@cache
 def imported(path: Path) -> set[str]:
+    """The full names that a file imports; a file is parsed once for all tests."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
