@@ -97,12 +97,15 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in path.read_text().split()] if path.exists() else []
 
 
+POINTS = 1200  # 24 s of work: more than fifty kills leave time for
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to find processes")
 def test_fifty_random_kills_lose_nothing(tmp_path: Path) -> None:
     """Parents and workers are killed at random moments of their work; every time the sweep is taken
     up again. At the end every point is there once, whole, with the bytes of an undisturbed run."""
-    sweep = toys({"from": 1, "to": 1500, "step": 1}, busy_ms=30.0)
+    sweep = toys({"from": 1, "to": POINTS, "step": 1}, busy_ms=20.0)
     file = as_toml(sweep, tmp_path / "toys.toml")
     rng, kills, runs = random.Random(7), {"parent": 0, "worker": 0}, 0
     while sum(kills.values()) < 50:
@@ -111,7 +114,7 @@ def test_fifty_random_kills_lose_nothing(tmp_path: Path) -> None:
         while not children(process.pid) and process.poll() is None:
             time.sleep(0.05)  # until it has workers
         while process.poll() is None and sum(kills.values()) < 50:
-            time.sleep(rng.uniform(0.0, 1.0))
+            time.sleep(rng.uniform(0.0, 0.5))
             workers = children(process.pid)
             if not workers or rng.random() < 0.25:
                 kills["parent"] += process.poll() is None
@@ -127,8 +130,8 @@ def test_fifty_random_kills_lose_nothing(tmp_path: Path) -> None:
     process = started(file, tmp_path / "store", "--workers", "2", "--retry-failed")
     assert process.wait() == 0 and min(kills.values()) > 5, (kills, runs)
     points = sparqsim.open_store(tmp_path / "store")
-    assert sorted(points.column("cycles")) == list(range(1, 1501)) and not points.failed
-    quick = toys({"from": 1, "to": 1500, "step": 300}, busy_ms=30.0)
+    assert sorted(points.column("cycles")) == list(range(1, POINTS + 1)) and not points.failed
+    quick = toys({"from": 1, "to": POINTS, "step": 300}, busy_ms=20.0)
     sparqsim.sweep(quick, tmp_path / "quick", workers=0)
     assert files(tmp_path / "quick").items() <= files(tmp_path / "store").items()
 

@@ -310,10 +310,10 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch, name: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["t.json.gz", "t.kanata", "t.vcd"])
-def test_a_million_firings(tmp_path: Path, name: str) -> None:
-    """A trace of 830k firings takes at most 200 MB more than the run itself."""
+def test_many_firings_take_little_memory(tmp_path: Path, name: str) -> None:
+    """A trace of 280k firings takes at most 70 MB more than the run itself: 250 bytes a firing."""
     stages = ("ptr_read", "spmat_read", "arithmetic", "act_write")
-    busy = np.random.default_rng(0).integers(1, 20, (3247, 64))
+    busy = np.random.default_rng(0).integers(1, 20, (1094, 64))
     actors = [Actor(name=name, lanes=64, busy=busy) for name in stages]
     channels = [
         Channel(name=f"to {b}", source=a, target=b, capacity=2)
@@ -322,4 +322,4 @@ def test_a_million_firings(tmp_path: Path, name: str) -> None:
     timeline = simulate(Netlist(actors, channels, clock_hz=800e6))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trace.write_trace(timeline, tmp_path / name)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 70 * 1024
