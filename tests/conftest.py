@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,13 @@ settings.load_profile("same")
 def pytest_configure(config: pytest.Config) -> None:
     """Numba's warnings are errors; naming one in pyproject.toml would import numpy too early."""
     config.addinivalue_line("filterwarnings", "error::numba.core.errors.NumbaWarning")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What stays to the end, thousands of tests and all modules, is not looked at by every
+    collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
