@@ -151,8 +151,15 @@ def measure(seeds: Iterable[int]) -> Table:
             compressed("2:4", "2 of 4 input channels; conv1 (one channel) dense", "float32"),
             compressed("unstructured", f"{PRUNED_TO:.0%} of all weights, by magnitude", "float32"),
         ),
-        versions={"torch": str(torch.__version__), "numpy": np.__version__},
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Those of the libraries that add the floats."""
+    import torch
+
+    return {"torch": str(torch.__version__), "numpy": np.__version__}
 
 
 def _spread(accuracies: tuple[float, ...]) -> str:

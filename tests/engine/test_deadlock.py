@@ -7,7 +7,8 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from draws import draws
+from hypothesis import assume, given
 from naive_timeline import conditions, queues
 from netlists import netlists
 
@@ -218,7 +219,7 @@ def test_a_deadlock_crosses_processes() -> None:
     assert (str(back), back.waiting, back.ring) == (str(told), told.waiting, told.ring)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@draws(75)
 @given(net=netlists())
 def test_every_lack_is_told_and_no_other(net: Netlist) -> None:
     """Against a plain recount: for every lane left over, the conditions of its next firing that

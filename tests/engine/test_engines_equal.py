@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from draws import draws
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from netlists import netlists
 
@@ -15,7 +16,7 @@ from sparqsim.simulator.memory.open_row import OpenRow
 from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resource
 from sparqsim.simulator.timeline import Timeline
 
-relaxed = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = draws(160)
 
 
 def outcome(netlist: Netlist, engine: str) -> tuple[Timeline, str]:

@@ -8,7 +8,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from draws import draws
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_timeline import busy_of, conditions, hold_of, latency_of, queues
 from netlists import netlists
@@ -19,9 +20,7 @@ from sparqsim.simulator.netlist import Actor, Channel, Netlist, Resource
 from sparqsim.simulator.timeline import GRANT, Timeline
 
 ENGINES = pytest.mark.parametrize("engine", ["compiled", "simpy"])
-random_netlists = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+random_netlists = draws(60)
 
 
 def outcome(netlist: Netlist, engine: str = "compiled") -> Timeline:

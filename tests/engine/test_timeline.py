@@ -10,7 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from draws import draws
+from hypothesis import given
 from hypothesis import strategies as st
 from naive_timeline import at, busy_of, conditions, hold_of, latency_of, queues
 from netlists import netlists
@@ -24,9 +25,7 @@ from sparqsim.simulator.netlist import Actor, Channel, Netlist, Pattern, Resourc
 from sparqsim.simulator.timeline import FREE, GRANT, INPUT, PREVIOUS, LoadBalance, Timeline
 
 KINDS = ("busy", "starved", "blocked", "waiting", "finished")
-random_netlists = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+random_netlists = draws(60)
 
 
 def outcome(netlist: Netlist, **options) -> Timeline:
@@ -244,7 +243,7 @@ def machines(draw) -> Netlist:
 
 
 @given(net=netlists())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@draws(40)
 def test_a_long_critical_path_is_walked_by_the_kernel_to_the_same_end(net: Netlist) -> None:
     """The kernel, which long paths need, and its plain twin, which walks short ones, agree."""
     run = outcome(net)
