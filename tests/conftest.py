@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Threads of BLAS spin while they wait for each other; beside another process of tests on the same
-# cores that takes most of the time. They are read when numpy is imported, and by commands that
-# tests start.
+# Threads of BLAS and of kernels spin while they wait for each other; beside another process of
+# tests on the same cores that takes most of the time. Both are read when numpy and numba are
+# imported, and by commands that tests start. What kernels give on several: house/test_threads.py.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 # The same draws on every run, so that a change alone turns a test red.
 settings.register_profile("same", derandomize=True)

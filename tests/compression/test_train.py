@@ -1,6 +1,7 @@
 """Does training obey its formulas: slopes, masks at zero, the schedule, same seed same net?"""
 
 import copy
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -350,15 +351,17 @@ def test_global_random_state_is_untouched(data) -> None:
 
 
 def test_number_of_torch_threads_is_kept() -> None:
-    """Calibration's compiled kernels leave torch's threads alone: sums keep their order."""
+    """Calibration's compiled kernels, on four threads, leave torch's one alone: sums keep their
+    order."""
     code = (
         "import numpy as np, torch\n"
         "torch.set_num_threads(1)\n"
-        "from workloads import formats, train\n"
+        "from sparqsim.workloads import formats, train\n"
         "train.Quantizer(formats.get('int4'), np.ones(9, np.float32), elements=9)\n"
         "assert torch.get_num_threads() == 1, torch.get_num_threads()\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    four = {**os.environ, "NUMBA_NUM_THREADS": "4"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=four)
 
 
 # -------------------------------------------------------------------------------- bad input
