@@ -101,7 +101,7 @@ def test_table_fits_a_hundred_columns(capfd: pytest.CaptureFixture[str]) -> None
 
 def test_files_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Report, trace, figures and page, all in one call."""
-    call = ["run", "eie", "digits-mlp/fc3", "--batch", "2"]
+    call = ["run", "eie", "gemm:1x16x8", "--pes", "2"]
     call += ["--json", str(tmp_path / "r.json"), "--trace", str(tmp_path / "t.json")]
     call += ["--figures", str(tmp_path / "f"), "--page", str(tmp_path / "p.html")]
     code, _, _ = answer(call, capfd)

@@ -368,18 +368,21 @@ def test_axes_have_labels_with_units(result) -> None:
 
 
 def test_the_set_is_written(result, tmp_path: Path) -> None:
-    """All figures, PNG and if asked SVG, the same bytes each time; a new folder is made."""
+    """All figures, as PNG and if asked as SVG, the same bytes each time; a new folder is made."""
     report, timeline, traffic = result
     names = ["topology", "load_balance", "stalls", "critical_path", "lane_stalls"]
     names += ["utilization", "queues", "bandwidth"]
-    paths = plots.save_figures(report, timeline, tmp_path / "new" / "one", True, traffic)
-    assert [p.name for p in paths] == [f"{n}.{kind}" for n in names for kind in ("png", "svg")]
-    for path in paths:
-        assert path.read_bytes()[:5] == (b"\x89PNG\r" if path.suffix == ".png" else b"<?xml")
-    plain = plots.save_figures(report, None, tmp_path / "two")
-    assert [p.stem for p in plain] == ["load_balance", "stalls", "critical_path"]
+    paths = plots.save_figures(report, timeline, tmp_path / "new" / "one", traffic=traffic)
+    assert [p.name for p in paths] == [f"{name}.png" for name in names]
+    plain = plots.save_figures(report, None, tmp_path / "two", svg=True)
+    without_time = ["load_balance", "stalls", "critical_path"]
+    assert [p.name for p in plain] == [
+        f"{n}.{kind}" for n in without_time for kind in ("png", "svg")
+    ]
     assert sorted((tmp_path / "two").iterdir()) == sorted(plain)
-    for path in plain:
+    for path in (*paths, *plain):
+        assert path.read_bytes()[:5] == (b"\x89PNG\r" if path.suffix == ".png" else b"<?xml")
+    for path in plain[::2]:
         assert path.read_bytes() == (tmp_path / "new" / "one" / path.name).read_bytes()
 
 
