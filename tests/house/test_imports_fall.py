@@ -79,4 +79,4 @@ def test_no_bare_names() -> None:
         for path in everything()
         if (found := {name.split(".")[0] for name in imported(path)} & {*ALLOWED, "sparqsim_base"})
     }
-    assert len(everything()) > 500 and bare == {}
+    assert len(everything()) > 300 and bare == {}
