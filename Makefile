@@ -1,6 +1,7 @@
 # Every target sets itself up on a fresh machine: the virtual environment is remade when
 # pyproject.toml changes.
 PYTHON ?= python3
+unexport PYTHONDONTWRITEBYTECODE  # or every process of the tests compiles every module anew
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
