@@ -87,7 +87,7 @@ def test_options_of_the_machine_reach_it(capfd: pytest.CaptureFixture[str]) -> N
 
 def test_table_fits_a_hundred_columns(capfd: pytest.CaptureFixture[str]) -> None:
     """The terminal's report, and the lists, are no wider than 100 columns."""
-    compared = ["compare", "digits-mlp", "alexnet", "--machines", "bitfusion,eie,plain,tpu,ant"]
+    compared = ["compare", "digits-mlp", "digits-cnn", "--machines", "bitfusion,eie,plain,tpu,ant"]
     for call in (
         ["run", "eie", "digits-mlp/fc3"],
         ["run", "eie", "digits-cnn"],

@@ -125,7 +125,7 @@ def test_options_of_work_reach_it(capfd: pytest.CaptureFixture[str]) -> None:
         assert code == 0, err
         return msgspec.json.decode(out, type=NetworkReport)
 
-    one, two = (run("alexnet", "--no-verify", "--batch", n) for n in ("1", "2"))
+    one, two = (run("bitfusion/lenet5", "--no-verify", "--batch", n) for n in ("1", "2"))
     assert two.totals.macs == 2 * one.totals.macs
     short, long = (run("bert_base", "--no-verify", "--sequence", n) for n in ("16", "32"))
     assert short.totals.macs < long.totals.macs
