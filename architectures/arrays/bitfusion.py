@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from sparqsim.architectures.arrays.cost import Cost, cost
 from sparqsim.architectures.arrays.datapath import Operand
 from sparqsim.architectures.arrays.folds import back_to_back_cycles, column_edge
-from sparqsim.architectures.arrays.rules import ArrayRules, AuthorsModel, Drain, Layout
+from sparqsim.architectures.arrays.rules import ArrayRules, AuthorsModel, Drain, Layout, Side
 from sparqsim.architectures.arrays.scales import (
     AUTHORS_GROUPS,
     groups_refused,
@@ -173,6 +173,7 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
             output_bits=self.accumulator_bits,
             output_granule=1 if unfold else self.columns,
             drain=drain,
+            skewed=None,
             authors=AuthorsModel(
                 layout=Layout.UNFOLDED if unfold else Layout.PATCH,
                 outputs_read_back=True,
@@ -204,6 +205,7 @@ class BitFusion(BankedMachine, frozen=True, kw_only=True):
             dram_cycles=cycles,
             drain=Drain.PER_LAYER,
             drain_cycles=self.rows + self.columns - 1,
+            skewed=Side.OUTPUTS,
         )
 
     def analytic(self, shape: ConvShape, rules: ArrayRules, mapping: Mapping | None = None) -> Cost:

@@ -211,10 +211,11 @@ def cost(shape: ConvShape, rules: ArrayRules, mapping: Mapping) -> Cost:
         if passes:  # the last pass is followed by no other
             bubbles -= _between_last(shape, rules, mapping)
         total = published_cycles(rules, kept, traffic, steps, bubbles)
+        total += rules.last_drain(mapping.tile)
     else:
         bubbles = occupied - steps
         total = _cycles(shape, rules, mapping, kept, occupied)
-    bubbles += rules.last_drain
+    bubbles += rules.last_drain(mapping.tile)
     return Cost(
         tiles=tiles,
         compute_cycles=steps,
@@ -452,7 +453,10 @@ def published_cycles(
     steps: int,
     bubbles: int,
 ) -> int:
-    """Cycles by the authors' models: the array and the bus overlap but for the first and last."""
+    """Cycles by the authors' models: the array and the bus overlap but for the first and last.
+
+    The last drain comes on top.
+    """
     assert rules.authors is not None
     inputs, weights, outputs = kept
     fill = inputs.held_bits + weights.held_bits
@@ -461,7 +465,7 @@ def published_cycles(
     latency = rules.bus_cycles(fill) + rules.bus_cycles(store)
     overlapped = traffic.dram_read + traffic.dram_write - fill - store
     array = steps + bubbles
-    return array + rules.last_drain + max(0, rules.bus_cycles(overlapped) - array) + latency
+    return array + max(0, rules.bus_cycles(overlapped) - array) + latency
 
 
 def _cycles(
@@ -486,7 +490,7 @@ def _cycles(
         tuple(each.places for each in kept),
         (*bus, rules.transfer_cycles(back, backs)),
         occupied,
-        rules.tail_cycles,
+        rules.tail_cycles(mapping.tile),
         _last_tiles(shape, rules, mapping.tile),
     )
     return math.ceil(longest)

@@ -153,6 +153,9 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         When fill and drain are paid.
     drain_cycles : int
         Cycles from the last step of a pass to its last result leaving the array.
+    skewed : Side or None
+        What leaves the array a cycle later for each further one of it that a step covers: a tile
+        that has fewer of them drains sooner, by those it lacks. None: all at once.
     exchange_cycles : int
         Cycles to shift the results of a pass out of the processing elements, or stationary
         operands into them, through the side of the array; at most ``drain_cycles``.
@@ -186,6 +189,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reuse: Reuse = Reuse.CHEAPEST
     drain: Drain = Drain.NONE
     drain_cycles: int = 0
+    skewed: Side | None = None
     exchange_cycles: int = 0
     authors: AuthorsModel | None = None
 
@@ -202,9 +206,10 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         _check_switches("ArrayRules", self, switches)
         for field, kind in (("reuse", Reuse), ("drain", Drain)):
             _check_choice("ArrayRules", field, getattr(self, field), kind)
-        if self.streams is not None:
-            _check_choice("ArrayRules", "streams", self.streams, Side)
-        for field in ("reuse", "drain", "streams", "authors", *switches):
+        for field in ("streams", "skewed"):
+            if getattr(self, field) is not None:
+                _check_choice("ArrayRules", field, getattr(self, field), Side)
+        for field in ("reuse", "drain", "streams", "skewed", "authors", *switches):
             del fields[field]
         check_whole("ArrayRules", **fields)
         if self.exchange_cycles and self.streams is None:
@@ -274,15 +279,27 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             return np.maximum(0, self.exchange_cycles - steps)
         return np.full_like(steps, self.drain_cycles if self.drain is Drain.PER_PASS else 0)
 
-    @property
-    def last_drain(self) -> int:
-        """Cycles in which the last pass leaves the array."""
-        return 0 if self.drain is Drain.NONE else self.drain_cycles
+    def drained(self, tile: Tile) -> int:
+        """Cycles from the last step of a tile to its last result leaving its element."""
+        if self.skewed is Side.PIXELS:
+            lacks = max(0, self.pixels_per_step - tile.pixels)
+        elif self.skewed is Side.OUTPUTS:
+            lacks = max(0, self.outputs_per_step - tile.out_channels)
+        else:
+            lacks = 0
+        return self.drain_cycles - lacks
 
-    @property
-    def tail_cycles(self) -> int:
-        """Cycles from the last step of a pass until its results can be stored."""
-        return max(1, self.drain_cycles + self.exchange_cycles) + POST_STAGES
+    def last_drain(self, tile: Tile) -> int:
+        """Cycles in which the last pass leaves the array, where they are charged."""
+        return 0 if self.drain is Drain.NONE else self.drained(tile)
+
+    def out_cycles(self, tile: Tile) -> int:
+        """Cycles from the last step of a tile to its last result at the side of the array."""
+        return max(1, self.drained(tile) + self.exchange_cycles)
+
+    def tail_cycles(self, tile: Tile) -> int:
+        """Cycles from the last step of a tile until its results can be stored."""
+        return self.out_cycles(tile) + POST_STAGES
 
     # ------------------------------------------------------------------ bits of tiles
 
@@ -377,6 +394,7 @@ def grid_rules(
         Dataflow.WEIGHT_STATIONARY: (1, columns, rows, Side.PIXELS, Reuse.WEIGHT),
         Dataflow.INPUT_STATIONARY: (columns, 1, rows, Side.OUTPUTS, Reuse.INPUT),
     }[dataflow]
+    skewed = Side.PIXELS if dataflow is Dataflow.INPUT_STATIONARY else Side.OUTPUTS
     return ArrayRules(
         pixels_per_step=pixels,
         outputs_per_step=outputs,
@@ -397,6 +415,7 @@ def grid_rules(
         reuse=reuse,
         drain=drain,
         drain_cycles=rows + columns - 1,
+        skewed=skewed if authors is None else None,
         exchange_cycles=rows,  # derived: a fold's sums, or its weights, move one row per cycle
         authors=authors,
     )

@@ -74,8 +74,10 @@ class Facts(NamedTuple):
     reuse: int
     short_passes: int  # cycles that a pass takes at least
     every_pass: int  # cycles lost between passes
-    last_drain: int
-    tail: int
+    drain: int
+    drain_charged: bool
+    skewed: int  # -1: all results leave at once
+    exchange: int
     authors: bool
     layout: int
     read_back: bool
@@ -118,8 +120,10 @@ class Facts(NamedTuple):
             reuse=int(rules.reuse),
             short_passes=rules.exchange_cycles if rules.drain is Drain.SHORT_PASSES else 0,
             every_pass=rules.drain_cycles if rules.drain is Drain.PER_PASS else 0,
-            last_drain=rules.last_drain,
-            tail=rules.tail_cycles,
+            drain=rules.drain_cycles,
+            drain_charged=rules.drain is not Drain.NONE,
+            skewed=-1 if rules.skewed is None else int(rules.skewed),
+            exchange=rules.exchange_cycles,
             authors=authors is not None,
             layout=int(authors.layout) if authors else 0,
             read_back=authors.outputs_read_back if authors else False,

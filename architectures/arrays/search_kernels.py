@@ -10,6 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from sparqsim.architectures.arrays.kernels import Bools, Floats, Ints, Three, compiled, longest_of
+from sparqsim.architectures.arrays.rules import POST_STAGES
 from sparqsim.architectures.arrays.search_facts import Facts, Prices, Tables
 
 ENOUGH_PLACES = 4
@@ -26,6 +27,8 @@ class Tiled(NamedTuple):
         Bits that cross the bus if everything is moved once.
     occupied : int
         Cycles of the array.
+    last_drain, tail : int
+        Cycles behind the last step that are charged, and until results can be stored.
     least_cycles : int
         No order takes fewer.
     energy : float
@@ -40,6 +43,8 @@ class Tiled(NamedTuple):
     least_out: int
     least_back: int
     occupied: int
+    last_drain: int
+    tail: int
     least_cycles: int
     energy: float
 
@@ -60,6 +65,17 @@ class Walked(NamedTuple):
 @compiled
 def _bus_cycles(f: Facts, bits: int, transfers: int) -> int:
     return max(-(-bits * f.dram_cycles // f.dram_bits), transfers)
+
+
+@compiled
+def _behind(f: Facts, pixels: int, outputs: int) -> tuple[int, int]:
+    """Cycles behind the last step of a tile: charged, and until its results can be stored."""
+    drained = f.drain
+    if f.skewed == 0:
+        drained -= max(0, f.pixels_per_step - pixels)
+    elif f.skewed == 1:
+        drained -= max(0, f.outputs_per_step - outputs)
+    return drained if f.drain_charged else 0, max(1, drained + f.exchange) + POST_STAGES
 
 
 @compiled
@@ -165,6 +181,7 @@ def _tiled(
     split = channels[1] > 1
     width = f.sum_bits if split or f.sums_in_buffer else f.output_bits
     steps, occupied = _array_times(f, batch, patch, channels, outputs)
+    last_drain, tail = _behind(f, batch[0] * patch[0] * patch[6], outputs[0])
     least_in = f.groups * f.batch * patch[5] * patch[11] * f.in_channels * f.input_bits
     least_w = f.groups * channels[5] * f.out_channels
     least_out = f.outputs * f.output_bits
@@ -180,7 +197,9 @@ def _tiled(
         least_out=least_out,
         least_back=0,
         occupied=occupied,
-        least_cycles=max(occupied + f.tail, least),
+        last_drain=last_drain,
+        tail=tail,
+        least_cycles=max(occupied + tail, least),
         energy=_priced(f, p, steps, f.macs, sums, f.unfolded * trips[4], w_once, split),
     )
 
@@ -199,6 +218,7 @@ def _whole(
     of_pixels = f.groups * trips[0] * trips[1] * trips[2]
     tiles = of_pixels * trips[3] * trips[4]
     steps, occupied = _whole_times(f, pixels, channels, outputs, tiles)
+    last_drain, tail = _behind(f, pixels, outputs[0])
     least_in, least_w = of_pixels * trips[3] * piece_in, f.groups * trips[3] * trips[4] * piece_w
     least_out = of_pixels * trips[4] * piece_out
     back = least_out if f.read_back else 0
@@ -215,7 +235,9 @@ def _whole(
         least_out=least_out,
         least_back=back,
         occupied=occupied,
-        least_cycles=max(occupied + filling, least) + f.last_drain,
+        last_drain=last_drain,
+        tail=tail,
+        least_cycles=max(occupied + filling, least) + last_drain,
         energy=_priced(f, p, steps, sums * depth, sums, tiles * pixels * depth, w_once, False),
     )
 
@@ -303,7 +325,7 @@ def _walk(
     kept = (kept_in, kept_w, kept_out)
     counts = (f.groups, loaded_in, loaded_w, stores)
     cycles = longest_of(
-        trips, order, kept, depends, counts, places, bus, tile.occupied, f.tail, last
+        trips, order, kept, depends, counts, places, bus, tile.occupied, tile.tail, last
     )
     moved = (moved_in, moved_w, moved_out)
     return Walked(math.ceil(cycles), moved, back, kept, min(places[2], ENOUGH_PLACES))
@@ -330,7 +352,7 @@ def _published(f: Facts, tile: Tiled, pieces: Three, moved: Three) -> int:
     store = held_out if f.last_store else 0
     busy = moved[0] + moved[1] + moved[2] + (moved[2] if f.read_back else 0) - fill - store
     latency = _bus_cycles(f, fill, 0) + _bus_cycles(f, store, 0)
-    return max(tile.occupied, _bus_cycles(f, busy, 0)) + f.last_drain + latency
+    return max(tile.occupied, _bus_cycles(f, busy, 0)) + tile.last_drain + latency
 
 
 @compiled

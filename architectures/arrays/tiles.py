@@ -176,7 +176,7 @@ class _Builder:
                 name="drain",
                 firings=count,
                 busy=0,
-                latency=max(1, rules.drain_cycles + rules.exchange_cycles),
+                latency=rules.out_cycles(self.walk.mapping.tile),
                 execute=self.run.get("drain"),
                 part="Array drain",
             ),

@@ -67,7 +67,7 @@ def test_one_bit_computes_as_two_and_is_stored_as_one() -> None:
     reports = []
     for bits in (1, 2):
         layer = Linear(
-            name="f", in_features=1024, out_features=256, rows=4,
+            name="f", in_features=1024, out_features=256, rows=512,
             activation_bits=2, weight_bits=bits,
         )  # fmt: skip
         reports.append(run(BitFusion(), BitFusion().plan(layer)).report.counters)

@@ -22,7 +22,7 @@ from sparqsim.architectures.arrays.bitfusion import BitFusion
 from sparqsim.architectures.arrays.elements import accumulator_netlist, element_netlist
 from sparqsim.architectures.arrays.folds import NM, Charge, Dataflow, SystolicGrid, column_edge
 from sparqsim.architectures.arrays.plain import PlainArray
-from sparqsim.architectures.arrays.rules import POST_STAGES, ArrayRules, Drain
+from sparqsim.architectures.arrays.rules import POST_STAGES, ArrayRules, Drain, grid_rules
 from sparqsim.architectures.arrays.search import Objective, candidates
 from sparqsim.architectures.arrays.shapes import ConvShape, Datum, Loop, Mapping, Tile
 from sparqsim.architectures.arrays.tiled import TiledMachine
@@ -33,6 +33,7 @@ from sparqsim.scripts.validation.systolic import REFERENCE
 from sparqsim.simulator.engines import simulate
 
 small, size = st.integers(1, 6), st.integers(1, 13)
+ONE = {"batch": 1, "in_channels": 1, "out_channels": 1}
 
 
 @settings(deadline=None, max_examples=60)
@@ -91,6 +92,38 @@ def test_accumulating_columns_finish_on_their_edges(rows, columns, steps, tiles)
             edge = column_edge(tile=tile, column=column, steps=steps, rows=rows)
             assert ends[(tile + 1) * steps - 1, column] == edge
     assert timeline.cycles == tiles * steps + rows + columns - 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from([*Dataflow, None]), small, small, st.integers(1, 9), st.data())
+def test_columns_that_a_tile_lacks_are_not_drained(dataflow, rows, columns, steps, data) -> None:
+    """The last column in use has its last sum as much sooner than the array's last as rules say.
+
+    Of grids, and (no dataflow) of columns that accumulate.
+    """
+    used, usable = data.draw(st.integers(1, columns)), (1 << 20,) * 3
+    if dataflow is None:
+        array = accumulator_netlist(rows=rows, columns=columns, steps=steps, tiles=1)
+        rules = BitFusion(rows=rows, columns=columns).layer_rules(ConvShape(**ONE), (8, 8))
+        last = "accumulators"
+    else:
+        grid = SystolicGrid(rows=rows, columns=columns, dataflow=dataflow)
+        streams = Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY, Dataflow.OUTPUT_STATIONARY
+        sizes = [steps if each is dataflow else 1 for each in streams]
+        array = element_netlist(grid, grid.folds(*sizes))
+        rules = grid_rules(
+            rows=rows, columns=columns, dataflow=dataflow, bits=8, sum_bits=32,
+            usable_bits=usable, dram=(64, 1),
+        )  # fmt: skip
+        outputs = dataflow is Dataflow.OUTPUT_STATIONARY
+        last = f"{'out' if outputs else 'row'} {rows - 1}"
+    pixels = dataflow is Dataflow.INPUT_STATIONARY
+    tile = Tile(**ONE, out_width=1, out_height=1)
+    side = "batch" if pixels else "out_channels"
+    tiles = [replace(tile, **{side: size}) for size in (columns, used)]
+    ends = simulate(array).starts_of(last)[-1]
+    assert ends[-1] - ends[used - 1] == rules.drained(tiles[0]) - rules.drained(tiles[1])
+    assert ends[-1] - ends[used - 1] == columns - used
 
 
 def test_elements_give_the_edges_of_the_rtl() -> None:
@@ -229,10 +262,10 @@ MACHINES = {
 }
 
 
-def tiled_layer(machine: TiledMachine, shape: ConvShape) -> tuple[ArrayRules, TiledNetlist]:
+def tiled_layer(machine: TiledMachine, shape: ConvShape) -> tuple[ArrayRules, Tile, TiledNetlist]:
     rules = machine.layer_rules(shape, (8, 8))
     mapping = candidates(shape, rules, machine.rates, Objective.CYCLES)[0]
-    return rules, tile_netlist(shape, rules, mapping, clock_hz=machine.clock_hz)
+    return rules, mapping.tile, tile_netlist(shape, rules, mapping, clock_hz=machine.clock_hz)
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -243,7 +276,7 @@ def test_tiles_obey_bounds_and_move_their_bits(name: str, shape: ConvShape) -> N
 
     The last piece drains, passes the post-processing and is stored with nothing to hide behind.
     """
-    rules, tiled = tiled_layer(MACHINES[name], shape)
+    rules, tile, tiled = tiled_layer(MACHINES[name], shape)
     timeline, netlist, analytic = simulate(tiled.netlist), tiled.netlist, tiled.analytic
     width, bus, moved = rules.dram_bits / rules.dram_cycles, 0, {True: 0, False: 0}
     for dma in tiled.dmas:
@@ -255,7 +288,7 @@ def test_tiles_obey_bounds_and_move_their_bits(name: str, shape: ConvShape) -> N
     assert moved == {True: analytic.traffic.dram_write, False: analytic.traffic.dram_read}
     assert timeline.cycles >= bus
     stored = int(np.asarray(netlist.actor("output_dma").busy)[-1, 0])
-    tail = rules.drain_cycles + rules.exchange_cycles + POST_STAGES + stored
+    tail = rules.tail_cycles(tile) + stored
     last = timeline.starts_of("array")[-1, 0] + np.asarray(netlist.actor("array").busy)[-1, 0]
     assert timeline.cycles >= last + tail
     assert timeline.cycles >= analytic.compute_cycles + tail
@@ -311,7 +344,7 @@ def test_what_is_needed_sooner_goes_first() -> None:
 @given(shape=shapes())
 def test_both_engines_run_tiles_alike(name: str, shape: ConvShape) -> None:
     """Starts of every firing and their causes."""
-    _, tiled = tiled_layer(MACHINES[name], shape)
+    *_, tiled = tiled_layer(MACHINES[name], shape)
     netlist = tiled.netlist
     assume(tiled.analytic.tiles < 400)
     compiled, simpy = (simulate(netlist, engine=engine) for engine in ("compiled", "simpy"))
@@ -326,7 +359,7 @@ def test_both_engines_run_tiles_alike(name: str, shape: ConvShape) -> None:
 @given(shape=shapes())
 def test_a_buffer_holds_as_many_pieces_as_fit_and_no_more(name: str, shape: ConvShape) -> None:
     """Pieces whose load has begun and whose block has not ended: at most the buffer's places."""
-    rules, tiled = tiled_layer(MACHINES[name], shape)
+    rules, _, tiled = tiled_layer(MACHINES[name], shape)
     timeline = simulate(tiled.netlist)
     array = timeline.starts_of("array")[:, 0]
     ends = array + np.broadcast_to(tiled.netlist.actor("array").busy, (len(array), 1))[:, 0]

@@ -159,6 +159,7 @@ def rules(draw: st.DrawFn, authors: bool | None = None) -> ArrayRules:
         reuse=draw(st.sampled_from(Reuse)),
         drain=draw(st.sampled_from(Drain)),
         drain_cycles=draw(st.integers(10, 20)),
+        skewed=draw(st.sampled_from([None, Side.PIXELS, Side.OUTPUTS])),
         exchange_cycles=0 if streams is None else draw(st.integers(0, 10)),
         authors=model,
     )
@@ -242,14 +243,16 @@ def test_search_finds_the_exhaustive_minimum(objective: Objective, data: st.Data
 def test_the_compiled_search_keeps_what_promoted_keeps(
     shape: ConvShape, array: ArrayRules, objective: Objective
 ) -> None:
-    """Each candidate is what its tile and order give; the first of several costs the least."""
+    """Each candidate is what its tile and order give, and it costs what the search promises."""
     try:
-        found = candidates(shape, array, RATES, objective, 3)
+        found = seen(shape, array, RATES, objective, 3)
     except InputError:
         return
-    for mapping in found:
+    for mapping, cycles, energy in found:
         assert mapping == promoted(shape, array, mapping.tile, mapping.order)
-        cost(shape, array, mapping)  # fits
+        priced = cost(shape, array, mapping)
+        assert cycles == priced.cycles
+        assert energy == pytest.approx(1e3 * priced.energy(RATES).total_nj)
 
 
 @given(
@@ -650,6 +653,7 @@ def test_shapes_reject_what_is_not_a_count(field: str, bad: object) -> None:
         ({"exchange_cycles": 8}, "say what streams"),
         ({"drain": 2}, "ArrayRules.drain must be one of Drain.s NONE, "),
         ({"streams": "rows"}, "ArrayRules.streams must be one of Side.s PIXELS"),
+        ({"skewed": "rows"}, "ArrayRules.skewed must be one of Side.s PIXELS"),
         ({"taps_joined": 1}, "ArrayRules.taps_joined must be true or false"),
         ({"weights_of_group": 2}, "must be at most weight_group"),
     ],
