@@ -141,7 +141,8 @@ DENSE = Sparsity(1, 1)
 class Tiling(NamedTuple):
     """How a product is cut: tile of the output, parts of the depth, steps, stages.
 
-    ``step`` is the depth of a step in elements, ``steps`` of one part of the depth.
+    ``step`` is the depth of a step in elements, ``steps`` of one part of the depth. ``cluster``
+    are the tiles, along rows and along columns, that run side by side and share what they read.
     """
 
     rows: int
@@ -150,6 +151,7 @@ class Tiling(NamedTuple):
     step: int
     steps: int
     stages: int
+    cluster: tuple[int, int] = (1, 1)
 
 
 ME = "sparse_tensor_core"
@@ -157,7 +159,7 @@ WHOLE = (
     "sms", "fp16_macs_per_sm", "float_block", "extra_bits", "shared_kib", "shared_bytes_per_cycle",
     "port_bytes_per_cycle", "warp_rows", "warp_columns", "tile_warps", "l2_partitions",
     "l2_bytes_per_cycle", "l2_latency_cycles", "dram_latency_cycles", "barrier_cycles",
-    "block_start_cycles", "sparse_tiles",
+    "block_start_cycles", "cluster_tiles", "sparse_tiles",
 )  # fmt: skip
 MOST = 1 << 24  # assumed: of any other
 # derived: the sum of a block, of 23 + 20 bits, 2 before the point and 256 terms, fits a float64
@@ -168,6 +170,7 @@ REAL = {
     "fp32_accumulate": (0.01, 1.0),
     "dense_issue": (0.01, 1.0),
     "sparse_issue": (0.01, 1.0),
+    "legacy_integers": (0.0, 1.0),
     "l2_mib": (2**-10, 2**20),
     "dram_gb": (1e-6, 1e6),
     "dram_gbytes_per_s": (1e-3, 1e6),
@@ -175,6 +178,7 @@ REAL = {
     "launch_us": (0.0, 1e6),
     "sparse_call_us": (0.0, 1e6),
     "tdp_w": (1e-3, 1e6),
+    "peak_over_tdp": (0.1, 10.0),
     "idle_w": (0.0, 1e6),
     "power_limit_w": (0.0, 1e6),
 }
@@ -226,12 +230,23 @@ class Configuration(Machine, frozen=True, kw_only=True):
         Cycles of a step in which the tensor cores wait for the barrier and the first fragments.
     block_start_cycles
         Cycles until a new thread block asks for its first data.
+    cluster_tiles
+        Tiles of neighbouring SMs to which L2 gives a panel they share at once (TMA multicast).
+    warp_groups
+        Whether kernels multiply by warp groups (see :mod:`.kernels`): blocks stay and ask for the
+        next tile's data early, there are more tiles, and shared memory takes stages in beside the
+        fragments it gives.
+    legacy_integers
+        Share of the peak that the dense library's integer kernels reach where they are those of
+        the generation before (by warps, without clusters); 0: they are not.
     l2_mib
         Capacity of L2.
     l2_partitions
         Parts of L2 that each hold a copy of what all SMs read.
     l2_bytes_per_cycle
         Read bandwidth of L2.
+    l2_own_clock
+        Whether L2 keeps its bandwidth where the power limit lowers the SMs' clock.
     l2_latency_cycles
         Latency of a read that hits L2.
     dram_gb
@@ -253,11 +268,16 @@ class Configuration(Machine, frozen=True, kw_only=True):
     sparse_tiles
         Tiles of which the sparse library chooses: the first so many of all there are.
     tdp_w
-        Power of the board at its dense peak: of the preset with this TDP, else as configured.
+        Thermal design power of the board: of the preset with this TDP, else as configured.
+    peak_over_tdp
+        Power of that board at its dense peak over its TDP.
     idle_w
         Power of that board when idle; it goes with the SMs.
     power_limit_w
         Power that lowers the clock where the main loop would exceed it; 0 is no limit.
+    limit_of_mean
+        Whether it limits the mean power over a product, its launch, waits and idle SMs included,
+        and not that of the main loop.
     """
 
     name: ClassVar[str] = "sparse-tensor-core"
@@ -284,9 +304,13 @@ class Configuration(Machine, frozen=True, kw_only=True):
     sparse_issue: float = 0.95
     barrier_cycles: int = 30
     block_start_cycles: int = 500
+    cluster_tiles: int = 1
+    warp_groups: bool = False
+    legacy_integers: float = 0.0
     l2_mib: float = 40.0
     l2_partitions: int = 2
     l2_bytes_per_cycle: int = 5120
+    l2_own_clock: bool = False
     l2_latency_cycles: int = 261
     dram_gb: float = 40.0
     dram_gbytes_per_s: float = 1555.0
@@ -299,8 +323,10 @@ class Configuration(Machine, frozen=True, kw_only=True):
     sparse_split_k: bool = False
     sparse_tiles: int = len(TILES)
     tdp_w: float = 400.0
+    peak_over_tdp: float = 1.0
     idle_w: float = 50.0
     power_limit_w: float = 0.0
+    limit_of_mean: bool = False
 
     def __post_init__(self) -> None:
         for name in WHOLE:
@@ -319,8 +345,11 @@ class Configuration(Machine, frozen=True, kw_only=True):
                 f"{ME}.dram_latency_cycles must be at least {ME}.l2_latency_cycles, "
                 f"{self.l2_latency_cycles:,}, got {self.dram_latency_cycles:,}"
             )
-        if self.tdp_w <= self.idle_w:
-            raise InputError(f"{ME}.tdp_w must exceed idle_w, {self.idle_w}, got {self.tdp_w}")
+        if self.tdp_w * self.peak_over_tdp <= self.idle_w:
+            raise InputError(
+                f"{ME}.tdp_w, times peak_over_tdp, must exceed idle_w, {self.idle_w}, got "
+                f"{self.tdp_w} times {self.peak_over_tdp}"
+            )
         if self.power_limit_w and self.power_limit_w <= self.idle_w:
             raise InputError(
                 f"{ME}.power_limit_w must be 0 (no limit) or exceed idle_w, {self.idle_w}, "

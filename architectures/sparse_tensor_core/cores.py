@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from msgspec.structs import replace
+
 from sparqsim.architectures.sparse_tensor_core.config import (
     ACCUMULATOR_BYTES,
     DENSE,
@@ -21,6 +23,7 @@ from sparqsim.architectures.sparse_tensor_core.config import (
     Sparsity,
     Tiling,
 )
+from sparqsim.architectures.sparse_tensor_core.kernels import Kernels, kernels_of
 from sparqsim.architectures.sparse_tensor_core.power import board_of, idle_w
 from sparqsim.simulator.energy.tables import get_table
 
@@ -51,6 +54,11 @@ class TensorCores:
         """The format's row of :data:`~.config.KINDS`."""
         return self.gpu.kind(self.dtype)
 
+    @cached_property
+    def kernels(self) -> Kernels:
+        """The library's kernels."""
+        return kernels_of(self.gpu, self.sparsity.is_dense, self.kind.integers)
+
     @property
     def dense(self) -> TensorCores:
         """The same with dense weights."""
@@ -80,7 +88,7 @@ class TensorCores:
 
     # ------------------------------------------------------------------ a step
 
-    def stage_bytes(self, rows: int, columns: int, step: int) -> float:
+    def stage_bytes(self, rows: float, columns: float, step: int) -> float:
         """Bytes of both operands of a tile's step."""
         return step * (rows * self.weight_bits / 8 + columns * self.kind.bits / 8)
 
@@ -94,10 +102,9 @@ class TensorCores:
         As in CUTLASS's kernels: tiles of 128 x 128 and more are cut into warps of 64 x 64, 128 x 64
         into 64 x 32, and 64 x 64 into 32 x 32.
         """
-        rows = min(self.gpu.warp_rows, tiling.rows)
-        columns = min(self.gpu.warp_columns, tiling.columns)
+        rows, columns = map(min, self.kernels.warp, tiling[:2])
         high, wide = -(-tiling.rows // rows), -(-tiling.columns // columns)
-        while high * wide < self.gpu.tile_warps:
+        while high * wide < self.kernels.warps:
             if wide <= high:
                 columns, wide = -(-columns // 2), 2 * wide
             else:
@@ -108,9 +115,12 @@ class TensorCores:
         """Bits that a step of a whole tile reads from and writes to each memory.
 
         L2 gives a stage, shared memory takes it and gives each warp its fragments, registers give
-        operands and sums to each instruction and take the sums.
+        operands and sums to each instruction and take the sums; of warp groups, whose instructions
+        read operands from shared memory, sums alone.
         """
         stage = self.stage_bytes(tiling.rows, tiling.columns, tiling.step)
+        high, wide = tiling.cluster
+        read = self.stage_bytes(tiling.rows / wide, tiling.columns / high, tiling.step)
         rows, columns = self.warp(tiling)
         warps = -(-tiling.rows // rows) * -(-tiling.columns // columns)
         fragments = warps * self.stage_bytes(rows, columns, tiling.step)
@@ -118,11 +128,13 @@ class TensorCores:
         depth = bits / self.kind.bits
         instructions = self.slots(tiling) / (rows * columns * depth)
         operands = self.stage_bytes(rows, columns, 1) * depth * self.sparsity.m / self.sparsity.n
+        if self.kernels.groups:
+            operands = 0.0
         sums = rows * columns * ACCUMULATOR_BYTES
         return {
             "registers": (8 * instructions * (operands + sums), 8 * instructions * sums),
             "shared": (8 * fragments, 8 * stage),
-            "l2": (8 * stage, 0.0),
+            "l2": (8 * read, 0.0),
         }
 
     def step_cycles(self, tiling: Tiling) -> int:
@@ -132,12 +144,15 @@ class TensorCores:
 
     def tensor_cycles(self, tiling: Tiling) -> int:
         """Cycles of a tile's step in which the tensor cores multiply."""
-        issue = self.gpu.dense_issue if self.sparsity.is_dense else self.gpu.sparse_issue
-        return math.ceil(self.slots(tiling) / (self.macs_per_sm * issue))
+        return math.ceil(self.slots(tiling) / (self.macs_per_sm * self.kernels.issue))
 
     def shared_cycles(self, tiling: Tiling) -> int:
-        """Cycles in which shared memory takes a stage in and gives each warp its fragments."""
-        size = sum(self.step_bits(tiling)["shared"]) / 8
+        """Cycles in which shared memory gives each warp its fragments and takes a stage in.
+
+        Of warp groups the two go on at once.
+        """
+        bits = self.step_bits(tiling)["shared"]
+        size = (max(bits) if self.kernels.groups else sum(bits)) / 8
         return math.ceil(size / self.gpu.shared_bytes_per_cycle)
 
     def epilogue_bytes(self, tiling: Tiling) -> int:
@@ -158,14 +173,14 @@ class TensorCores:
         """Energy of a tile's step: multiplying, and operands out of each memory on their way.
 
         The parts are to each other as in the ``horowitz`` table, at its node; all are scaled alike
-        so that the dense peak of the board (:func:`.power.board_of`) takes ``tdp_w``. A sparse step
+        so that the dense peak of the board (:func:`.power.board_of`) takes its power. A sparse step
         of as many multiplications takes more: the activations it picks from are M/N times as many.
         """
         peak = Tiling(*TILES[0], 1, STEP_BITS // self.kind.bits, 1, 1)
         board = board_of(self.gpu)
-        dense = TensorCores(board, self.dtype, DENSE)
+        dense = TensorCores(replace(board, legacy_integers=0.0), self.dtype, DENSE)
         rate = board.sms * dense.macs_per_sm * board.clock_hz
-        peak_pj = (board.tdp_w - board.idle_w) / rate * 1e12
+        peak_pj = (board.tdp_w * board.peak_over_tdp - board.idle_w) / rate * 1e12
         scale = peak_pj * dense.slots(peak) / sum(dense._table_pj(peak).values())
         return {part: scale * energy for part, energy in self._table_pj(tiling).items()}
 
@@ -196,6 +211,11 @@ class TensorCores:
             return gpu.clock_hz
         idle = idle_w(gpu)
         return gpu.clock_hz * (gpu.power_limit_w - idle) / (full - idle)
+
+    def l2_bytes_per_cycle(self, clock_hz: float) -> float:
+        """Bytes L2 gives in a cycle of a clock."""
+        own = self.gpu.clock_hz / clock_hz if self.gpu.l2_own_clock else 1.0
+        return self.gpu.l2_bytes_per_cycle * own
 
     def dram_bytes_per_cycle(self, clock_hz: float) -> float:
         """Bytes DRAM moves in a cycle of a clock."""

@@ -61,6 +61,11 @@ class BankTimes:
         """Bytes of each step from L2 to the SM."""
         return self._by_firing(self.plan.step_bytes)
 
+    @cached_property
+    def read(self) -> NDArray[np.float64]:
+        """Bytes that L2 reads for each step."""
+        return self._by_firing(self.plan.read_bytes)
+
     @property
     def filled(self) -> NDArray[np.float64]:
         """Bytes that shared memory takes in each step, zeros of padding among them."""
@@ -125,10 +130,8 @@ class Diagram:
 
     def netlist(self) -> Netlist:
         """What the engines run."""
-        plan, cores, gpu, t = self.plan, self.plan.cores, self.plan.cores.gpu, self.plan.tiling
-        call_us = gpu.launch_us * plan.launches
-        call_us += 0.0 if cores.sparsity.is_dense else gpu.sparse_call_us
-        launch = max(1, math.ceil(call_us * 1e-6 * plan.clock_hz))
+        plan, cores, t = self.plan, self.plan.cores, self.plan.tiling
+        launch = max(1, math.ceil(plan.before_us * 1e-6 * plan.clock_hz))
         end = np.zeros(t.steps, np.int64)
         end[-1] = 1
         actors = [Actor(name="launch", firings=1, busy=launch, part="Kernel launch")]
@@ -159,9 +162,20 @@ class Diagram:
             name="sums", source="mma", target="epilogue", capacity=1,
             produce=np.tile(end, plan.waves),
         )  # fmt: skip
+        channels.append(sums)
+        if cores.kernels.stays:  # the warps that write an output are those that multiply
+            begin = np.zeros((plan.waves, t.steps), np.int64)
+            begin[1:, 0] = 1
+            channels.append(
+                Channel(
+                    name="accumulators", source="epilogue", target="mma", capacity=1,
+                    produce=(np.arange(plan.waves) < plan.waves - 1).astype(np.int64),
+                    consume=begin.reshape(-1),
+                )
+            )  # fmt: skip
         return Netlist(
             actors,
-            [*channels, sums],
+            channels,
             [Resource(name="dram"), Resource(name="l2")],
             clock_hz=plan.clock_hz,
             name=f"tensor cores {self.name}",
@@ -174,10 +188,14 @@ class Diagram:
         fetch = whole_cycles(
             np.broadcast_to(times.fetched / dram, (len(times.fetched), bank.lanes))
         )
-        read = whole_cycles(times.moved / gpu.l2_bytes_per_cycle)
+        l2 = self.plan.cores.l2_bytes_per_cycle(self.plan.clock_hz)
+        read = whole_cycles(times.read / l2)
         store = whole_cycles(times.written / dram)
         port = np.maximum(1, np.ceil(times.moved / gpu.port_bytes_per_cycle)).astype(np.int64)
-        issue = np.where(_firsts(times), gpu.block_start_cycles, 1)
+        starts = _firsts(times)
+        if self.plan.cores.kernels.stays:
+            starts[1:] = 0
+        issue = np.where(starts, gpu.block_start_cycles, 1)
         beyond = np.where(times.fetched > 0, gpu.dram_latency_cycles - gpu.l2_latency_cycles, 0)
 
         def actor(name: str, busy: NDArray[np.int64], part: str, **more: Any) -> Actor:
@@ -219,13 +237,14 @@ class Diagram:
             shift = {"pattern": Pattern.SHIFT, "offset": -bank.first}
             return channel(name, "epilogue", target + x, 1, **shift, **more)
 
+        free = None
         if plan.cores.gpu.store_waits:
             written = np.arange(1, bank.tiles * times.parts + 1) % times.parts == 0
             written[-1] = False  # no tile follows the last
             free = channel(
                 "free", f"store{x}", f"issue{x}", 1, produce=written.astype(np.int64), consume=again
             )
-        else:
+        elif not plan.cores.kernels.stays:
             free = back("free", "issue", produce=followed, consume=again)
         grid = {"pattern": Pattern.BROADCAST}
         return [
@@ -237,7 +256,7 @@ class Diagram:
             # A stage is taken when its copy is issued; the one being multiplied is not yet free.
             into("stages", "issue", t.stages - 1),
             into("arrived", "sm_port", t.stages),
-            free,
+            *([free] if free else []),
             back("output", "store", produce=stored, consume=drained),
         ]
 
@@ -272,11 +291,11 @@ class Diagram:
         ports = self._sm_ports()
         for times in self.times:
             x = times.bank.suffix
-            fetched, moved, written = 8 * times.fetched, 8 * times.moved, 8 * times.written
+            fetched, read, written = 8 * times.fetched, 8 * times.read, 8 * times.written
             ports += [
                 Port(store="dram", actor=f"dram_fetch{x}", read_bits=fetched),
                 Port(store="l2", actor=f"dram_fetch{x}", written_bits=fetched),
-                Port(store="l2", actor=f"l2_read{x}", read_bits=moved),
+                Port(store="l2", actor=f"l2_read{x}", read_bits=read),
                 Port(store="shared", actor=f"sm_port{x}", written_bits=8 * times.filled),
                 Port(store="l2", actor=f"store{x}", read_bits=written, written_bits=written),
                 Port(store="dram", actor=f"store{x}", written_bits=written),

@@ -22,12 +22,12 @@ from sparqsim.architectures.sparse_tensor_core.config import (
     MOST_STAGES,
     STEP_BITS,
     SWIZZLE,
-    TILES,
     UNHIDDEN,
     Shape,
     Tiling,
 )
 from sparqsim.architectures.sparse_tensor_core.cores import TensorCores, count_tiles
+from sparqsim.architectures.sparse_tensor_core.power import idle_w
 from sparqsim.architectures.sparse_tensor_core.unfolding import Image, Touched
 from sparqsim.base import InputError
 
@@ -39,6 +39,9 @@ class Bank(NamedTuple):
     first: int
     lanes: int
     tiles: int
+
+
+CLOCK_ROUNDS = 8  # each at least halves what the clock is off where half the time scales with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +60,20 @@ class Plan:
     def order(self) -> NDArray[np.int64]:
         """(product, part of the depth, tile row, tile column) of every tile [tiles, 4].
 
-        Bands of :data:`~.config.SWIZZLE` tile rows, columns within a band, rows within a column.
+        Bands of :data:`~.config.SWIZZLE` tile rows, columns within a band, rows within a column;
+        clusters of tiles take the place of tiles.
         """
         high = -(-self.shape.rows // self.tiling.rows)
         wide = -(-self.shape.columns // self.tiling.columns)
-        row = np.arange(high)
-        one = np.empty((high * wide, 2), np.int64)
-        at = 0
-        for band in range(0, high, SWIZZLE):
-            rows = row[band : band + SWIZZLE]
-            count = len(rows) * wide
-            one[at : at + count, 0] = np.tile(rows, wide)
-            one[at : at + count, 1] = np.repeat(np.arange(wide), len(rows))
-            at += count
+        deep, broad = self.tiling.cluster
+        row = np.arange(high).reshape(-1, deep)  # [clusters, tiles]
+        column = np.arange(wide).reshape(-1, broad)
+        bands = []
+        for band in range(0, len(row), SWIZZLE // deep):
+            rows = row[band : band + SWIZZLE // deep]
+            down, across = np.broadcast_arrays(rows[None, :, :, None], column[:, None, None, :])
+            bands.append(np.stack([down, across], axis=-1).reshape(-1, 2))
+        one = np.concatenate(bands)
         parts = self.shape.batch * self.tiling.splits
         which = np.repeat(np.arange(parts), len(one))
         product, part = np.divmod(which, self.tiling.splits)
@@ -106,8 +110,32 @@ class Plan:
 
     @cached_property
     def clock_hz(self) -> float:
-        """Within the power limit."""
-        return self.cores.sustained_clock_hz(self.shape, self.tiling)
+        """Within the power limit: of the main loop, or of the mean over the product.
+
+        The mean is taken over the time of :meth:`estimate`; the voltage is taken not to change with
+        the clock.
+        """
+        gpu, clock = self.cores.gpu, self.cores.gpu.clock_hz
+        if not gpu.power_limit_w or not gpu.limit_of_mean:
+            return self.cores.sustained_clock_hz(self.shape, self.tiling)
+        spare, energy = gpu.power_limit_w - idle_w(gpu), self.energy_pj * 1e-12
+        for _ in range(CLOCK_ROUNDS):
+            seconds = self.before_us * 1e-6 + self.estimate(clock) / clock
+            clock = min(gpu.clock_hz, clock * spare * seconds / energy)
+        return float(clock)
+
+    @property
+    def before_us(self) -> float:
+        """Time before a kernel: its launch, and a call of the sparse library."""
+        gpu = self.cores.gpu
+        call = 0.0 if self.cores.sparsity.is_dense else gpu.sparse_call_us
+        return gpu.launch_us * self.launches + call
+
+    @property
+    def energy_pj(self) -> float:
+        """Energy of all steps."""
+        each = sum(self.cores.step_energy_pj(self.tiling).values())
+        return self.tiles * self.tiling.steps * each
 
     @cached_property
     def slots(self) -> int:
@@ -158,10 +186,18 @@ class Plan:
         weights = (self.heights * cores.weight_bits / 8)[:, None] * self._depths[self.order[:, 1]]
         return weights + loaded * cores.kind.bits / 8
 
+    @cached_property
+    def read_bytes(self) -> NDArray[np.float64]:
+        """Bytes L2 reads for each step of each tile; what a cluster shares once [tiles, steps]."""
+        high, wide = self.tiling.cluster
+        weights = (self.heights * self.cores.weight_bits / 8)[:, None]
+        weights = weights * self._depths[self.order[:, 1]]
+        return weights / wide + (self.step_bytes - weights) / high
+
     @property
     def l2_bytes(self) -> float:
-        """Bytes all SMs read from L2."""
-        return float(self.step_bytes.sum())
+        """Bytes L2 reads for all SMs."""
+        return float(self.read_bytes.sum())
 
     @property
     def shared_bits(self) -> int:
@@ -249,7 +285,7 @@ class Plan:
         mean = self.missed_bytes.sum() / active / self.cores.dram_bytes_per_cycle(self.clock_hz)
         return min(self.tiling.steps, max(1, math.ceil(LEAST_DRAM_HOLD / max(mean, 1e-9))))
 
-    def estimate(self) -> float:
+    def estimate(self, clock_hz: float) -> float:
         """Closed form of a product's cycles: waves of steps, each at the rate of what is slowest.
 
         DRAM may lag behind a wave and catch up in another, so it also bounds the whole; of the
@@ -259,11 +295,13 @@ class Plan:
         rows = min(tiling.rows, self.shape.rows)
         columns = min(tiling.columns, self.shape.columns)
         moved = cores.stage_bytes(rows, columns, tiling.step)
-        dram = cores.dram_bytes_per_cycle(gpu.clock_hz)
+        high, wide = tiling.cluster
+        read = cores.stage_bytes(rows / wide, columns / high, tiling.step)
+        dram = cores.dram_bytes_per_cycle(clock_hz)
         step = max(
             cores.step_cycles(tiling),
             moved / gpu.port_bytes_per_cycle,
-            self.lanes * moved / gpu.l2_bytes_per_cycle,
+            self.lanes * read / cores.l2_bytes_per_cycle(clock_hz),
             gpu.dram_latency_cycles / (tiling.stages - 1),
         )
         each: float = gpu.block_start_cycles + gpu.dram_latency_cycles
@@ -288,17 +326,16 @@ def tilings(cores: TensorCores, shape: Shape) -> Iterator[Tiling]:
     gpu, group = cores.gpu, cores.sparsity.group
     step = -(-(STEP_BITS // cores.kind.bits) // group) * group
     total = -(-shape.depth // step)
-    split = gpu.dense_split_k if cores.sparsity.is_dense else gpu.sparse_split_k
-    shapes = TILES if cores.sparsity.is_dense else TILES[: gpu.sparse_tiles]
     found = False
-    for rows, columns in shapes:
+    for rows, columns in cores.kernels.tiles:
         room = int(gpu.shared_kib * 1024 // cores.stage_bytes(rows, columns, step))
         if room < 2:
             continue
         found = True
-        whole = Tiling(rows, columns, 1, step, total, min(room, MOST_STAGES))
+        cluster = _cluster(cores, shape, rows, columns)
+        whole = Tiling(rows, columns, 1, step, total, min(room, MOST_STAGES), cluster)
         yield whole
-        if split and count_tiles(shape, whole) < gpu.sms:  # splits are for idle SMs
+        if cores.kernels.splits and count_tiles(shape, whole) < gpu.sms:  # splits are for idle SMs
             for splits in range(2, MOST_SPLITS + 1):
                 if total % splits == 0:
                     yield whole._replace(splits=splits, steps=total // splits)
@@ -309,10 +346,21 @@ def tilings(cores: TensorCores, shape: Shape) -> Iterator[Tiling]:
         )
 
 
+def _cluster(cores: TensorCores, shape: Shape, rows: int, columns: int) -> tuple[int, int]:
+    """Tiles that share what they read: the greater panel, where so many are side by side."""
+    tiles = cores.kernels.cluster
+    choices = [((tiles, 1), columns * cores.kind.bits), ((1, tiles), rows * cores.weight_bits)]
+    for (high, wide), _ in sorted(choices, key=lambda choice: -choice[1]):
+        fit = -(-shape.rows // rows) % high == 0 and -(-shape.columns // columns) % wide == 0
+        if fit and SWIZZLE % high == 0 and cores.gpu.sms % tiles == 0:
+            return high, wide
+    return 1, 1
+
+
 def best_tiling(cores: TensorCores, shape: Shape, image: Image | None = None) -> Tiling:
     """The tiling whose estimated time is least; of equals the first of :data:`~.config.TILES`."""
 
     def estimate(tiling: Tiling) -> float:
-        return Plan(cores, shape, tiling, image).estimate()
+        return Plan(cores, shape, tiling, image).estimate(cores.gpu.clock_hz)
 
     return min(tilings(cores, shape), key=estimate)

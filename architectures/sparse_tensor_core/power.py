@@ -1,9 +1,9 @@
 """The board whose power is known, of which a configuration is a part or a multiple.
 
-``tdp_w`` and ``idle_w`` are figures of a board: at its SMs, clock and memories, those of the preset
-that has both. Away from it the energy of a multiplication and of a bit stays what it is there
-(memories by their size, as the table of energies has them), and idle power goes with the SMs. Power
-figures that no preset has are of the configuration as it stands.
+``tdp_w``, ``peak_over_tdp`` and ``idle_w`` are figures of a board: at its SMs, clock and memories,
+those of the preset that has all. Away from it the energy of a multiplication and of a bit stays
+what it is there (memories by their size, as the table of energies has them), and idle power goes
+with the SMs. Power figures that no preset has are of the configuration as it stands.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sparqsim.base import InputError
 
 @functools.lru_cache(maxsize=256)
 def board_of(gpu: Configuration) -> Configuration:
-    """The nearest preset with this TDP and idle power, with the formats of the GPU; or the GPU."""
+    """The nearest preset with these figures of power, with the formats of the GPU; or the GPU."""
     boards = [
         each.configuration
         for each in presets.shipped().values()
@@ -30,11 +30,15 @@ def board_of(gpu: Configuration) -> Configuration:
     def differing(board: Configuration) -> int:
         return sum(mine[name] != value for name, value in msgspec.structs.asdict(board).items())
 
-    alike = [each for each in boards if (each.tdp_w, each.idle_w) == (gpu.tdp_w, gpu.idle_w)]
+    alike = [each for each in boards if _figures(each) == _figures(gpu)]
     found = min(alike, key=differing, default=gpu)
     return msgspec.structs.replace(
         found, int4=gpu.int4, fp8=gpu.fp8, outlier_pairs=gpu.outlier_pairs
     )
+
+
+def _figures(gpu: Configuration) -> tuple[float, ...]:
+    return gpu.tdp_w, gpu.peak_over_tdp, gpu.idle_w
 
 
 def idle_w(gpu: Configuration) -> float:

@@ -46,9 +46,11 @@ from sparqsim.scripts.output import (
     table,
     write_json,
 )
-from sparqsim.scripts.validation import _rtx3090 as rtx3090
+from sparqsim.scripts.validation import _silicon
 from sparqsim.scripts.validation._evidence import Evidence, Table
+from sparqsim.scripts.validation._h100 import SILICON as H100
 from sparqsim.scripts.validation._power_limit import power_limit_w
+from sparqsim.scripts.validation._rtx3090 import SILICON as RTX3090
 
 REFERENCE = Path(__file__).with_name("a100_sparse.csv")
 COLUMNS = ("item", "M", "N", "K", "dtype", "dense_ms", "sparse_ms", "note")
@@ -58,6 +60,7 @@ PATTERNS = {"dense_ms": "dense", "sparse_ms": "native"}
 BOUND = 0.15  # of a time, on rows that were not fitted
 ONE_TOKEN = (4096, 1, 4096)  # a layer of a 7-billion-parameter language model on one token
 
+SILICON = {each.preset: each for each in (RTX3090, H100)}  # tables of many products
 EVIDENCE = (
     Evidence(
         long=True,
@@ -73,19 +76,22 @@ EVIDENCE = (
             ),
         ),
     ),
-    Evidence(
-        arguments=("--gpu", rtx3090.MEASURED_ON),
-        tables=(
-            Table(
-                title="RTX 3090 fp16 GEMMs, measured (ms)",
-                name="{library} {shape}",
-                published=("measured",),
-                simulated="simulated",
-                quantity="library",
-                held="within",
-                fitted="fitted",
+    *(
+        Evidence(
+            arguments=("--gpu", each.preset),
+            tables=(
+                Table(
+                    title=f"{each.title} GEMMs, measured (ms)",
+                    name="{dtype} {library} {shape}",
+                    published=("measured",),
+                    simulated="simulated",
+                    quantity="library",
+                    held="within",
+                    fitted="fitted",
+                ),
             ),
-        ),
+        )
+        for each in SILICON.values()
     ),
 )
 
@@ -418,7 +424,7 @@ def show(content: dict[str, Any]) -> None:
 @json_option
 @click.option(
     "--gpu",
-    type=click.Choice([MEASURED_ON, rtx3090.MEASURED_ON]),
+    type=click.Choice([MEASURED_ON, *SILICON]),
     default=MEASURED_ON,
     show_default=True,
     help="Whose shipped table, where --against gives none.",
@@ -426,12 +432,17 @@ def show(content: dict[str, Any]) -> None:
 @click.option(
     "--against",
     metavar="FILE.csv",
-    help="A table with the columns of a100_sparse.csv, or of rtx3090_gemm.csv and its GPU.",
+    help="A table with the columns of a100_sparse.csv, rtx3090_gemm.csv or h100_gemm.csv; they "
+    "say whose it is.",
 )
 def command(json_path: str | None, gpu: str, against: str | None) -> None:
-    """Measured GEMMs of an A100 or an RTX 3090, dense and 2:4."""
-    if rtx3090.is_such_a_table(against) if against else gpu == rtx3090.MEASURED_ON:
-        _command_rtx3090(json_path, against)
+    """Measured GEMMs of an A100, an RTX 3090 or an H100, dense and 2:4."""
+    silicon = SILICON.get(gpu)
+    if against:
+        found = (each for each in SILICON.values() if _silicon.has_columns(against, each.columns))
+        silicon = next(found, None)
+    if silicon:
+        _command_silicon(silicon, json_path, against)
         return
     with PatientBar() as bar:
         content = validate(against or REFERENCE, bar)
@@ -451,12 +462,12 @@ def command(json_path: str | None, gpu: str, against: str | None) -> None:
         )
 
 
-def _command_rtx3090(json_path: str | None, against: str | None) -> None:
+def _command_silicon(silicon: _silicon.Silicon, json_path: str | None, against: str | None) -> None:
     with PatientBar() as bar:
-        content = rtx3090.validate(against or rtx3090.REFERENCE, bar)
+        content = _silicon.validate(silicon, against, bar)
     if json_path:
         write_json(content, json_path)
     if json_path != "-":
-        rtx3090.show(content)
+        _silicon.show(silicon, content)
     if against:
-        check_differences(against, rtx3090.missed(content))
+        check_differences(against, _silicon.missed(content["rows"]))
