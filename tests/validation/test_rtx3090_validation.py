@@ -20,21 +20,24 @@ from sparqsim.architectures.sparse_tensor_core import (
     tilings,
 )
 from sparqsim.base import InputError
-from sparqsim.scripts.validation import _rtx3090 as validation
-from sparqsim.scripts.validation import sparse_tensor_core
+from sparqsim.scripts.validation import _rtx3090, sparse_tensor_core
+from sparqsim.scripts.validation._evidence import spearman
+from sparqsim.scripts.validation._power_limit import milliseconds
 from sparqsim.scripts.validation._rtx3090 import (
     DENSE_FIT,
     REFERENCE,
     Fit,
-    Measured,
-    compare,
-    fit,
-    fitted_machine,
+    hold,
     measured_on,
-    milliseconds,
     read_table,
+)
+from sparqsim.scripts.validation._silicon import (
+    BOUND,
+    Held,
+    Measured,
+    Summary,
+    compare,
     regime,
-    spearman,
 )
 
 HEADER = "# source: mine\ntable,kernel,m,k,n,pattern,sparse_ms,dense_cublas_ms\n"
@@ -47,8 +50,8 @@ def measured() -> dict[tuple[str, Shape], Measured]:
 
 
 @pytest.fixture(scope="module")
-def fitted(measured: dict[tuple[str, Shape], Measured]) -> Fit:
-    return fit(measured.values(), measured_on())
+def held() -> Held:
+    return hold()
 
 
 def test_the_presets_peaks_are_published() -> None:
@@ -61,12 +64,11 @@ def test_the_presets_peaks_are_published() -> None:
     assert machine.resized(macs_per_s=machine.peak().macs_per_s / 2).sms == 41
 
 
-def test_the_fit_meets_its_product(
-    measured: dict[tuple[str, Shape], Measured], fitted: Fit
-) -> None:
+def test_the_fit_meets_its_product(measured: dict[tuple[str, Shape], Measured], held: Held) -> None:
     """One number for one time: below the board's limit, its clock between base and boost clock."""
-    found = compare(measured["dense", DENSE_FIT], fitted, measured_on())
+    found, fitted = compare(measured["dense", DENSE_FIT], held), held.fit
     assert found.fitted and abs(found.error) < 2e-3
+    assert isinstance(fitted, Fit)
     assert fitted.power_limit_w < 350 and 1395 < fitted.clock_mhz < 1695
 
 
@@ -84,24 +86,24 @@ def test_the_fit_meets_its_product(
 )
 def test_predicted_times_are_within_the_bound(
     measured: dict[tuple[str, Shape], Measured],
-    fitted: Fit,
+    held: Held,
     library: str,
     shape: tuple[int, int, int],
 ) -> None:
     """Some products that were not fitted, of one wave count and of many."""
-    found = compare(measured[library, Shape(*shape)], fitted, measured_on())
+    found = compare(measured[library, Shape(*shape)], held)
     assert found.within and not found.fitted, found
 
 
 def test_the_same_waves_take_the_same_time(
-    measured: dict[tuple[str, Shape], Measured], fitted: Fit
+    measured: dict[tuple[str, Shape], Measured], held: Held
 ) -> None:
     """96 and 128 tiles of 256 x 128 are two waves on 82 SMs: measured within 1 %, ours within 2."""
     times = []
     for rows in (768, 1024):
         shape = Shape(rows, 4096, 1536)
-        machine = fitted_machine(fitted, "2:4", measured_on())
-        times.append((measured["2:4", shape].milliseconds, milliseconds(machine, shape, "2:4")))
+        row = measured["2:4", shape]
+        times.append((row.milliseconds, milliseconds(held.machine(row), shape, "2:4", "fp16")))
     for fewer, more in zip(*times, strict=True):
         assert more / fewer == pytest.approx(1, abs=0.02)
 
@@ -111,14 +113,14 @@ def test_the_same_waves_take_the_same_time(
 )
 def test_dense_misses_are_other_tiles(
     measured: dict[tuple[str, Shape], Measured],
-    fitted: Fit,
+    held: Held,
     shape: tuple[int, int, int],
     tile: tuple[int, int],
 ) -> None:
     """Where our tile is too fast by 12 %, a larger one of the same machine meets the library."""
     row = measured["dense", Shape(*shape)]
-    machine = fitted_machine(fitted, "dense", measured_on())
-    assert compare(row, fitted, measured_on()).error < -validation.BOUND
+    machine = held.machine(row)
+    assert compare(row, held).error < -BOUND
     cut = next(
         each
         for each in tilings(machine.cores("fp16", "dense"), row.shape)
@@ -133,7 +135,7 @@ def test_dense_misses_are_other_tiles(
 def test_the_whole_table(measured: dict[tuple[str, Shape], Measured], validated: Path) -> None:
     """All 2:4 products are within 10 %, and 47 of 54 of both libraries; ranks hardly differ."""
     content = json.loads((validated / "data" / "sparse-tensor-core_2.json").read_text())
-    summaries = msgspec.convert(content["summaries"], list[validation.Summary])
+    summaries = msgspec.convert(content["summaries"], list[Summary])
     found = {(each.library, each.regime): each for each in summaries}
     sparse, both = found["2:4", "all"], found["dense and 2:4", "all"]
     assert (sparse.products, sparse.within) == (20, 20) and sparse.mape < 0.05
@@ -193,7 +195,7 @@ def test_regimes(shape: tuple[int, int, int], bound_by: str) -> None:
         Shape(*shape),
         best_tiling(cores, Shape(*shape)),
     )
-    assert regime(plan, milliseconds(machine, Shape(*shape), "dense") / 1e3) == bound_by
+    assert regime(plan, milliseconds(machine, Shape(*shape), "dense", "fp16") / 1e3) == bound_by
 
 
 def test_rank_correlation() -> None:
@@ -220,7 +222,7 @@ def test_rows_of_a_product_are_one_median() -> None:
 def test_the_command_takes_such_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its columns choose the GPU; a row outside the bound is told with exit code 1."""
     found = Fit(power_limit_w=314.0, clock_mhz=1479.0)
-    monkeypatch.setattr(validation, "fit", lambda *_: found)
+    monkeypatch.setattr(_rtx3090, "fit", lambda *_: found)
     mine = tmp_path / "mine.csv"
     mine.write_text(HEADER + "a,cuSPARSELt,512,512,512,2:4,0.001,9\na,Spatha,64,64,64,2:8,1,9\n")
     call = ["--against", str(mine)]
