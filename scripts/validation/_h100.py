@@ -94,10 +94,12 @@ def fit(rows: Iterable[Measured], machine: SparseTensorCore) -> Fit:
 
 def hold() -> Held:
     """The GPU with the call as fitted."""
-    found = fit(read_table(REFERENCE), measured_on())
+    rows = read_table(REFERENCE)
+    found = fit(rows, measured_on())
     machine = msgspec.structs.replace(measured_on(), sparse_call_us=found.sparse_call_us)
-    fitted = {("fp16", "dense", POWER_FIT), ("fp16", "2:4", CALL_FIT)}
-    return Held(found, lambda _: machine, lambda row: (*_what(row), row.shape) in fitted)
+    products = {("fp16", "dense", POWER_FIT), ("fp16", "2:4", CALL_FIT)}
+    fitted = [row for row in rows if (*_what(row), row.shape) in products]
+    return Held(found, lambda _: machine, lambda row: row in fitted)
 
 
 def _what(row: Measured) -> tuple[str, str]:
