@@ -2,7 +2,8 @@
 
     python -m sparqsim.scripts.scenarios.sparse_tensor_core_figures [--out docs/figures]
 
-``stc_measured``: the GEMMs of ``a100_sparse.csv``. ``stc_when``: speed-up of 2:4 over the same
+``stc_measured``: the GEMMs of ``a100_sparse.csv``. ``stc_h100``: those of ``h100_gemm.csv``, and
+their clocks. ``stc_when``: speed-up of 2:4 over the same
 machine dense, over size, tokens and depth. ``stc_waves``: tensor cores over the run of a 4096^3
 product. ``stc_nm``: cycles and storage of N:M on the preset ``any-nm`` beside M/N.
 """
@@ -22,6 +23,8 @@ from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.base import output_folder, written_whole
 from sparqsim.scripts.output import PatientBar
 from sparqsim.scripts.scenarios.frame import open_frame
+from sparqsim.scripts.validation import _silicon
+from sparqsim.scripts.validation._h100 import SILICON as H100
 from sparqsim.scripts.validation.sparse_tensor_core import (
     BOUND,
     REFERENCE,
@@ -75,6 +78,41 @@ def measured(content: dict[str, Any]) -> Figure:
     axes.set_title(
         f"A100, fp16: measured (grey) and simulated; bound {100 * BOUND:.0f} % where not fitted"
     )
+    return figure
+
+
+def h100(content: dict[str, Any]) -> Figure:
+    """Simulated over measured times of every product by its time, and the clocks."""
+    from matplotlib.figure import Figure
+
+    rows: list[_silicon.Compared] = content["rows"]
+    formats = list(dict.fromkeys(row.dtype for row in rows))
+    colours = dict(zip(_silicon.REGIMES, (PINK, GREEN, ORANGE, BLUE), strict=True))
+    figure = Figure(figsize=(4.2 * (len(formats) + 1), 4.4), layout="constrained")
+    times = figure.subplots(1, len(formats) + 1, squeeze=False)[0]
+    clocks, bound = times[-1], content["bound"]
+    for axes, dtype in zip(times, formats, strict=False):
+        axes.axhspan(1 - bound, 1 + bound, color="0.93", linewidth=0)
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set(xscale="log", ylim=(0.5, 1.5), title=dtype, xlabel="measured time (us)")
+    times[0].set_ylabel("simulated over measured time")
+    for row in rows:
+        filled = row.library == "dense"
+        style: dict[str, Any] = {
+            "marker": "o" if filled else "^", "markersize": 5, "linestyle": "",
+            "color": colours[row.regime],
+            "markerfacecolor": colours[row.regime] if filled else "none",
+        }  # fmt: skip
+        at = 1e3 * row.measured, row.simulated / row.measured
+        times[formats.index(row.dtype)].plot(*at, **style)
+        clocks.plot(row.measured_clock_mhz, row.clock_mhz, **style)
+    clocks.plot((1150, 2000), (1150, 2000), color="black", linewidth=0.8)
+    clocks.set(xlabel="measured clock (MHz)", ylabel="simulated clock (MHz)", title="clocks")
+    for name, colour in colours.items():
+        times[0].plot([], [], "s", color=colour, label=name)
+    times[0].plot([], [], "o", color="0.4", label="dense")
+    times[0].plot([], [], "^", color="0.4", markerfacecolor="none", label="2:4")
+    times[0].legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
     return figure
 
 
@@ -219,8 +257,10 @@ def main(out: str) -> None:
     folder = output_folder(out)
     with PatientBar() as bar:
         content = validate(REFERENCE, bar)
+        silicon = _silicon.validate(H100, None, bar)
     figures = {
         "stc_measured": measured(content),
+        "stc_h100": h100(silicon),
         "stc_when": when(content["fit"].sparse_call_us),
         "stc_waves": waves(),
         "stc_nm": any_nm(),
