@@ -35,11 +35,13 @@ def test_the_table_is_what_validation_gives(validated: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_errors_by_regime_are_what_validation_gives(validated: Path) -> None:
-    """Each row of the RTX 3090's printed errors is one of the comparison, and so are its fits."""
+@pytest.mark.parametrize("number", [2, 3])
+def test_the_errors_by_regime_are_what_validation_gives(validated: Path, number: int) -> None:
+    """Each row of the printed errors, the RTX 3090's and the H100's, is one of the comparison, and
+    so are the fits."""
     text = PAGE.read_text()
-    content = json.loads((validated / "data" / "sparse-tensor-core_2.json").read_text())
-    printed = text.partition("Errors by regime\n")[2].partition("```")[0].splitlines()[1:]
+    content = json.loads((validated / "data" / f"sparse-tensor-core_{number}.json").read_text())
+    printed = text.split("Errors by regime\n")[number - 1].partition("```")[0].splitlines()[1:]
     expected = []
     for each in content["summaries"]:
         errors = [f"{100 * value:{sign}.1f} %" for value, sign in
@@ -50,4 +52,6 @@ def test_the_errors_by_regime_are_what_validation_gives(validated: Path) -> None
         expected.append(" ".join(words).split())
     assert [line.split() for line in printed] == expected
     found = content["fit"]
-    assert f"{found['power_limit_w']:.0f} W" in text and f"{found['clock_mhz']:.0f} MHz" in text
+    units = {"power_limit_w": ".0f} W", "clock_mhz": ".0f} MHz", "peak_over_tdp": "g} times TDP"}
+    for name, value in found.items():
+        assert f"{{:{units.get(name, '.2f} us')}".format(value) in text
