@@ -66,6 +66,19 @@ extern "C" __global__ void stream(const uint4* p, long long words, int times, un
     }
   if (sum == 12345) out[0] = sum;
 }
+extern "C" __global__ void panels(const uint4* p, long long pitch, int steps, unsigned* out) {
+  // A block of 512 threads reads 64 rows, 128 bytes of each at a time, as a product's tile does.
+  unsigned sum = 0;
+  const uint4* mine = p + (blockIdx.x * 64 + threadIdx.x / 8) * pitch + threadIdx.x % 8;
+  #pragma unroll 8
+  for (int s = 0; s < steps; s++) {
+    uint4 v;
+    asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(mine + 8 * s));
+    sum += v.x ^ v.y ^ v.z ^ v.w;
+  }
+  if (sum == 12345) out[0] = sum;
+}
 extern "C" __global__ void write(uint4* p, long long words, int times) {
   long long first = blockIdx.x * (long long)blockDim.x + threadIdx.x;
   for (int r = 0; r < times; r++)
@@ -166,7 +179,7 @@ class Micro:
     def __init__(self, card: Card, seconds: float) -> None:
         self.card, self.seconds = card, seconds
         module = card.cupy.RawModule(code=KERNELS, options=("-arch=sm_90a",))
-        names = ("chase", "stream", "write", "spin", "empty")
+        names = ("chase", "stream", "panels", "write", "spin", "empty")
         self.kernels = {name: module.get_function(name) for name in names}
 
     def measure(self) -> dict[str, float]:
@@ -175,6 +188,7 @@ class Micro:
         for mib in STREAMED_MIB:
             found[f"stream_{mib}_mib_gbytes_per_s"] = self.bandwidth("stream", mib)
         found["write_4096_mib_gbytes_per_s"] = self.bandwidth("write", 4096)
+        found["panels_8192_bytes_gbytes_per_s"] = self.panels()
         found["graph_node_us"] = self.graph_node_us()
         sms = self.card.torch.cuda.get_device_properties(0).multi_processor_count
         for name, launch in {
@@ -216,6 +230,23 @@ class Micro:
                 end.synchronize()
                 best = max(best, mib * 2**20 * times / cp.cuda.get_elapsed_time(begin, end) / 1e6)
         return best
+
+    def panels(self, pitch: int = 8192, blocks: int = 8192) -> float:
+        """GB/s of blocks that read 64 rows of ``pitch`` bytes each, 128 bytes of all at a time."""
+        import numpy as np
+
+        cp = self.card.cupy
+        room, out = cp.zeros(blocks * 64 * pitch // 4, cp.uint32), cp.zeros(1, cp.uint32)
+        arguments = (room, np.int64(pitch // 16), np.int32(pitch // 128), out)
+        times = []
+        for _ in range(5):
+            begin, end = cp.cuda.Event(), cp.cuda.Event()
+            begin.record()
+            self.kernels["panels"]((blocks,), (512,), arguments)
+            end.record()
+            end.synchronize()
+            times.append(cp.cuda.get_elapsed_time(begin, end))
+        return float(blocks * 64 * pitch / min(times) / 1e6)
 
     def _launcher(
         self, name: str, mib: int, blocks: int, threads: int = 1024, times: int = 20
