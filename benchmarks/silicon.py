@@ -1,9 +1,10 @@
 """How fast are a CUDA GPU's products, dense and 2:4, and its memories?
 
-    python -m benchmarks.silicon --out DIR [--parts micro,products] [--seconds 0.6] [--limit 600]
+    python -m benchmarks.silicon --out DIR [--parts micro,bulk,products] [--seconds 0.6]
 
 Writes ``DIR/facts.json`` (board, driver, libraries, limits), ``DIR/micro.json`` (latencies and
-bandwidths of L2 and DRAM, a node of a CUDA graph, power of a board that only spins or streams) and
+bandwidths of L2 and DRAM, a node of a CUDA graph, power of a board that only spins or streams),
+``DIR/bulk.json`` (bandwidths of bulk copies, which products use) and
 ``DIR/products.csv``, a table for ``sparqsim validate sparse-tensor-core --against``. Needs a card
 of compute capability 9.0, and torch, cupy and pynvml there; nothing of the project, so that the
 file can be copied to the card alone. No setting of the board is changed.
@@ -90,6 +91,42 @@ extern "C" __global__ void spin(long long cycles) {
   while (clock64() - begin < cycles) {}
 }
 extern "C" __global__ void empty() {}
+"""
+
+
+BULK = r"""
+extern "C" __global__ void bulk(const char* p, long long bytes, int times, int each) {
+  // One thread a block copies pieces into four stages of shared memory, as a product's producer.
+  extern __shared__ __align__(128) char room[];
+  __shared__ __align__(8) unsigned long long bars[4];
+  if (threadIdx.x) return;
+  unsigned bar[4], to[4];
+  for (int s = 0; s < 4; s++) {
+    bar[s] = __cvta_generic_to_shared(&bars[s]);
+    to[s] = __cvta_generic_to_shared(room + s * each);
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(bar[s]));
+  }
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  long long pieces = bytes / each, mine = (pieces - blockIdx.x + gridDim.x - 1) / gridDim.x;
+  long long count = mine * times;
+  for (long long i = 0; i < count + 4; i++) {
+    int s = i % 4;
+    if (i >= 4) {
+      unsigned done = 0, phase = (i / 4 - 1) & 1;
+      while (!done)
+        asm volatile("{ .reg .pred q; mbarrier.try_wait.parity.shared::cta.b64 q, [%1], %2;"
+                     " selp.u32 %0, 1, 0, q; }" : "=r"(done) : "r"(bar[s]), "r"(phase) : "memory");
+    }
+    if (i < count) {
+      const char* from = p + (blockIdx.x + (i % mine) * gridDim.x) * each;
+      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                   :: "r"(bar[s]), "r"(each) : "memory");
+      asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                   " [%0], [%1], %2, [%3];"
+                   :: "r"(to[s]), "l"(from), "r"(each), "r"(bar[s]) : "memory");
+    }
+  }
+}
 """
 
 
@@ -247,6 +284,28 @@ class Micro:
             end.synchronize()
             times.append(cp.cuda.get_elapsed_time(begin, end))
         return float(blocks * 64 * pitch / min(times) / 1e6)
+
+    def bulk(self) -> dict[str, float]:
+        """GB/s of bulk copies into shared memory, one block an SM, by footprint: L2 and DRAM."""
+        import numpy as np
+
+        cp, each, found = self.card.cupy, 32768, {}
+        kernel = cp.RawModule(code=BULK, options=("-arch=sm_90a",)).get_function("bulk")
+        kernel.max_dynamic_shared_size_bytes = 4 * each
+        sms = self.card.torch.cuda.get_device_properties(0).multi_processor_count
+        for mib in STREAMED_MIB[1:]:
+            room, times = cp.zeros(mib * 2**18, cp.uint32), max(2, 1600 // mib)
+            arguments = room, np.int64(mib * 2**20), np.int32(times), np.int32(each)
+            best = 0.0
+            for _ in range(4):
+                begin, end = cp.cuda.Event(), cp.cuda.Event()
+                begin.record()
+                kernel((sms,), (32,), arguments, shared_mem=4 * each)
+                end.record()
+                end.synchronize()
+                best = max(best, mib * 2**20 * times / cp.cuda.get_elapsed_time(begin, end) / 1e6)
+            found[f"bulk_{mib}_mib_gbytes_per_s"] = best
+        return found
 
     def _launcher(
         self, name: str, mib: int, blocks: int, threads: int = 1024, times: int = 20
@@ -411,7 +470,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what is measured")
-    parser.add_argument("--parts", default="micro,products", help="which, with commas between")
+    parser.add_argument("--parts", default="micro,bulk,products", help="which, with commas between")
     parser.add_argument(
         "--formats", default="fp16,int8,fp8", help="of products, with commas between"
     )
@@ -426,6 +485,9 @@ def main() -> None:
         found = Micro(card, options.seconds).measure()
         (options.out / "micro.json").write_text(json.dumps(found, indent=1))
         card.cupy.get_default_memory_pool().free_all_blocks()
+    if "bulk" in parts:
+        found = Micro(card, options.seconds).bulk()
+        (options.out / "bulk.json").write_text(json.dumps(found, indent=1))
     if "products" not in parts:
         return
     products = Products(card, options.seconds)

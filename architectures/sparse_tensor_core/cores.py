@@ -115,8 +115,9 @@ class TensorCores:
         """Bits that a step of a whole tile reads from and writes to each memory.
 
         L2 gives a stage, shared memory takes it and gives each warp its fragments, registers give
-        operands and sums to each instruction and take the sums; of warp groups, whose instructions
-        read operands from shared memory, sums alone.
+        operands and sums to each instruction and take the sums. Instructions of warp groups read
+        shared memory themselves: a tensor core keeps its few rows of weights, and buffers of its
+        own, priced as registers, give it the activations.
         """
         stage = self.stage_bytes(tiling.rows, tiling.columns, tiling.step)
         high, wide = tiling.cluster
@@ -127,9 +128,8 @@ class TensorCores:
         rows, columns, bits = MMA
         depth = bits / self.kind.bits
         instructions = self.slots(tiling) / (rows * columns * depth)
-        operands = self.stage_bytes(rows, columns, 1) * depth * self.sparsity.m / self.sparsity.n
-        if self.kernels.groups:
-            operands = 0.0
+        loaded = 0 if self.kernels.groups else rows
+        operands = self.stage_bytes(loaded, columns, 1) * depth * self.sparsity.m / self.sparsity.n
         sums = rows * columns * ACCUMULATOR_BYTES
         return {
             "registers": (8 * instructions * (operands + sums), 8 * instructions * sums),

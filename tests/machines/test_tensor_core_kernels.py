@@ -93,7 +93,7 @@ def test_integers_of_an_earlier_generation_are_slower_and_take_more() -> None:
     assert new.tensor_cycles(tiling) / old.tensor_cycles(tiling) == pytest.approx(0.635, abs=0.01)
     one, other = old.step_energy_pj(tiling), new.step_energy_pj(tiling)
     assert one["multiplying"] == pytest.approx(other["multiplying"])
-    assert one["registers"] > 1.5 * other["registers"]
+    assert one["registers"] > 1.3 * other["registers"]
     assert one["shared memory"] > other["shared memory"]
 
 
