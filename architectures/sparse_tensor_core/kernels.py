@@ -69,11 +69,11 @@ def kernels_of(gpu: Configuration, dense: bool, integers: bool) -> Kernels:
     legacy = dense and integers and gpu.legacy_integers
     if legacy:
         return Kernels(TILES, gpu.legacy_integers, LEGACY_WARP, LEGACY_WARPS, splits=False)
-    warp, groups = (gpu.warp_rows, gpu.warp_columns), gpu.warp_groups
-    more = {"cluster": gpu.cluster_tiles, "groups": groups, "stays": groups and dense}
+    groups, warp = gpu.warp_groups, (gpu.warp_rows, gpu.warp_columns)
     if dense:
         tiles, issue, splits = TILES + BETWEEN * groups, gpu.dense_issue, gpu.dense_split_k
     else:
-        tiles = (SPARSE if groups else TILES)[: gpu.sparse_tiles]
-        issue, splits = gpu.sparse_issue, gpu.sparse_split_k
-    return Kernels(tiles, issue, warp, gpu.tile_warps, splits, **more)
+        tiles, issue = (SPARSE if groups else TILES)[: gpu.sparse_tiles], gpu.sparse_issue
+        splits = gpu.sparse_split_k
+    stays = groups and dense
+    return Kernels(tiles, issue, warp, gpu.tile_warps, splits, gpu.cluster_tiles, groups, stays)

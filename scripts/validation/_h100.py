@@ -3,8 +3,8 @@
 The shipped table is our own (``benchmarks/silicon.py``): fp16, int8 and fp8, in cuBLAS as PyTorch
 calls it and in cuSPARSELt with its searched algorithm, in replays of a CUDA graph. Its times are
 ``cold_us``, with operands in DRAM. The board was at its power limit of 700 W in nearly every large
-product, so that clocks were 1.2 to 1.6 GHz; power is kept only of windows longer than what NVML
-takes its mean over.
+product, so that clocks were 1.2 to 1.6 GHz; power is kept only of windows of half a second, with as
+long a run before, for NVML's is a mean over about a second.
 
 Two constants are fitted. The preset's ``peak_over_tdp``, what the board would take at its dense
 peak, on the dense fp16 product of 8192^3; and the call of the sparse library beside its kernel, on
@@ -26,13 +26,13 @@ from sparqsim.scripts.validation._silicon import Held, Measured, Silicon, lines_
 
 REFERENCE = Path(__file__).with_name("h100_gemm.csv")
 COLUMNS = (
-    *("dtype", "library", "rows", "columns", "depth", "cold_us", "mhz", "power_w", "window_s"),
-)
+    "dtype", "library", "rows", "columns", "depth", "cold_us", "mhz", "power_w", "window_s",
+)  # fmt: skip
 MEASURED_ON = "h100"  # the preset
 LIBRARIES = ("dense", "2:4")
-POWER_FIT = Shape(8192, 8192, 8192)  # the largest dense product that ran for half a second
+POWER_FIT = Shape(8192, 8192, 8192)  # the largest that is not left out
 CALL_FIT = Shape(512, 512, 512)  # the smallest
-POWER_WINDOW_S = 0.5  # assumed: NVML's power is a mean over about a second
+POWER_WINDOW_S = 0.5  # assumed; see the module
 MOST_MACS = 1 << 41  # of the shipped table; 16384^3 takes longer than all other products
 
 
