@@ -16,8 +16,8 @@ tile (with ``store_waits`` only once the output is in DRAM). The last wave of ti
     launch -> issue -> dram_fetch -> l2_read -> sm_port => stages => mma -> epilogue -> store
 
 DRAM and L2 are resources that all SMs share; shared memory bounds a step of ``mma`` as the tensor
-cores do. That is Ampere's way; Hopper's kernels are told in :mod:`.kernels`. Tile and split of the depth are those whose estimated time is least, as a library's
-heuristic or search picks them.
+cores do. That is Ampere's way; Hopper's kernels are told in :mod:`.kernels`. Tile and split of the
+depth are those whose estimated time is least, as a library's heuristic or search picks them.
 
 Left out: the instruction stream within a step (fragment loads are taken to hide behind the
 multiply; a barrier is paid a step), two blocks sharing an SM, hardware dispatch of a late SM's
