@@ -79,6 +79,7 @@ EVIDENCE = (
     *(
         Evidence(
             arguments=("--gpu", each.preset),
+            long=each is H100,
             tables=(
                 Table(
                     title=f"{each.title} GEMMs, measured (ms)",
