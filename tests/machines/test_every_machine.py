@@ -117,9 +117,9 @@ def with_fault(change: Callable[[Program], dict[str, Any]]) -> BitFusion:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_machine_with_a_fault_is_found(fault: str) -> None:
-    """Each fault is a sentence that names it, and no other law complains."""
+    """Each fault of a machine that keeps the laws, as above, is a sentence that names it, and no
+    other law complains."""
     change, said = FAULTS[fault]
     for layer in ("connected", "convolution"):
-        assert broken(BitFusion(), tensors(LAYERS[layer])) == []
         found = broken(with_fault(change), tensors(LAYERS[layer]))
         assert found and all(said in sentence for sentence in found)
