@@ -25,7 +25,7 @@ compiled = kernel(error_model="numpy", _nrt=False)  # nothing here owns memory
 @compiled
 def longest_of(
     trips: Ints, order: Ints, kept: Three, depends: Bools, counts: Four, places: Three, bus: Four,
-    occupied: int, tail: int, last: Floats, banks: BankTimes,
+    occupied: int, tail: float, last: Floats, banks: BankTimes,
 ) -> float:  # fmt: skip
     """Cycles of a layer, near a lower bound.
 
@@ -43,7 +43,7 @@ def longest_of(
         For pieces in each buffer.
     bus : four int
         Cycles of the bus for each datum, and for partial sums that come back.
-    occupied, tail : int
+    occupied, tail : int, float
         Cycles of the array, and of what follows its last step.
     last : float64 [2, 5]
         Share that the last tile along each loop has, of what is moved and of the array's time.
@@ -53,7 +53,8 @@ def longest_of(
     tiles = counts[0]
     for loop in range(5):
         tiles *= trips[loop]
-    each_tile, moved = occupied / tiles, bus[0] + bus[1] + bus[2] + bus[3]
+    each_tile = occupied / tiles
+    moved: float = bus[0] + bus[1] + bus[2] + bus[3]
     lead = banks.load + bus[0] / counts[1] + bus[1] / counts[2] + each_tile + tail
     transfers = counts[1] + counts[2] + (bus[0] + bus[1]) / banks.transfer
     turned = banks.turn * _turns(counts, places, bus, lead, transfers)
