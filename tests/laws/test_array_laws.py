@@ -5,7 +5,7 @@ configurations are drawn: more of a resource never costs time, traffic is at lea
 no more where everything fits, the closed form that the search goes by is near the run, and every
 field changes something. The cases that once broke a law go in by name.
 
-Of 700 others none broke the half per cent of bandwidth, buffers and clock; of 800 on a bus none was
+Of 700 others none broke the half per cent of bandwidth, buffers and clock; of 600 on a bus none was
 farther from its estimate than the law says, of 430 none paid more for more units.
 """
 
