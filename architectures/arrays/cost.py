@@ -11,7 +11,10 @@ bus and the array overlap but for what neither can avoid, and a layer takes the 
 * the outputs: a place in their buffer is free again when what was in it has left the array, passed
   the post-processing and been stored.
 
-That is a lower bound of what the netlist of tiles (:mod:`.tiles`) takes, and near it. The authors
+That is a lower bound of what the netlist of tiles (:mod:`.tiles`) takes, and near it. A DRAM with
+rows and banks (:class:`~.rules.BankTimes`) moves whole bursts, some cycles after they are asked
+for, loses some around a store between loads, and rests for refreshes; and where a buffer holds
+little ahead, the array waits while the DRAM rests or moves what is needed later. The authors
 of Bit Fusion and ANT have another one (:func:`published_cycles`): what fits half a buffer is loaded
 before the first step, and the rest overlaps. :func:`cost` is the specification, in plain integers;
 :mod:`.search` is the same arithmetic compiled.
@@ -480,7 +483,6 @@ def _cycles(
     back = shape.outputs * (visited - 1) * rules.sum_bits
     backs = stores // visited * (visited - 1)
     bus = [rules.transfer_cycles(each.moved_bits, each.transfers) for each in kept]
-    bus[Datum.OUTPUT] += stores * rules.store_cycles
     longest = longest_of.py_func(  # type: ignore[attr-defined]
         np.array(mapping.trips(shape)),
         np.array(mapping.order[::-1]),
@@ -492,6 +494,7 @@ def _cycles(
         occupied,
         rules.tail_cycles(mapping.tile),
         _last_tiles(shape, rules, mapping.tile),
+        rules.banks,
     )
     return math.ceil(longest)
 

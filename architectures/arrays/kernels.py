@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sparqsim.architectures.arrays.rules import TRANSFER_WORDS
+from sparqsim.architectures.arrays.rules import BankTimes
 from sparqsim.base import kernel
 
 Ints = NDArray[np.int64]
@@ -18,13 +18,14 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Three = tuple[int, int, int]
 Four = tuple[int, int, int, int]
+Times = tuple[float, ...]
 compiled = kernel(error_model="numpy", _nrt=False)  # nothing here owns memory
 
 
 @compiled
 def longest_of(
     trips: Ints, order: Ints, kept: Three, depends: Bools, counts: Four, places: Three, bus: Four,
-    occupied: int, tail: int, last: Floats,
+    occupied: int, tail: float, last: Floats, banks: BankTimes,
 ) -> float:  # fmt: skip
     """Cycles of a layer, near a lower bound.
 
@@ -42,43 +43,138 @@ def longest_of(
         For pieces in each buffer.
     bus : four int
         Cycles of the bus for each datum, and for partial sums that come back.
-    occupied, tail : int
+    occupied, tail : int, float
         Cycles of the array, and of what follows its last step.
     last : float64 [2, 5]
         Share that the last tile along each loop has, of what is moved and of the array's time.
+    banks : BankTimes
+        What the DRAM takes beyond its bits.
     """
     tiles = counts[0]
     for loop in range(5):
         tiles *= trips[loop]
     each_tile = occupied / tiles
-    store = bus[2] / counts[3]
-    first = bus[0] / counts[1] + bus[1] / counts[2]
+    moved: float = bus[0] + bus[1] + bus[2] + bus[3]
+    lead = banks.load + bus[0] / counts[1] + bus[1] / counts[2] + each_tile + tail
+    transfers = counts[1] + counts[2] + (bus[0] + bus[1]) / banks.transfer
+    turned = banks.turn * _turns(counts, places, bus, lead, transfers)
+    lost = turned + _clashes(counts, bus, banks)
+    refreshes = max((moved + lost) // (banks.every - banks.refresh), occupied // banks.every)
+    slower = 1 + refreshes * banks.refresh / max(moved + lost, occupied)
+    slower *= (moved + lost - turned) / moved
+    taken = (
+        bus[0] * slower, bus[1] * slower, (bus[2] + turned) * slower, bus[3] * slower,
+    )  # fmt: skip
+    moved += turned
+    load_in, load_w, store = taken[0] / counts[1], taken[1] / counts[2], taken[2] / counts[3]
+    first, back, tail = banks.load + load_in + load_w, taken[3] / counts[3], tail + banks.store
     before, behind, life, held_in, held_w = _uncovered(
-        trips, order, kept, depends, counts, places[2], bus, each_tile, last
+        trips, order, kept, depends, counts, places[2], taken, each_tile, last
     )
-    longest = max(before + store, first + behind) + occupied + tail
-    total = bus[0] + bus[1] + bus[2] + bus[3]
+    busy = occupied + tail
+    if banks.load > 0 and moved < occupied:
+        held = (held_in, held_w, 1)
+        busy += _interrupted(counts, places, held, taken, occupied, tail, refreshes, banks)
+    longest = max(banks.load + before + store, first + behind) + busy
     # While the last tile is worked on, only stores that were put off can use the bus.
-    longest = max(longest, total + max(0.0, each_tile + tail - (places[2] - 1) * store))
+    end = max(0.0, each_tile + tail - (places[2] - 1) * store)
+    longest = max(longest, banks.load + moved * slower + end)
     if bus[3] > 0:
-        walked = _visited(trips[3], bus, occupied, last[0, 3], last[1, 3])
-        evened = (places[0] - held_in) * bus[0] / counts[1]
-        evened += (places[1] - held_w) * bus[1] / counts[2]
-        evened += 2 * places[2] * bus[3] * trips[3] / (trips[3] - 1) / counts[3]
+        back += banks.load
+        walked = _visited(trips[3], taken, occupied, last[0, 3], last[1, 3])
+        evened = (places[0] - held_in) * load_in + (places[1] - held_w) * load_w
+        evened += 2 * places[2] * taken[3] * trips[3] / (trips[3] - 1) / counts[3]
         longest = max(longest, walked - evened)
-    # A place for outputs is taken from their first tile to their last, until they have left the
-    # array, waited for a transfer under way, and been stored; and read back.
-    turn = life * each_tile + tail + store + bus[3] / counts[3]
-    turn += (total - bus[2]) / longest * min(store, TRANSFER_WORDS) / 2
-    turns, rest = (counts[3] - 1) // places[2], (counts[3] - 1) % places[2]
-    rest_cycles = (rest + life) * each_tile + tail + store
-    return max(longest, first + turns * turn + rest_cycles)
+    waits = (moved * slower - taken[2]) / longest * min(store, banks.transfer) / 2
+    turn = life * each_tile + tail + bus[2] / counts[3] + waits + back
+    between = (taken[0] + taken[1]) / transfers + bus[2] / counts[3] + banks.turn
+    taking_turns = _by_places(counts[3], places[2], occupied, turn, between, transfers, banks)
+    rest = (counts[3] - 1) % places[2]
+    return max(longest, first + taking_turns + (rest + life) * each_tile + tail + store)
+
+
+@compiled
+def _by_places(
+    stores: int, places: int, occupied: int, turn: float, between: float, transfers: float,
+    banks: BankTimes,
+) -> float:  # fmt: skip
+    """Cycles in which all places for outputs but those of the last round are taken and free again.
+
+    A place is taken from the first tile of its outputs to their last, until they have left the
+    array, waited for a transfer under way, and been stored; and read back. Where the array waits
+    for places, what keeps a store from the bus keeps the array: a load between two stores, if both
+    take longer than the places give, and a refresh.
+    """
+    turns = (stores - 1) // places
+    turn += banks.turn / 2 - banks.opens
+    cycles = turns * turn
+    if turn * stores > places * occupied:
+        cycles += max(0.0, between - turn / places) * min(transfers, turns * places)
+        cycles += banks.refresh * turns * turn / banks.every
+    return cycles
+
+
+@compiled
+def _clashes(counts: Four, bus: Four, banks: BankTimes) -> float:
+    """Cycles lost because a stream's row was closed by another that was in its bank.
+
+    Streams begin in different banks, and meet as one gets ahead of the other. They take turns as
+    often as the rarer has a transfer.
+    """
+    inputs, weights = counts[1] + bus[0] / banks.transfer, counts[2] + bus[1] / banks.transfer
+    outputs, back = counts[3] + bus[2] / banks.transfer, 0.0
+    if bus[3] > 0:
+        back = counts[3] + bus[3] / banks.transfer
+    met = min(inputs, weights) * min(1.0, abs(bus[0] - bus[1]) / banks.round)
+    met += min(inputs, outputs) * min(1.0, abs(bus[0] - bus[2]) / banks.round)
+    met += min(weights, outputs) * min(1.0, abs(bus[1] - bus[2]) / banks.round)
+    met += min(back, outputs) * min(1.0, abs(bus[3] - bus[2]) / banks.round)
+    return banks.clash * min(2 * met, inputs + weights + outputs + back)
+
+
+@compiled
+def _turns(counts: Four, places: Three, bus: Four, lead: float, transfers: float) -> float:
+    """Stores behind which something is still to be loaded.
+
+    Loads lead by the cycles from the first of them to the first store, and by the places there are.
+    """
+    led = lead / (bus[0] + bus[1])
+    if bus[3] > 0:
+        led, transfers = 0.0, transfers + counts[3]
+    led = min(led, places[0] / counts[1], places[1] / counts[2], 1.0)
+    return min(counts[3] * (1 - led), transfers)
+
+
+@compiled
+def _interrupted(
+    counts: Four, places: Three, held: Three, taken: Times, occupied: int, tail: float,
+    refreshes: float, banks: BankTimes,
+) -> float:  # fmt: skip
+    """Cycles for which the array waits for a DRAM that has less to do than it.
+
+    It goes on with what its buffers hold ahead, while the DRAM rests, or moves one transfer of
+    another buffer that is not needed as soon.
+    """
+    load_in, load_w, store = taken[0] / counts[1], taken[1] / counts[2], taken[2] / counts[3]
+    ahead_in = ahead_w = ahead_out = np.inf
+    if counts[1] > places[0]:
+        ahead_in = max(0.0, (places[0] - held[0]) * occupied / counts[1] - load_in - banks.load)
+    if counts[2] > places[1]:
+        ahead_w = max(0.0, (places[1] - held[1]) * occupied / counts[2] - load_w - banks.load)
+    if counts[3] > places[2]:
+        ahead_out = max(0.0, (places[2] - held[2]) * occupied / counts[3] - tail)
+    many_in = counts[1] + taken[0] / banks.transfer
+    many_w = counts[2] + taken[1] / banks.transfer
+    cycles = refreshes * max(0.0, banks.refresh - min(ahead_in, ahead_w, ahead_out))
+    cycles += many_in * max(0.0, taken[0] / many_in - ahead_w)
+    cycles += many_w * max(0.0, taken[1] / many_w - ahead_in)
+    return cycles + counts[3] * max(0.0, store - min(ahead_in, ahead_w))
 
 
 @compiled
 def _uncovered(
     trips: Ints, order: Ints, kept: Three, depends: Bools, counts: Four, places_out: int,
-    bus: Four, each_tile: float, last: Floats,
+    bus: Times, each_tile: float, last: Floats,
 ) -> tuple[float, float, int, int, int]:  # fmt: skip
     """Cycles of loads before the array's work and of stores behind it, that it cannot cover.
 
@@ -152,7 +248,7 @@ def _uncovered(
 
 
 @compiled
-def _visited(visits: int, bus: Four, occupied: int, last_load: float, last_time: float) -> float:
+def _visited(visits: int, bus: Times, occupied: int, last_load: float, last_time: float) -> float:
     """Cycles of a layer whose sums leave and come back, were visits not evened out by buffers.
 
     Before the first visit no sums come back, after the last outputs leave, not sums.

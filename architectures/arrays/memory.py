@@ -12,7 +12,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sparqsim.architectures.arrays.rules import TRANSFER_WORDS, ArrayRules, bandwidth
+from sparqsim.architectures.arrays.rules import (
+    TRANSFER_WORDS,
+    ArrayRules,
+    BankTimes,
+    bandwidth,
+)
 from sparqsim.architectures.arrays.shapes import Datum
 from sparqsim.simulator.engines import simulate
 from sparqsim.simulator.loops import Loops, Paced
@@ -23,7 +28,7 @@ from sparqsim.simulator.netlist import Actor, Netlist, Resource
 # first burst inside a transfer only
 TRANSFER_BYTES = 4608
 AFRESH_CYCLES = 4096  # assumed: of a layer, in which a stream starts in a new word once at most
-MEASURED = 512  # transfers of the streams that are measured: several refreshes
+MEASURED = 512  # transfers of the streams that are measured
 
 
 class Bus:
@@ -90,36 +95,58 @@ class Banks:
         ]
 
 
-@functools.lru_cache(maxsize=64)
-def sustained_bytes_per_s(dram: Dram) -> float:
-    """Bandwidth of one stream of loads from a DRAM with rows and banks: what its channels moved."""
-    return MEASURED * TRANSFER_BYTES * dram.channels / _seconds(dram, TRANSFER_BYTES, False)
-
-
-@functools.lru_cache(maxsize=64)
-def turn_seconds(dram: Dram) -> float:
-    """Time lost around a store between loads of another bank: two turns of the data bus."""
-    burst = dram.timing.burst_bytes
-    alone = MEASURED * burst * dram.channels / sustained_bytes_per_s(dram)
-    return (_seconds(dram, burst, True) - 2 * alone) / MEASURED
-
-
-def _seconds(dram: Dram, size: int, stores: bool) -> float:
-    """Time of a stream of loads of that size on each channel, with a store behind each or not."""
+def _seconds(dram: Dram, size: int, *stores: bool, count: int = MEASURED) -> float:
+    """Time of so many transfers of that size on each channel, loads and stores by turns."""
     clock_hz = 1e12 / dram.timing.tCK_ps
     banks = Banks(dram, clock_hz)
-    bits = Loops(((MEASURED,),), np.array([size * dram.channels * 8]))
+    bits = Loops(((count,),), np.array([size * dram.channels * 8]))
     actors = []
-    for datum, is_write in ((Datum.INPUT, False), (Datum.OUTPUT, True))[: 1 + stores]:
-        rank = Loops(((MEASURED,),), np.array([int(is_write)]), (2,))
+    for is_write in stores:
+        rank = Loops(((count,),), np.array([int(is_write)]), (2,))
+        datum = Datum.OUTPUT if is_write else Datum.INPUT
         for channel, move in enumerate(banks.moves(bits, rank, datum, is_write)):
             actors.append(Actor(name=f"{datum.name} {channel}", **move))
     made = Netlist(actors, [], banks.resources, clock_hz=clock_hz)
     return simulate(made, record="summary").seconds
 
 
+@functools.lru_cache(maxsize=64)
+def _measured(dram: Dram) -> tuple[float, float, float, float]:
+    """Bytes a second of a stream of loads; seconds of a load and of a store alone, and of a turn.
+
+    What its channels do between refreshes. A turn is the time lost around a store between loads of
+    another bank: two turns of the data bus.
+    """
+    rested, burst = msgspec.structs.replace(dram, refresh=False), dram.timing.burst_bytes
+    rate = MEASURED * TRANSFER_BYTES * dram.channels / _seconds(rested, TRANSFER_BYTES, False)
+    moved = burst * dram.channels / rate
+    load, store = (_seconds(rested, burst, stores, count=1) - moved for stores in (False, True))
+    turn = _seconds(rested, burst, False, True) / MEASURED - 2 * moved
+    return rate, load, store, turn
+
+
 def with_banks(rules: ArrayRules, dram: Dram, clock_hz: float) -> ArrayRules:
-    """Rules whose bandwidth is that of a DRAM with rows and banks."""
-    bits, cycles = bandwidth(sustained_bytes_per_s(dram), clock_hz)
-    turn = max(0, round(turn_seconds(dram) * clock_hz))
-    return msgspec.structs.replace(rules, dram_bits=bits, dram_cycles=cycles, store_cycles=turn)
+    """Rules whose bandwidth, waits and rests are those of a DRAM with rows and banks."""
+    rate, *seconds = _measured(dram)
+    tick, timing = 1e-12 * dram.timing.tCK_ps, dram.timing
+    rests = (timing.tRFC * tick, timing.tREFI * tick) if dram.refresh else (0.0, tick)
+    longest, around = TRANSFER_BYTES * dram.channels / rate, Banks(dram, clock_hz).round / rate
+    opening = timing.tRCD_wr * tick
+    clash = (timing.tRP + timing.tRCD_rd) * tick / timing.banks_per_group
+    transfer, around, opens, clash, load, store, turn, refresh, every = (
+        max(0.0, each * clock_hz) for each in (longest, around, opening, clash, *seconds, *rests)
+    )
+    bits, cycles = bandwidth(rate, clock_hz)
+    times = BankTimes(
+        burst_bits=8 * timing.burst_bytes * dram.channels,
+        transfer=transfer,
+        opens=opens,
+        load=load,
+        store=store,
+        turn=turn,
+        clash=clash,
+        round=around,
+        refresh=refresh,
+        every=every,
+    )
+    return msgspec.structs.replace(rules, dram_bits=bits, dram_cycles=cycles, banks=times)

@@ -13,7 +13,9 @@ The published models of Bit Fusion and ANT differ from that, by name: :class:`Au
 from __future__ import annotations
 
 import enum
+import math
 from fractions import Fraction
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -104,6 +106,58 @@ class AuthorsModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         )
 
 
+class BankTimes(NamedTuple):
+    """What a DRAM with rows and banks takes beyond its bits: by default nothing, as of a bus.
+
+    Attributes
+    ----------
+    burst_bits : int
+        A transfer moves whole bursts, one of every channel.
+    transfer : float
+        Cycles of the longest transfer.
+    load, store : float
+        Cycles from the request of a burst alone until it is there, or is stored.
+    opens : float
+        Of them, to open a row, which stores that follow each other share.
+    turn : float
+        Cycles lost around a store between loads.
+    clash, round : float
+        Cycles lost, on average, where one stream follows another that passes through its bank; and
+        cycles of a stream through all banks.
+    refresh, every : float
+        Of so many cycles all banks stand still for some.
+    """
+
+    burst_bits: int = 1
+    transfer: float = float(TRANSFER_WORDS)
+    load: float = 0.0
+    store: float = 0.0
+    opens: float = 0.0
+    turn: float = 0.0
+    clash: float = 0.0
+    round: float = 1.0
+    refresh: float = 0.0
+    every: float = 1.0
+
+    def check(self) -> None:
+        """Refuse what no DRAM takes."""
+        check_whole("BankTimes", burst_bits=self.burst_bits)
+        if not (
+            0 < min(self.transfer, self.round) < math.inf
+            and 0 <= self.refresh < self.every < math.inf
+        ):
+            raise InputError(
+                "BankTimes.transfer and round must be above 0, and refresh at least 0 and less "
+                f"than every, got {self.transfer}, {self.round}, {self.refresh} and {self.every}"
+            )
+        for field in ("load", "store", "opens", "turn", "clash"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise InputError(
+                    f"BankTimes.{field} must be a finite number of cycles, at least 0, got "
+                    f"{getattr(self, field)!r}"
+                )
+
+
 class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An array as tiling sees it, at one pair of operand widths.
 
@@ -145,8 +199,8 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Usable bits of each buffer for what is in work: half of it.
     dram_bits, dram_cycles : int
         The DRAM moves so many bits in so many cycles of the array's clock.
-    store_cycles : int
-        Cycles that the DRAM loses around each piece that is stored.
+    banks : BankTimes
+        What the DRAM takes beyond that.
     reuse : Reuse
         What stays in the processing elements, for the count of buffer reads and writes.
     drain : Drain
@@ -185,7 +239,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     output_usable_bits: int
     dram_bits: int
     dram_cycles: int = 1
-    store_cycles: int = 0
+    banks: BankTimes = BankTimes()
     reuse: Reuse = Reuse.CHEAPEST
     drain: Drain = Drain.NONE
     drain_cycles: int = 0
@@ -195,7 +249,7 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         fields = msgspec.structs.asdict(self)
-        for field in ("drain_cycles", "exchange_cycles", "store_cycles", "scaled_channels"):
+        for field in ("drain_cycles", "exchange_cycles", "scaled_channels"):
             check_whole("ArrayRules", least=0, **{field: fields.pop(field)})
         if self.exchange_cycles > self.drain_cycles:
             raise InputError(
@@ -209,9 +263,10 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for field in ("streams", "skewed"):
             if getattr(self, field) is not None:
                 _check_choice("ArrayRules", field, getattr(self, field), Side)
-        for field in ("reuse", "drain", "streams", "skewed", "authors", *switches):
+        for field in ("reuse", "drain", "streams", "skewed", "authors", "banks", *switches):
             del fields[field]
         check_whole("ArrayRules", **fields)
+        self.banks.check()
         if self.exchange_cycles and self.streams is None:
             raise InputError(
                 "ArrayRules.exchange_cycles are of passes that are folds: say what streams, got "
@@ -233,7 +288,10 @@ class ArrayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return -(-bits * self.dram_cycles // self.dram_bits)
 
     def transfer_cycles(self, bits: int, transfers: int) -> int:
-        """Return the cycles for so many bits in so many transfers, a cycle each at least."""
+        """Return the cycles for so many bits in so many transfers, a cycle and a burst each."""
+        burst = self.banks.burst_bits
+        if burst > 1 and transfers:
+            bits = transfers * -(-bits // (transfers * burst)) * burst
         return max(self.bus_cycles(bits), transfers)
 
     # ------------------------------------------------------------------ the array's time

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparqsim.architectures.arrays.kernels import Ints
-from sparqsim.architectures.arrays.rules import ArrayRules, Drain
+from sparqsim.architectures.arrays.rules import ArrayRules, BankTimes, Drain
 from sparqsim.architectures.arrays.shapes import ConvShape
 
 
@@ -70,7 +70,7 @@ class Facts(NamedTuple):
     output_room: int
     dram_bits: int
     dram_cycles: int
-    store_cycles: int
+    banks: BankTimes
     reuse: int
     short_passes: int  # cycles that a pass takes at least
     every_pass: int  # cycles lost between passes
@@ -116,7 +116,7 @@ class Facts(NamedTuple):
             output_room=rules.output_usable_bits,
             dram_bits=rules.dram_bits,
             dram_cycles=rules.dram_cycles,
-            store_cycles=rules.store_cycles,
+            banks=rules.banks,
             reuse=int(rules.reuse),
             short_passes=rules.exchange_cycles if rules.drain is Drain.SHORT_PASSES else 0,
             every_pass=rules.drain_cycles if rules.drain is Drain.PER_PASS else 0,

@@ -64,6 +64,9 @@ class Walked(NamedTuple):
 
 @compiled
 def _bus_cycles(f: Facts, bits: int, transfers: int) -> int:
+    burst = f.banks.burst_bits
+    if burst > 1 and transfers > 0:
+        bits = transfers * -(-bits // (transfers * burst)) * burst
     return max(-(-bits * f.dram_cycles // f.dram_bits), transfers)
 
 
@@ -319,13 +322,13 @@ def _walk(
     bus = (
         _bus_cycles(f, moved_in, loaded_in),
         _bus_cycles(f, moved_w, loaded_w),
-        _bus_cycles(f, moved_out, stores) + stores * f.store_cycles,
+        _bus_cycles(f, moved_out, stores),
         _bus_cycles(f, back, stored * (visits - 1)),
     )
     kept = (kept_in, kept_w, kept_out)
     counts = (f.groups, loaded_in, loaded_w, stores)
     cycles = longest_of(
-        trips, order, kept, depends, counts, places, bus, tile.occupied, tile.tail, last
+        trips, order, kept, depends, counts, places, bus, tile.occupied, tile.tail, last, f.banks
     )
     moved = (moved_in, moved_w, moved_out)
     return Walked(math.ceil(cycles), moved, back, kept, min(places[2], ENOUGH_PLACES))
