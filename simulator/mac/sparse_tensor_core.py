@@ -8,22 +8,24 @@ Integers: 32-bit accumulators that wrap around; the order does not matter.
 
 Floats: products are exact. A *block* of them (8 of fp16 or bf16, 4 of tf32 on A100; twice that on
 H100, and 32 of fp8) and the accumulator are aligned to the largest exponent among them - that of a
-product is the sum of its operands' exponents, its significand lies in [1, 4) - and cut off (toward
-zero) ``fraction_bits`` below it (23 and one extra bit on A100, two on H100; 13 of fp8). The
-integers are added exactly, the sum is cut to ``sum_bits`` significant bits (24; 14 of fp8), toward
-zero, and is the accumulator of the next block. Blocks follow each other along the reduction, in the
-order of the *kept* values. So a sum is a function of order and block, not of the tile it is
-computed in, and zeros that were pruned take no place in a block.
+product is the sum of its operands' exponents, its significand lies in [1, 4) - but no further than
+to :data:`LEAST_TOP`, and cut off (toward zero) ``fraction_bits`` below it (23 and one extra bit on
+A100, two on H100; 13 of fp8). The integers are added exactly, the sum is cut to ``sum_bits``
+significant bits (24; 14 of fp8), toward zero, and is the accumulator of the next block. Blocks
+follow each other along the reduction, in the order of the *kept* values. So a sum is a function of
+order and block, not of the tile it is computed in, and zeros that were pruned take no place in a
+block.
 
 :func:`multiply_floats` and :func:`multiply_integers` are the kernels; their ``_plain`` twins say
 the same in exact fractions and Python integers; :func:`add_block` is a third road, over arrays.
 :func:`error_bound` is how far from the true sum a float result can be. Left out: infinity and NaN,
 and the fp16 accumulator.
 
-The blocks of the A100 are published. Those of the H100 are measured: its ``mma``, ``mma.sp`` and
-``wgmma`` give these bits (``sparqsim validate tensor-core-bits``), whence also that ``mma.sp`` adds
-the 16 values it keeps of 32 as one block. That an A100's adds the kept values in their order, eight
-at a time, and an H100's those of fp8, is assumed.
+The blocks of the A100 are published. Those of the H100 are measured: its ``mma`` and ``wgmma``, and
+``mma.sp`` and ``wgmma.sp``, which add the 16 values they keep of 32 (fp8: 32 of 64) as one block,
+give these bits (``sparqsim validate tensor-core-bits``). That an A100's ``mma.sp`` adds the kept
+values in their order, eight at a time, and that it too aligns no further than to 2^LEAST_TOP, is
+assumed.
 
 Sources: Fasi et al., Numerical behavior of NVIDIA tensor cores, PeerJ CS 7:e330, 2021; Khattak and
 Mikaitis, Accurate models of NVIDIA tensor cores, arXiv 2512.07004, 2025; Mishra et al.,
@@ -44,7 +46,7 @@ from sparqsim.base import kernel
 LEAST_BIT = -149  # exponent of fp32's least subnormal
 ZERO_EXPONENT = -(1 << 20)  # below every other, so that a zero never sets the alignment
 TOGETHER = 16  # columns that a kernel keeps side by side
-NO_TERM = -600.0  # of a block and sum of zeros: below the product of the least two numbers
+LEAST_TOP = -133  # least exponent that a block is aligned to; measured on an H100
 MANTISSA = 2.0**52
 OF_LEAST_BIT, LEAST, NORMAL = 2.0**-LEAST_BIT, 2.0**LEAST_BIT, 2.0**-126
 
@@ -174,7 +176,7 @@ def multiply_floats(
                 for c in range(TOGETHER):
                     own: Any = np.float64((total_bits[c] >> 52 & 0x7FF) - 1023)
                     own = own if own > -126.0 else -126.0
-                    top[c] = own if total[c] != 0.0 else NO_TERM
+                    top[c] = own if total[c] != 0.0 else LEAST_TOP
                 for i in range(terms):
                     at = begin + i
                     one[0] = np.float64(values[row, at])
@@ -229,10 +231,7 @@ def multiply_floats_plain(
                     right = Fraction(float(activations[column, place]))
                     exponent = max(_exponent_of(left), least) + max(_exponent_of(right), least)
                     terms.append((left * right, exponent))
-                terms = [(term, exponent) for term, exponent in terms if term]
-                if not terms:
-                    continue
-                top = max(exponent for _, exponent in terms)
+                top = max([LEAST_TOP, *(exponent for term, exponent in terms if term)])
                 unit = Fraction(2) ** (top - fraction_bits)
                 aligned = sum(math.trunc(term / unit) for term, _ in terms) * unit
                 last = max(_exponent_of(aligned) - sum_bits + 1, LEAST_BIT)
@@ -269,20 +268,18 @@ def add_block(
         As for :func:`multiply_floats`.
     """
     products = left * right
-    tops = np.where(
-        products != 0, exponents(left, least) + exponents(right, least), ZERO_EXPONENT
-    ).max(axis=1, initial=ZERO_EXPONENT)
-    own = np.where(total != 0, exponents(total, -126), ZERO_EXPONENT)
-    top = np.maximum(tops, own)
-    idle = top == ZERO_EXPONENT
-    shift = fraction_bits - np.where(idle, 0, top)
+    tops = np.where(products != 0, exponents(left, least) + exponents(right, least), LEAST_TOP).max(
+        axis=1, initial=LEAST_TOP
+    )
+    own = np.where(total != 0, exponents(total, -126), LEAST_TOP)
+    shift = fraction_bits - np.maximum(tops, own)
     aligned = np.trunc(np.ldexp(total, shift)) + np.trunc(np.ldexp(products, shift[:, None])).sum(
         axis=1
     )
     length = np.frexp(np.abs(aligned))[1]
     drop = np.maximum(length - sum_bits, LEAST_BIT + shift).clip(0)
     cut = np.ldexp(np.trunc(np.ldexp(aligned, -drop)), drop)
-    return np.where(idle, total, np.ldexp(cut, -shift))
+    return np.ldexp(cut, -shift)
 
 
 def exponents(values: NDArray[Any], least: int) -> NDArray[np.int32]:
@@ -301,13 +298,14 @@ def error_bound(
     ``absolute`` is the sum of the products' magnitudes, A, in which a subnormal operand counts as
     the format's least normal number, as the aligner takes it to be. A block cuts off at most
     ``block + 1`` terms, each by less than 2^(top - fraction_bits), and its sum by less than
-    2^(1 - sum_bits) of itself. 2^top is at most the largest term (a product's significand may reach
-    4, so its exponent is not above its own), and that and the sum are at most A + E, E being the
-    error so far. So a block adds at most e (A + E), e = ``(block + 1) 2^-fraction_bits +
-    2^(1 - sum_bits)``, and B = ``ceil(length / block)`` blocks make ((1 + e)^B - 1) A; a factor of
-    1.001 covers the float64 reference.
+    2^(1 - sum_bits) of itself, or of fp32's least bit. 2^top is at most the largest term (a
+    product's significand may reach 4, so its exponent is not above its own) or 2^-126, where a sum
+    is subnormal or nothing is larger, and the largest term and the sum are at most A + E, E being
+    the error so far. So a block adds at most e (A + E + d), e = ``(block + 1) 2^-fraction_bits +
+    2^(1 - sum_bits)`` and d = ``2^-126 + 2^LEAST_BIT / e``, and B = ``ceil(length / block)`` blocks
+    make ((1 + e)^B - 1) (A + d); a factor of 1.001 covers the float64 reference.
     """
     blocks = -(-length // block)
     each = (block + 1) * 2.0**-fraction_bits + 2.0 ** (1 - sum_bits)
     grown = math.expm1(min(blocks * math.log1p(each), 700.0))  # beyond: every fp32 lies within
-    return 1.001 * grown * absolute + 2.0**LEAST_BIT * blocks
+    return 1.001 * grown * (absolute + NORMAL + 2.0**LEAST_BIT / each)
