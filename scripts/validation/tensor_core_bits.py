@@ -1,13 +1,14 @@
 """Sums of an H100's tensor cores, bit by bit, beside those of the MAC core.
 
-``h100_bits.npz`` was measured for this project on an NVIDIA H100 (80 GB HBM3, driver 580.159.04,
-CUDA 13.0, PyTorch 2.11, Triton 3.6) on 2026-11-26, by an earlier form of
-``benchmarks/silicon_bits.py``, which says what its draws and arrays are; the file's ``about`` says
-so too. ``mma`` is ``mma.sync``, ``mma.sp`` the sparse one of 16 values kept of 32, ``wgmma`` a
-chain of instructions along the depth. The MAC core gets the same operands and the block and bits of
-the preset ``h100``; every sum has to have the same bits.
+``h100_bits.npz`` is some of what ``benchmarks/silicon_bits.py``, which says what its draws and
+arrays are, measured for this project on an NVIDIA H100 (80 GB HBM3, driver 580.159.04, CUDA 13.0,
+PyTorch 2.11, Triton 3.6) on 2026-11-26, as its ``about`` tells; the tiles of ``least`` are ones
+that tell the least alignment from its neighbours. ``mma`` is ``mma.sync``, ``wgmma`` a chain of
+instructions along the depth, and ``mma.sp`` and ``wgmma.sp`` keep 16 values of 32 (tf32: 8 of 16;
+fp8: 32 of 64). The MAC core gets the same operands and the block and bits of the preset ``h100``;
+every sum has to have the same bits. E5M2, in which the machine has no mode, is added up as E4M3.
 
-Left out are sums that are infinite or no number, and formats that the machine lacks; both are told.
+Left out are sums that are infinite or no number, and formats that are not known; both are told.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from sparqsim.architectures import presets
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore, TensorCores
-from sparqsim.architectures.sparse_tensor_core.config import DENSE, KINDS
+from sparqsim.architectures.sparse_tensor_core.config import DENSE, KINDS, Kind
 from sparqsim.base import InputError
 from sparqsim.scripts.output import (
     check_differences,
@@ -42,7 +43,10 @@ from sparqsim.workloads.npz import read_npz
 
 REFERENCE = Path(__file__).with_name("h100_bits.npz")
 MEASURED_ON = "h100"
-DTYPES = {"fp16": "fp16", "bf16": "bf16", "tf32": "tf32", "e4m3": "fp8"}  # of PTX -> of KINDS
+DTYPES = {
+    "fp16": "fp16", "bf16": "bf16", "tf32": "tf32", "e4m3": "fp8", "e5m2": "fp8",
+}  # fmt: skip  # of PTX -> the one of KINDS by whose rule it is added up
+E5M2 = KINDS["fp8"]._replace(formats=("float8_e5m2",), least=-14)
 UNUSED_BITS = {"tf32": 13}  # below those of the format, in the 32 of a register
 ARRAYS = ("a", "b", "c", "d")
 
@@ -97,19 +101,19 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         groups = self.right.shape[2] - self.left.shape[2]
         if groups == 0:
             return 1, 1
-        n, m, unit = KINDS[DTYPES[self.format]].native
+        n, m, unit = kind_of(self.format).native
         return n * unit, m * unit
 
     def again(self, multiply: Any = mac.multiply_floats) -> NDArray[np.float32]:
         """The sums by the MAC core."""
-        cores, found = self.cores, []
+        cores, kind, found = self.cores, kind_of(self.format), []
         for left, right, places, start in zip(
             self.left, self.right, self.places, self.start, strict=True
         ):
             sums = np.ascontiguousarray(start.T)
             multiply(
-                left, places, *self.kept, right, cores.kind.least, cores.block,
-                cores.fraction_bits, cores.kind.sum_bits, sums,
+                left, places, *self.kept, right, kind.least, cores.block,
+                cores.fraction_bits, kind.sum_bits, sums,
             )  # fmt: skip
             found.append(sums.T)
         return np.stack(found)
@@ -151,6 +155,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Measured], 
     return about, found, [name for name in draws if name not in known]
 
 
+def kind_of(name: str) -> Kind:
+    """What a format, by its name in PTX, is to the tensor core."""
+    return E5M2 if name == "e5m2" else KINDS[DTYPES[name]]
+
+
 def _format_of(draw: str) -> str:
     return draw.partition("/")[2].partition("/")[0]
 
@@ -190,7 +199,7 @@ def _measured(where: str, name: str, given: dict[str, NDArray[Any]]) -> Measured
 
 
 def _decoded(codes: NDArray[Any], name: str) -> NDArray[np.float32]:
-    format_ = formats.get(KINDS[DTYPES[name]].formats[0])
+    format_ = formats.get(kind_of(name).formats[0])
     values = format_.decode(codes >> UNUSED_BITS.get(name, 0))
     return np.ascontiguousarray(values, np.float32)
 
@@ -235,7 +244,7 @@ def show(about: dict[str, str], rows: list[Row], unknown: list[str]) -> None:
     equal, sums = sum(row.equal for row in rows), sum(row.sums for row in rows)
     console().print(f"{equal:,} of {sums:,} sums are equal.")
     if unknown:
-        console().print(f"left out, of formats that the machine lacks: {', '.join(unknown)}")
+        console().print(f"left out, of formats that are not known: {', '.join(unknown)}")
 
 
 @click.command()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sparqsim.base import InputError
 from sparqsim.scripts.validation import tensor_core_bits as bits
@@ -19,20 +20,44 @@ ALL = [pytest.param(each, id=f"{each.instruction} {each.format} {each.draw}") fo
 
 
 def test_every_kind_was_measured() -> None:
-    """Dense and 2:4, chains of wgmma; hundreds of sums of each, on the card that is named."""
-    kinds = {(each.instruction, each.format) for each in MEASURED}
-    assert {("mma", "fp16"), ("mma", "bf16"), ("mma", "tf32"), ("mma.sp", "fp16")} <= kinds
-    assert {("wgmma", "fp16"), ("wgmma", "bf16"), ("wgmma", "e4m3")} <= kinds
+    """Dense and 2:4, chains of wgmma; draws of every kind, on the card that is named."""
+    kinds: dict[tuple[str, str], set[str]] = {}
+    for each in MEASURED:
+        draws = kinds.setdefault((each.instruction, each.format), set())
+        draws.add(each.draw.partition("-")[0])
+    sixteen, eight = ("fp16", "bf16"), ("e4m3", "e5m2")
+    assert kinds.keys() == {
+        *((instruction, name) for instruction in ("mma", "mma.sp") for name in (*sixteen, "tf32")),
+        *(("wgmma", name) for name in (*sixteen, "tf32", *eight)),
+        *(("wgmma.sp", name) for name in (*sixteen, *eight)),
+    }
+    assert all({"wide", "cancel", "least"} <= draws for draws in kinds.values())
     assert "H100" in ABOUT["device"] and not UNKNOWN
-    assert all(np.isfinite(each.sums).all() for each in MEASURED)
-    assert sum(each.sums.size for each in MEASURED) > 6000
+    assert sum(int(np.isfinite(each.sums).sum()) for each in MEASURED) > 6000
 
 
 @pytest.mark.parametrize("measured", ALL)
 def test_the_kernel_is_the_card(measured: bits.Measured) -> None:
-    """Every sum has the card's bits."""
+    """Every sum has the card's bits; of the largest numbers a few are infinite and left out."""
     row = bits.compare(measured)
-    assert row.held and row.equal == measured.sums.size
+    assert row.held and row.equal > 0.7 * measured.sums.size
+    assert row.left_out == 0 or measured.draw.startswith("most")
+
+
+def by_the_third_road(measured: bits.Measured) -> NDArray[np.float64]:
+    """Sums of the first tile, a block over arrays after another."""
+    cores, kind, (kept, group) = measured.cores, bits.kind_of(measured.format), measured.kept
+    rows, columns = (each.ravel() for each in np.indices(measured.sums.shape[1:]))
+    left = measured.left[0].astype(float)[rows]
+    at = np.arange(left.shape[1]) // kept * group + measured.places[0][rows]
+    right = np.take_along_axis(measured.right[0].astype(float)[columns], at, axis=1)
+    total = measured.start[0].astype(float).ravel()
+    for low in range(0, left.shape[1], cores.block):
+        span = slice(low, low + cores.block)
+        total = mac.add_block(
+            total, left[:, span], right[:, span], kind.least, cores.fraction_bits, kind.sum_bits
+        )
+    return total.reshape(measured.sums.shape[1:])
 
 
 @pytest.mark.parametrize("measured", ALL)
@@ -46,26 +71,44 @@ def test_the_other_roads_are_the_card(measured: bits.Measured) -> None:
         start=measured.start[:1, :2, :3],
         sums=measured.sums[:1, :2, :3],
     )
-    assert (corner.again(mac.multiply_floats_plain) == corner.sums).all()
-    cores, (kept, group) = measured.cores, measured.kept
-    rows, columns = (each.ravel() for each in np.indices(measured.sums.shape[1:]))
-    left = measured.left[0].astype(float)[rows]
-    at = np.arange(left.shape[1]) // kept * group + measured.places[0][rows]
-    right = np.take_along_axis(measured.right[0].astype(float)[columns], at, axis=1)
-    total = measured.start[0].astype(float).ravel()
-    for low in range(0, left.shape[1], cores.block):
-        span = slice(low, low + cores.block)
-        total = mac.add_block(
-            total, left[:, span], right[:, span], cores.kind.least, cores.fraction_bits,
-            cores.kind.sum_bits,
-        )  # fmt: skip
-    assert (total == measured.sums[0].ravel()).all()
+    with np.errstate(over="ignore"):
+        plain = corner.again(mac.multiply_floats_plain)
+    third = by_the_third_road(measured)
+    for again, sums in ((plain, corner.sums), (third, measured.sums[0])):
+        finite = np.isfinite(sums)
+        assert finite.any() and (again[finite] == sums[finite]).all()
 
 
-@pytest.mark.parametrize("format_", ["fp16", "bf16", "tf32", "e4m3"])
+@pytest.mark.parametrize("top", [-600, -134, -132])
+def test_no_other_least_alignment_is_the_card(top: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny sums of 8-bit exponents: the card aligns a block to 2^-133 at the least."""
+    tiles = [
+        msgspec.structs.replace(
+            each,
+            **{name: getattr(each, name)[i : i + 1] for name in ("left", "right", "places")},
+            **{name: getattr(each, name)[i : i + 1] for name in ("start", "sums")},
+        )
+        for each in MEASURED
+        if each.draw.startswith("least") and each.format in ("bf16", "tf32")
+        for i in range(len(each.sums))
+    ]
+
+    def equal() -> bool:
+        return all((by_the_third_road(each) == each.sums[0]).all() for each in tiles)
+
+    assert equal()
+    monkeypatch.setattr(mac, "LEAST_TOP", top)
+    assert not equal()
+
+
+@pytest.mark.parametrize("format_", ["fp16", "bf16", "tf32", "e4m3", "e5m2"])
 def test_no_other_rule_is_the_card(format_: str) -> None:
     """A block half or twice as long, or one bit more or less at either cut, is told from it."""
-    some = [each for each in MEASURED if each.format == format_ and not each.draw.endswith("512")]
+    some = [
+        each
+        for each in MEASURED
+        if each.format == format_ and each.draw.partition("-")[0] in ("narrow", "wide", "cancel")
+    ]
     cores = some[0].cores
     rule = (cores.block, cores.fraction_bits, cores.kind.sum_bits)
 
@@ -80,10 +123,9 @@ def test_no_other_rule_is_the_card(format_: str) -> None:
     others = [(rule[0] // 2, *rule[1:])]
     others += [(rule[0], rule[1] + by, rule[2]) for by in (-1, 1)]
     others += [(*rule[:2], rule[2] - 1)]
-    if format_ in ("fp16", "bf16", "e4m3"):  # a chain longer than one block
-        some = [each for each in some if each.instruction == "wgmma"]
-        others += [(2 * rule[0], *rule[1:])]
     assert max(equal(*other) for other in others) < 0.99
+    some = [each for each in some if each.instruction == "wgmma"]  # a chain of several blocks
+    assert equal(2 * rule[0], *rule[1:]) < 0.99
 
 
 def test_files_that_hold_no_such_sums_are_refused(tmp_path: Path) -> None:
