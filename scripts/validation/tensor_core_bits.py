@@ -8,7 +8,7 @@ instructions along the depth, and ``mma.sp`` and ``wgmma.sp`` keep 16 values of 
 fp8: 32 of 64). The MAC core gets the same operands and the block and bits of the preset ``h100``;
 every sum has to have the same bits. E5M2, in which the machine has no mode, is added up as E4M3.
 
-Left out are sums that are infinite or no number, and formats that are not known; both are told.
+Formats that are not known are left out, and told.
 """
 
 from __future__ import annotations
@@ -120,14 +120,13 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """How many sums of a draw are equal, of those that are finite; the others were ``left_out``."""
+    """How many sums of a draw are equal."""
 
     instruction: str
     format: str
     draw: str
     sums: int
     equal: int
-    left_out: int
     held: bool
 
 
@@ -206,17 +205,14 @@ def _decoded(codes: NDArray[Any], name: str) -> NDArray[np.float32]:
 
 def compare(measured: Measured) -> Row:
     """Sums of the card beside those of the kernel."""
-    finite = np.isfinite(measured.sums)
     same = measured.again().view(np.uint32) == measured.sums.view(np.uint32)
-    equal, count = int((same & finite).sum()), int(finite.sum())
     return Row(
         instruction=measured.instruction,
         format=measured.format,
         draw=measured.draw,
-        sums=count,
-        equal=equal,
-        left_out=measured.sums.size - count,
-        held=equal == count,
+        sums=same.size,
+        equal=int(same.sum()),
+        held=bool(same.all()),
     )
 
 
@@ -233,13 +229,12 @@ def grouped(rows: list[Row]) -> Iterator[tuple[str, str, list[Row]]]:
 def show(about: dict[str, str], rows: list[Row], unknown: list[str]) -> None:
     """Show counts of each instruction and format."""
     told = f"Sums of {about.get('device', 'a card')}, {about.get('date', 'undated')}, bit by bit"
-    made = table(told, ("instruction", "format", "draws"), ("sums", "equal", "left out", ""))
+    made = table(told, ("instruction", "format", "draws"), ("sums", "equal", ""))
     for instruction, name, some in grouped(rows):
-        sums, equal, out = (sum(getattr(row, what) for row in some) for what in
-                            ("sums", "equal", "left_out"))  # fmt: skip
+        sums, equal = sum(row.sums for row in some), sum(row.equal for row in some)
         verdict = "" if sums == equal else marked("miss", "red")
         draws = ", ".join(row.draw for row in some)
-        made.add_row(instruction, name, draws, f"{sums:,}", f"{equal:,}", f"{out:,}", verdict)
+        made.add_row(instruction, name, draws, f"{sums:,}", f"{equal:,}", verdict)
     console().print(made)
     equal, sums = sum(row.equal for row in rows), sum(row.sums for row in rows)
     console().print(f"{equal:,} of {sums:,} sums are equal.")

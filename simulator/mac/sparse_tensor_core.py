@@ -14,12 +14,12 @@ A100, two on H100; 13 of fp8). The integers are added exactly, the sum is cut to
 significant bits (24; 14 of fp8), toward zero, and is the accumulator of the next block. Blocks
 follow each other along the reduction, in the order of the *kept* values. So a sum is a function of
 order and block, not of the tile it is computed in, and zeros that were pruned take no place in a
-block.
+block. A sum that overflows is infinite from there on.
 
 :func:`multiply_floats` and :func:`multiply_integers` are the kernels; their ``_plain`` twins say
 the same in exact fractions and Python integers; :func:`add_block` is a third road, over arrays.
-:func:`error_bound` is how far from the true sum a float result can be. Left out: infinity and NaN,
-and the fp16 accumulator.
+:func:`error_bound` is how far from the true sum a float result can be. Left out: operands that are
+infinite or NaN, and the fp16 accumulator.
 
 The blocks of the A100 are published. Those of the H100 are measured: its ``mma`` and ``wgmma``, and
 ``mma.sp`` and ``wgmma.sp``, which add the 16 values they keep of 32 (fp8: 32 of 64) as one block,
@@ -49,6 +49,7 @@ TOGETHER = 16  # columns that a kernel keeps side by side
 LEAST_TOP = -133  # least exponent that a block is aligned to; measured on an H100
 MANTISSA = 2.0**52
 OF_LEAST_BIT, LEAST, NORMAL = 2.0**-LEAST_BIT, 2.0**LEAST_BIT, 2.0**-126
+BEYOND = 2.0**128  # a sum so large is infinite, and stays so
 
 
 @kernel(error_model="numpy")
@@ -203,6 +204,8 @@ def multiply_floats(
                     total_bits[c] &= cut
                     small = np.trunc(total[c] * OF_LEAST_BIT) * LEAST
                     total[c] = small if abs(total[c]) < NORMAL else total[c]
+                    endless = math.copysign(math.inf, total[c])
+                    total[c] = endless if abs(total[c]) >= BEYOND else total[c]
             for c in range(count):
                 sums[first + c, row] = np.float32(total[c] + 0.0)  # a zero is positive
 
@@ -222,8 +225,12 @@ def multiply_floats_plain(
     """The specification of :func:`multiply_floats`, in exact fractions."""
     for column in range(activations.shape[0]):
         for row in range(values.shape[0]):
+            if math.isinf(sums[column, row]):
+                continue
             total = Fraction(float(sums[column, row]))
             for first in range(0, values.shape[1], block):
+                if abs(total) >= BEYOND:
+                    break
                 terms = [(total, max(_exponent_of(total), -126))]
                 for at in range(first, min(first + block, values.shape[1])):
                     place = at // kept * group + int(positions[row, at])
@@ -237,7 +244,8 @@ def multiply_floats_plain(
                 last = max(_exponent_of(aligned) - sum_bits + 1, LEAST_BIT)
                 bit = Fraction(2) ** last
                 total = math.trunc(aligned / bit) * bit
-            sums[column, row] = float(total)
+            endless = math.copysign(math.inf, total)
+            sums[column, row] = endless if abs(total) >= BEYOND else float(total)
 
 
 def _exponent_of(value: Fraction) -> int:
@@ -278,8 +286,8 @@ def add_block(
     )
     length = np.frexp(np.abs(aligned))[1]
     drop = np.maximum(length - sum_bits, LEAST_BIT + shift).clip(0)
-    cut = np.ldexp(np.trunc(np.ldexp(aligned, -drop)), drop)
-    return np.ldexp(cut, -shift)
+    cut = np.ldexp(np.ldexp(np.trunc(np.ldexp(aligned, -drop)), drop), -shift)
+    return np.where(np.abs(cut) >= BEYOND, np.copysign(np.inf, cut), cut)
 
 
 def exponents(values: NDArray[Any], least: int) -> NDArray[np.int32]:

@@ -159,6 +159,15 @@ class TestPublishedBehaviour:
         assert added(left, right, bits=24, least=-126, plain=plain) == 0.0
         assert added(left, right, bits=25, least=-126, plain=plain) == 2.0**-149
 
+    def test_a_sum_that_overflows_stays_infinite(self, plain: bool) -> None:
+        """2^127 twice is infinite; less 2^127 in the same block it is not, in the next it stays."""
+        back = [2.0**127, 2.0**127, -(2.0**127)]
+        assert added(back, [1, 1, 1], least=-126, plain=plain) == 2.0**127
+        assert added(back, [1, 1, 1], least=-126, block=2, plain=plain) == np.inf
+        minus = [-each for each in back]
+        assert added(minus, [1, 1, 1], least=-126, block=2, plain=plain) == -np.inf
+        assert added([-1], [1], start=np.inf, plain=plain) == np.inf
+
     def test_products_are_exact_and_not_normalized(self, plain: bool) -> None:
         """1.5 x 1.5 = 2.25 has the exponent 0, so one bit more of it survives beside 2^-24."""
         assert added([1.5, 2.0**-12], [1.5, 2.0**-12], plain=plain) == 2.25

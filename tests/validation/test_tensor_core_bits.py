@@ -33,15 +33,15 @@ def test_every_kind_was_measured() -> None:
     }
     assert all({"wide", "cancel", "least"} <= draws for draws in kinds.values())
     assert "H100" in ABOUT["device"] and not UNKNOWN
-    assert sum(int(np.isfinite(each.sums).sum()) for each in MEASURED) > 6000
+    assert sum(each.sums.size for each in MEASURED) > 6000
+    assert sum(int(np.isinf(each.sums).sum()) for each in MEASURED) > 20
 
 
 @pytest.mark.parametrize("measured", ALL)
 def test_the_kernel_is_the_card(measured: bits.Measured) -> None:
-    """Every sum has the card's bits; of the largest numbers a few are infinite and left out."""
+    """Every sum has the card's bits, those that are infinite too."""
     row = bits.compare(measured)
-    assert row.held and row.equal > 0.7 * measured.sums.size
-    assert row.left_out == 0 or measured.draw.startswith("most")
+    assert row.held and row.equal == row.sums == measured.sums.size
 
 
 def by_the_third_road(measured: bits.Measured) -> NDArray[np.float64]:
@@ -71,12 +71,8 @@ def test_the_other_roads_are_the_card(measured: bits.Measured) -> None:
         start=measured.start[:1, :2, :3],
         sums=measured.sums[:1, :2, :3],
     )
-    with np.errstate(over="ignore"):
-        plain = corner.again(mac.multiply_floats_plain)
-    third = by_the_third_road(measured)
-    for again, sums in ((plain, corner.sums), (third, measured.sums[0])):
-        finite = np.isfinite(sums)
-        assert finite.any() and (again[finite] == sums[finite]).all()
+    assert (corner.again(mac.multiply_floats_plain) == corner.sums).all()
+    assert (by_the_third_road(measured) == measured.sums[0]).all()
 
 
 @pytest.mark.parametrize("top", [-600, -134, -132])
