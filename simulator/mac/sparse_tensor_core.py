@@ -24,7 +24,7 @@ infinite or NaN, and the fp16 accumulator.
 The blocks of the A100 are published. Those of the H100 are measured: its ``mma`` and ``wgmma``, and
 ``mma.sp`` and ``wgmma.sp``, which add the 16 values they keep of 32 (fp8: 32 of 64) as one block,
 give these bits (``sparqsim validate tensor-core-bits``). That an A100's ``mma.sp`` adds the kept
-values in their order, eight at a time, and that it too aligns no further than to 2^LEAST_TOP, is
+values in their order, eight at a time, and that its tiny and overflowing sums are alike, is
 assumed.
 
 Sources: Fasi et al., Numerical behavior of NVIDIA tensor cores, PeerJ CS 7:e330, 2021; Khattak and
@@ -301,7 +301,7 @@ def exponents(values: NDArray[Any], least: int) -> NDArray[np.int32]:
 def error_bound(
     absolute: NDArray[np.float64], length: int, block: int, fraction_bits: int, sum_bits: int
 ) -> NDArray[np.float64]:
-    """How far a float sum can lie from the true one.
+    """How far a float sum can lie from the true one, where none overflows.
 
     ``absolute`` is the sum of the products' magnitudes, A, in which a subnormal operand counts as
     the format's least normal number, as the aligner takes it to be. A block cuts off at most
