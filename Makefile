@@ -49,6 +49,7 @@ bench: venv
 	$(BIN)/python -m benchmarks.fast_forward
 	$(BIN)/python -m benchmarks.formats
 	$(BIN)/python -m benchmarks.process
+	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.traces
 

@@ -25,9 +25,9 @@ from sparqsim.architectures.machine import Machine, run
 from sparqsim.architectures.snap import SNAP
 from sparqsim.architectures.sparse_tensor_core import SparseTensorCore
 from sparqsim.base import InputError
-from sparqsim.workloads.encoded import encode, outline
+from sparqsim.workloads.encoded import EncodedLayer, encode, outline
 from sparqsim.workloads.layers import Conv2d, Layer, Linear
-from sparqsim.workloads.tensors import synthetic
+from sparqsim.workloads.tensors import LayerTensors, synthetic
 
 
 @st.composite
@@ -156,10 +156,10 @@ FIELDS: list[tuple[Machine, list[Any], str, dict[str, Any]]] = [
     (HeatViT(), [PRODUCT], "int8", {}),
     (
         SparseTensorCore(sms=4, l2_mib=1.0, tdp_w=500.0, power_limit_w=150.0),
-        [CONV, LARGE, FLAT, DEEP], "2:4+int8",
+        [CONV, LARGE, FLAT, DEEP, outline(FLAT, "int8")], "2:4+int8",
         {"fp32_accumulate": 0.5, "dense_issue": 0.5, "sparse_issue": 0.5, "dram_efficiency": 0.5,
          "sparse_tiles": 1, "l2_partitions": 1, "warp_rows": 32, "warp_columns": 32,
-         "l2_latency_cycles": 100},
+         "l2_latency_cycles": 100, "legacy_integers": 0.5},
     ),
 ]  # fmt: skip
 # What changes what is computed, not how fast; or whole networks: each has tests of its own.
@@ -173,11 +173,12 @@ def test_every_field_changes_something(
     machine: Machine, works: list[Any], recipe: str, changes: dict[str, Any]
 ) -> None:
     """Cycles, energy, traffic or counts of a layer."""
-    coded = [
-        outline(each, one) if isinstance(each, Layer) else encode(each, one)
-        for each in works
-        for one in ([recipe, "fp16"] if isinstance(each, Layer) else [recipe])
-    ]
+    coded = [each for each in works if isinstance(each, EncodedLayer)]
+    for each in works:
+        if isinstance(each, Layer):
+            coded += [outline(each, recipe), outline(each, "fp16")]
+        elif isinstance(each, LayerTensors):
+            coded.append(encode(each, recipe))
 
     def found(chip: Machine, each: Any) -> tuple[Any, ...]:
         report = run(chip, each, verify=False, record="summary").report

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 
 import msgspec
 import numpy as np
@@ -583,25 +582,16 @@ def test_shapes_of_layers_keep_their_multiply_accumulates() -> None:
     assert ConvShape.of(layers[0]).inputs == 2 * 6 * 8 * 13
 
 
-@pytest.mark.parametrize("name", ["resnet50", "bert_base"])
-@pytest.mark.parametrize("objective", Objective)
-def test_networks_are_searched_in_under_two_seconds(name: str, objective: Objective) -> None:
-    """All layers of ResNet-50 and of BERT-base; compiled before the clock starts."""
-    machine = BitFusion(objective=objective)
-    found = [ConvShape.of(layer) for layer in get_model(name).layers]
-
-    def mapped(shape: ConvShape) -> Mapping:
-        array = machine.layer_rules(shape, (8, 8))
-        return best_mapping(shape, array, machine.rates, objective, machine.clock_hz)
-
+def test_shapes_that_come_again_are_searched_once() -> None:
+    """Of the 54 layers of ResNet-50 each shape; the time of it is in benchmarks/search.py."""
+    machine = BitFusion()
+    shapes = [ConvShape.of(layer) for layer in get_model("resnet50").layers]
     best_mapping.cache_clear()
-    seen.cache_clear()
-    mapped(ConvShape(batch=2, in_channels=16, out_channels=32))
-    start = time.process_time()
-    for shape in found:
-        mapped(shape)
-    assert time.process_time() - start < 2.0
-    assert best_mapping.cache_info().hits > 0  # repeated shapes are remembered
+    for shape in shapes:
+        array = machine.layer_rules(shape, (8, 8))
+        best_mapping(shape, array, machine.rates, machine.objective, machine.clock_hz)
+    info = best_mapping.cache_info()
+    assert (info.misses, info.hits) == (len(set(shapes)), len(shapes) - len(set(shapes)))
 
 
 def test_energy_decides_near_ties_and_objectives_are_what_they_say() -> None:
