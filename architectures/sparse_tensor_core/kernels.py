@@ -8,8 +8,7 @@ neighbouring SMs, a cluster, take at once what L2 gives them both, and a tile ma
 
 * cuBLAS: ``nvjet_hsh_128x256_64x4_2x1_v_bz_coopA``, tile, step and stages, cluster; in a grid of as
   many blocks as SMs, so that each goes from tile to tile and fetches early;
-* cuSPARSELt: ``sm90_xmma_sparse_gemm_..._tilesize128x128x64_cgasize2x1x1_stage4_...``, a block a
-  tile;
+* cuSPARSELt: ``sm90_xmma_sparse_gemm_..._tilesize128x256x64_cgasize2x1x1_...``, a block a tile;
 * ``torch._int_mm`` still gets kernels by warps of the generation before (``cutlass_80``), and no
   workspace to split the depth (pytorch/pytorch, issue 187094).
 """
@@ -25,8 +24,10 @@ BETWEEN = (
     *((320, 128), (128, 320), (256, 160), (160, 256), (192, 192), (256, 96), (96, 256)),
     *((128, 192), (192, 128), (128, 160), (160, 128)),
 )
-# published: 128 x 128, of cuSPARSELt's names; assumed: the smaller ones
-SPARSE = ((128, 128), (128, 64), (64, 128), (64, 64))
+# derived: of cuSPARSELt's names in h100_gemm.csv, all there are
+SPARSE = ((128, 256), (128, 192), (128, 128), (64, 256), (128, 64), (64, 128), (64, 64))
+# derived: of CUTLASS's names in h100_gemm.csv, all there are
+LEGACY = ((128, 256), (128, 128), (128, 64), (64, 64))
 LEGACY_WARP = (64, 64)  # published: warp tiles of CUTLASS's sm80 kernels
 LEGACY_WARPS = 4  # published: likewise
 
@@ -68,7 +69,7 @@ def kernels_of(gpu: Configuration, dense: bool, integers: bool) -> Kernels:
     """The kernels of the dense or the sparse library for integers or floats."""
     legacy = dense and integers and gpu.legacy_integers
     if legacy:
-        return Kernels(TILES, gpu.legacy_integers, LEGACY_WARP, LEGACY_WARPS, splits=False)
+        return Kernels(LEGACY, gpu.legacy_integers, LEGACY_WARP, LEGACY_WARPS, splits=False)
     groups, warp = gpu.warp_groups, (gpu.warp_rows, gpu.warp_columns)
     if dense:
         tiles, issue, splits = TILES + BETWEEN * groups, gpu.dense_issue, gpu.dense_split_k

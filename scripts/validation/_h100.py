@@ -3,8 +3,9 @@
 The shipped table is our own (``benchmarks/silicon.py``): fp16, int8 and fp8, in cuBLAS as PyTorch
 calls it and in cuSPARSELt with its searched algorithm, in replays of a CUDA graph. Its times are
 ``cold_us``, with operands in DRAM. The board was at its power limit of 700 W in nearly every large
-product, so that clocks were 1.2 to 1.6 GHz; power is kept only of windows of half a second, with as
-long a run before, for NVML's is a mean over about a second.
+product, so that clocks were 1.2 to 1.6 GHz; power is kept only of windows of half a second, with
+half as long a run before, for NVML's is a mean over about a second. A column ``kernel``, where
+there is one, tells how the library cut the product.
 
 Two constants are fitted. The preset's ``peak_over_tdp``, what the board would take at its dense
 peak, on the dense fp16 product of 8192^3; and the call of the sparse library beside its kernel, on
@@ -21,6 +22,7 @@ import msgspec
 from sparqsim.architectures import presets
 from sparqsim.architectures.sparse_tensor_core import KINDS, Shape, SparseTensorCore
 from sparqsim.base import InputError
+from sparqsim.scripts.validation._kernel_names import cut_of
 from sparqsim.scripts.validation._power_limit import milliseconds
 from sparqsim.scripts.validation._silicon import Held, Measured, Silicon, lines_of, positive, size
 
@@ -72,6 +74,7 @@ def read_table(path: str | Path) -> list[Measured]:
                     milliseconds=us / 1e3,
                     clock_mhz=mhz,
                     power_w=watts if window >= POWER_WINDOW_S else None,
+                    cut=cut_of(line.get("kernel", "")),
                 )
             )
     return found
