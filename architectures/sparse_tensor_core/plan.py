@@ -112,15 +112,15 @@ class Plan:
     def clock_hz(self) -> float:
         """Within the power limit: of the main loop, or of the mean over the product.
 
-        The mean is taken over the time of :meth:`estimate`; the voltage is taken not to change with
-        the clock.
+        The mean is taken over the time of :meth:`estimate`, computing and moving wholly hidden
+        behind each other; the voltage is taken not to change with the clock.
         """
         gpu, clock = self.cores.gpu, self.cores.gpu.clock_hz
         if not gpu.power_limit_w or not gpu.limit_of_mean:
             return self.cores.sustained_clock_hz(self.shape, self.tiling)
         spare, energy = gpu.power_limit_w - idle_w(gpu), self.energy_pj * 1e-12
         for _ in range(CLOCK_ROUNDS):
-            seconds = self.before_us * 1e-6 + self.estimate(clock) / clock
+            seconds = self.before_us * 1e-6 + self.estimate(clock, 0.0) / clock
             clock = min(gpu.clock_hz, clock * spare * seconds / energy)
         return float(clock)
 
@@ -285,11 +285,11 @@ class Plan:
         mean = self.missed_bytes.sum() / active / self.cores.dram_bytes_per_cycle(self.clock_hz)
         return min(self.tiling.steps, max(1, math.ceil(LEAST_DRAM_HOLD / max(mean, 1e-9))))
 
-    def estimate(self, clock_hz: float) -> float:
+    def estimate(self, clock_hz: float, unhidden: float = UNHIDDEN) -> float:
         """Closed form of a product's cycles: waves of steps, each at the rate of what is slowest.
 
         DRAM may lag behind a wave and catch up in another, so it also bounds the whole; of the
-        lesser of the two bounds a share is not hidden.
+        lesser of the two bounds the share ``unhidden`` is not hidden.
         """
         cores, gpu, tiling = self.cores, self.cores.gpu, self.tiling
         rows = min(tiling.rows, self.shape.rows)
@@ -312,7 +312,7 @@ class Plan:
         walked = np.maximum(tiling.steps * step, self.missed_bytes / dram) + each
         through = (self.missed_bytes.sum() + self.output_bytes) / dram + each
         longer, shorter = sorted((float(walked.sum()), through))[::-1]
-        return longer + UNHIDDEN * shorter
+        return longer + unhidden * shorter
 
 
 def tilings(cores: TensorCores, shape: Shape) -> Iterator[Tiling]:

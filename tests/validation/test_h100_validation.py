@@ -199,7 +199,7 @@ def test_the_command_takes_such_a_table(tmp_path: Path) -> None:
     (row,) = json.loads(result.stdout)["rows"]
     assert row["regime"] == "launch" and row["measured_power_w"] is None
     shown = CliRunner().invoke(sparse_tensor_core.command, call).stdout
-    assert "1.73 x TDP" in shown and max(map(len, shown.splitlines())) <= 100
+    assert "1.68 x TDP" in shown and max(map(len, shown.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(
