@@ -164,7 +164,7 @@ def when(call_us: float) -> Figure:
         axes.axhline(2, color="black", linewidth=0.8, linestyle=":")
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.set_ylim(0, 2.15)
+        axes.set_ylim(0, 2.5)
         axes.set_xlabel(label)
         axes.set_title(title)
         if not number:

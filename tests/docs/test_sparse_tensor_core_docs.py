@@ -55,3 +55,19 @@ def test_the_errors_by_regime_are_what_validation_gives(validated: Path, number:
     units = {"power_limit_w": ".0f} W", "clock_mhz": ".0f} MHz", "peak_over_tdp": "g} times TDP"}
     for name, value in found.items():
         assert f"{{:{units.get(name, '.2f} us')}".format(value) in text
+
+
+@pytest.mark.slow
+def test_the_errors_by_choice_of_tile_are_what_validation_gives(validated: Path) -> None:
+    """Each printed row of the H100's products, cut by our choice and by the library's."""
+    text = PAGE.read_text()
+    content = json.loads((validated / "data" / "sparse-tensor-core_3.json").read_text())
+    printed = text.split("Errors by who chose")[1].partition("```")[0].splitlines()[2:]
+    expected = []
+    for each in content["as_cut"]:
+        words = [each["library"], *(str(each[name]) for name in ("products", "known", "same"))]
+        for who in ("", "library_"):
+            mape, bias = 100 * each[f"{who}mape"], 100 * each[f"{who}bias"]
+            words += [str(each[f"{who}within"]), f"{mape:.1f} %", f"{bias:+.1f} %"]
+        expected.append(" ".join(words).split())
+    assert [line.split() for line in printed] == expected
