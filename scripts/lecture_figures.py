@@ -8,17 +8,18 @@ The accuracies of ``qat`` are those that ``scenarios.qat_table`` trained and sto
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import matplotlib
 import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 
 from sparqsim.base import InputError, output_folder, written_whole
+from sparqsim.scripts.cli import carry_out
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOLDER = DOCS / "lecture" / "figures"
@@ -439,11 +440,14 @@ def write(name: str, folder: Path = FOLDER) -> Path:
     return path
 
 
-def main(folder: Path = FOLDER, *names: str) -> None:
-    """Draw all figures, or those named."""
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=FOLDER)
+@click.argument("names", type=click.Choice(tuple(FIGURES)), nargs=-1)
+def main(folder: Path, names: tuple[str, ...]) -> None:
+    """Draw all figures of the lecture into FOLDER, or those named."""
     for name in names or FIGURES:
-        print(f"wrote {write(name, folder)}")
+        click.echo(f"wrote {write(name, folder)}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER, *sys.argv[2:])
+    carry_out(main)
