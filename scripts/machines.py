@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.markup import escape
 
+from sparqsim.architectures import presets
 from sparqsim.architectures.registry import get_machine, installed, machine_names
 from sparqsim.base import InputError
 from sparqsim.scripts.output import console, json_option, table, write_json
@@ -12,13 +13,16 @@ from sparqsim.scripts.output import console, json_option, table, write_json
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--preset", metavar="NAME", help="Of a configuration that ships with Sparqsim.")
 @json_option
-def command(name: str | None, json_path: str | None) -> None:
+def command(name: str | None, preset: str | None, json_path: str | None) -> None:
     """The machines there are, or the datasheet of one in its default configuration.
 
     NAME is a machine of the list, or a file my_machine.py.
     """
     if name is None:
+        if preset is not None:
+            raise InputError(f"--preset {preset} needs the name of its machine before it")
         listed = {each: get_machine(each).title for each in machine_names()}
         broken = {}
         for each, offered in installed().items():
@@ -36,12 +40,16 @@ def command(name: str | None, json_path: str | None) -> None:
             for message in broken.values():
                 console().print(escape(message))
         return
-    machine = get_machine(name)
-    figures = machine().datasheet()
+    machine, title = get_machine(name), get_machine(name).title
+    configured = machine()
+    if preset is not None:
+        configured = presets.load(preset, machine.name)
+        title = f"{title}: {presets.get(preset).title}"
+    figures = configured.datasheet()
     if json_path:
         write_json([vars(figure) for figure in figures], json_path)
     if json_path != "-":
-        rows = table(machine.title, ("", "value", "basis", "source"), ())
+        rows = table(title, ("", "value", "basis", "source"), ())
         for figure in figures:
             rows.add_row(figure.name, figure.value, figure.basis.value, figure.source)
         console().print(rows)

@@ -170,7 +170,7 @@ def when(call_us: float) -> Figure:
         if not number:
             axes.set_ylabel("speed-up of 2:4 over dense")
         if not number:
-            axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.44))
+            axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.39))
     return figure
 
 

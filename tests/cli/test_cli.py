@@ -94,6 +94,7 @@ def test_table_fits_a_hundred_columns(capfd: pytest.CaptureFixture[str]) -> None
         [*compared, "--no-verify"],
         ["machines"],
         ["machines", "eie"],
+        ["machines", "sparse-tensor-core", "--preset", "h100"],
     ):
         code, out, _ = answer(call, capfd)
         assert code == 0 and max(map(len, out.splitlines())) <= 100
@@ -215,6 +216,8 @@ ARRAY = ["run", "bitfusion", "gemm:2x8x8"]
         (["validate", "eei"], "eie"),
         (["machines", "eei"], "eie"),
         (["machines", "absent.py"], "absent.py"),
+        (["machines", "eie", "--preset", "h100"], "h100"),
+        (["machines", "--preset", "h100"], "--preset"),
     ],
 )
 def test_bad_input_is_an_error_message(
