@@ -53,6 +53,8 @@ class Kernels(NamedTuple):
         Whether they multiply by warp groups, fed by TMA.
     stays
         Whether a block goes from tile to tile, and fetches early.
+    legacy
+        Whether they are those of the generation before.
     """
 
     tiles: tuple[tuple[int, int], ...]
@@ -63,13 +65,14 @@ class Kernels(NamedTuple):
     cluster: int = 1
     groups: bool = False
     stays: bool = False
+    legacy: bool = False
 
 
 def kernels_of(gpu: Configuration, dense: bool, integers: bool) -> Kernels:
     """The kernels of the dense or the sparse library for integers or floats."""
-    legacy = dense and integers and gpu.legacy_integers
-    if legacy:
-        return Kernels(LEGACY, gpu.legacy_integers, LEGACY_WARP, LEGACY_WARPS, splits=False)
+    if dense and integers and gpu.legacy_integers:
+        share = gpu.legacy_integers
+        return Kernels(LEGACY, share, LEGACY_WARP, LEGACY_WARPS, splits=False, legacy=True)
     groups, warp = gpu.warp_groups, (gpu.warp_rows, gpu.warp_columns)
     if dense:
         tiles, issue, splits = TILES + BETWEEN * groups, gpu.dense_issue, gpu.dense_split_k

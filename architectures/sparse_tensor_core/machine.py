@@ -113,6 +113,11 @@ class SparseTensorCore(Configuration, frozen=True, kw_only=True):
         cores, tiling, shape = plan.cores, plan.tiling, plan.shape
         steps = plan.tiles * tiling.steps
         notes = [_tiles_told(plan), *notes]
+        if cores.kernels.legacy:
+            notes.append(
+                "dense integers run by kernels of the generation before, as PyTorch's library has "
+                f"them: {100 * cores.kernels.issue:g} % of the peak at most (assumed)"
+            )
         if plan.clock_hz < self.clock_hz:
             notes.append(
                 f"the power limit holds the clock at {plan.clock_hz / 1e6:.0f} MHz "
@@ -146,10 +151,11 @@ class SparseTensorCore(Configuration, frozen=True, kw_only=True):
                 source=f"{self.idle_w:g} W over the run"
                 + ("" if board.sms == self.sms else f", for {self.sms} of {board.sms} SMs"),
             )
+            times = "" if board.peak_over_tdp == 1 else f"{board.peak_over_tdp:g} times "
             told = (
-                f"a share of {board.tdp_w - board.idle_w:g} W, TDP less idle power, at the dense "
-                f"peak of {board.sms} SMs at {board.clock_hz / 1e6:g} MHz; shares by the horowitz "
-                "table"
+                f"a share of {board.tdp_w * board.peak_over_tdp - board.idle_w:.4g} W, {times}TDP "
+                f"less idle power, at the dense peak of {board.sms} SMs at "
+                f"{board.clock_hz / 1e6:g} MHz; shares by the horowitz table"
             )
             return [resting] + [
                 EnergyPart(part=part, energy_pj=steps * each, basis=Basis.ASSUMED, source=told)

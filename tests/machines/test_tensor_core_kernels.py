@@ -42,6 +42,21 @@ def test_each_library_has_its_tiles() -> None:
         assert 0 in (rows % 64, columns % 64) and rows * columns <= 2 * 128 * 160
 
 
+def test_a_report_tells_of_old_kernels_and_of_the_peak_that_energies_share() -> None:
+    """Where dense integers run below the peak for their library's sake, and only there, a note says
+    so; the source of energies has the power that they add up to."""
+    for gpu, dtype, pattern, old in (
+        (h100(), "int8", "dense", True),
+        (h100(), "int8", "2:4", False),
+        (h100(), "fp8", "dense", False),
+        (SparseTensorCore(), "int8", "dense", False),
+    ):
+        report = run(gpu, gpu.gemm(256, 256, 256, dtype=dtype, pattern=pattern)).report
+        assert any("generation before" in note for note in report.notes) == old
+        share = gpu.tdp_w * gpu.peak_over_tdp - gpu.idle_w
+        assert f"a share of {share:.4g} W" in report.energy.parts[1].source
+
+
 @pytest.mark.parametrize("tile", [(128, 256), (256, 128)])
 def test_a_cluster_reads_what_it_shares_once(tile: tuple[int, int]) -> None:
     """Of two tiles side by side L2 gives the panel of 256 once, and each its own of 128; an SM's

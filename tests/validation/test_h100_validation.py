@@ -55,7 +55,6 @@ def test_the_fits_meet_their_products(
     assert power.measured_clock_mhz is not None
     assert power.clock_mhz == pytest.approx(power.measured_clock_mhz, rel=0.06)
     assert isinstance(held.fit, Fit) and 0 < held.fit.sparse_call_us < 3
-    assert held.fit.peak_over_tdp == measured_on().peak_over_tdp
 
 
 @pytest.mark.parametrize(
